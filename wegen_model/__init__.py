@@ -1,0 +1,1 @@
+"""The WeGen library: towers, decoder, training and the bundled miniature, without ComfyUI."""

@@ -1,0 +1,146 @@
+"""The SDXL-shaped decoder: features condition a UNet, a VAE turns its latents into pictures.
+
+b pictures · n features · c feature width · k latent channels · h,w latent height and width
+
+Source: the public WeGen code and Emu2-Gen: cross-attention over the n tokens, added condition = mean over the tokens and six
+size embeddings, zeros as the unconditional input. UNet, VAE and schedulers are diffusers'. The miniature adds the tokens, laid
+out on the latent grid by a learned map, to the UNet's input channels (`layout_channels`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .config import DecoderConfig
+from .runtime import Runtime
+
+SCHEDULERS = ("EulerDiscreteScheduler", "DDIMScheduler", "DPMSolverMultistepScheduler", "EulerAncestralDiscreteScheduler",
+              "UniPCMultistepScheduler", "DDPMScheduler")
+
+
+class Layout(nn.Module):
+    """Tokens (b,n,c) to (b,channels,h,w): one linear map a token, spread over factor x factor latent cells of its place."""
+
+    def __init__(self, config: DecoderConfig, operations: Any = nn):
+        super().__init__()
+        self.grid, self.factor = tuple(config.grid), config.layout_factor
+        self.proj = operations.Linear(config.width, config.layout_channels * config.layout_factor**2, bias=False)
+
+    def forward(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
+        b, n, _ = tokens.shape
+        x = self.proj(tokens).transpose(1, 2).reshape(b, -1, *self.grid)
+        x = F.pixel_shuffle(x, self.factor)
+        return x if x.shape[-2:] == size else F.interpolate(x, size, mode="bilinear", align_corners=False)
+
+
+class Decoder(nn.Module):
+    """UNet, VAE and, where the configuration has it, the layout map. Each is a part of its own in memory."""
+
+    def __init__(self, config: DecoderConfig, unet: dict, vae: dict, scheduler: dict, operations: Any = nn):
+        super().__init__()
+        from diffusers import AutoencoderKL, UNet2DConditionModel
+
+        self.config = config
+        self.scheduler_config = dict(scheduler)
+        self.unet = UNet2DConditionModel.from_config(_plain(unet)) if unet else None
+        self.vae = AutoencoderKL.from_config(_plain(vae)) if vae else None
+        self.layout = Layout(config, operations) if unet and config.layout_channels else None
+
+    @property
+    def factor(self) -> int:
+        """Pixels along one side of a latent cell."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    def time_ids(self, height: int, width: int, rows: int, device: torch.device) -> Tensor:
+        """(rows,6): (height, width, 0, 0, height, width) in pixels, or zeros, as the decoder was trained."""
+        sizes = {"size": (height, width, 0, 0, height, width), "zeros": (0,) * 6}
+        if self.config.time_ids not in sizes:
+            raise ValueError(f"decoder: time_ids is {self.config.time_ids!r}; choose size or zeros.")
+        return torch.tensor([sizes[self.config.time_ids]], device=device).expand(rows, -1)
+
+    def denoise(self, latents: Tensor, timestep: Tensor, tokens: Tensor, pooled: Tensor, time_ids: Tensor) -> Tensor:
+        """One UNet call: noisy latents (b,k,h,w), tokens (b,n,c), pooled (b,c), time ids (b,6) -> prediction (b,k,h,w)."""
+        if self.layout is not None:
+            latents = torch.cat([latents, self.layout(tokens, latents.shape[-2:]).to(latents)], 1)
+        added = {"text_embeds": pooled, "time_ids": time_ids}
+        return self.unet(latents, timestep, tokens, added_cond_kwargs=added, return_dict=False)[0]
+
+    def scheduler(self, name: str | None = None):
+        """A fresh scheduler object from the checkpoint's configuration, or another class over the same noise schedule."""
+        import diffusers
+
+        config = dict(self.scheduler_config)
+        own = config.pop("_class_name", "EulerDiscreteScheduler")
+        name = name or own
+        if name not in SCHEDULERS:
+            raise ValueError(f"decoder: scheduler {name!r} is not one of {', '.join(SCHEDULERS)}.")
+        return getattr(diffusers, name).from_config({k: v for k, v in config.items() if not k.startswith("_")})
+
+    @torch.no_grad()
+    def sample(self, tokens: Tensor, pooled: Tensor, noise: Tensor, *, steps: int, guidance_scale: float = 1.0,
+               negative: tuple[Tensor, Tensor] | None = None, scheduler: str | None = None, runtime: Runtime | None = None,
+               preview: bool = True) -> Tensor:
+        """Denoise.
+
+        Args:
+            tokens: (b,n,c) raw features. pooled: (b,c) their mean.
+            noise: (b,k,h,w) of unit variance; scaled here as the scheduler wants.
+            negative: unconditional tokens and pooled; None is zeros.
+        Returns:
+            (b,k,h,w) latents, still scaled.
+        """
+        runtime = runtime or Runtime()
+        solver = self.scheduler(scheduler)
+        solver.set_timesteps(steps, device=noise.device)
+        height, width = (s * self.factor for s in noise.shape[-2:])
+        guided = guidance_scale != 1.0
+        if guided:
+            blank = negative or (torch.zeros_like(tokens), torch.zeros_like(pooled))
+            tokens, pooled = torch.cat([blank[0].expand_as(tokens), tokens]), torch.cat([blank[1].expand_as(pooled), pooled])
+        time_ids = self.time_ids(height, width, len(tokens), noise.device)
+        latents = noise * solver.init_noise_sigma
+        for i, timestep in enumerate(solver.timesteps):
+            x = solver.scale_model_input(torch.cat([latents] * 2) if guided else latents, timestep)
+            out = self.denoise(x.to(tokens.dtype), timestep, tokens, pooled, time_ids)
+            if guided:
+                blank_out, out = out.chunk(2)
+                out = blank_out + guidance_scale * (out - blank_out)
+            step = solver.step(out.to(latents.dtype), timestep, latents)
+            latents = step.prev_sample
+            clean = getattr(step, "pred_original_sample", None)
+            runtime.tick(i + 1, len(solver.timesteps), "Decoder", preview=(latents if clean is None else clean) if preview else None)
+        return latents
+
+    @torch.no_grad()
+    def to_pixels(self, latents: Tensor) -> Tensor:
+        """Scaled latents (b,k,h,w) to pixels (b,3,H,W) in -1..1; the VAE's forced float32 is respected."""
+        vae = self.vae
+        dtype = next(vae.parameters()).dtype
+        upcast = dtype == torch.float16 and vae.config.force_upcast
+        if upcast:
+            vae.to(torch.float32)
+            dtype = torch.float32
+        try:
+            return vae.decode((latents / vae.config.scaling_factor).to(dtype), return_dict=False)[0].float()
+        finally:
+            if upcast:
+                vae.to(torch.float16)
+
+    def to_latents(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Pixels (b,3,H,W) in -1..1 to scaled latents: the mode, or a sample when a generator is given."""
+        spread = self.vae.encode(pixels).latent_dist
+        latents = spread.mode() if generator is None else spread.sample(generator)
+        return latents * self.vae.config.scaling_factor
+
+
+def _plain(config: dict) -> dict:
+    return {k: v for k, v in config.items() if not k.startswith("_")}
+
+
+def noise(batch: int, channels: int, height: int, width: int, seed: int) -> Tensor:
+    """(b,k,h,w) unit noise from one generator on the CPU in float32: the same seed gives the same picture everywhere."""
+    return torch.randn(batch, channels, height, width, generator=torch.Generator().manual_seed(seed))

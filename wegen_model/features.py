@@ -1,0 +1,119 @@
+"""The features that everything shares: the `Features` value, pooling to the grid, and the two projectors.
+
+b pictures · n features (rows x columns of the grid, row-major) · c feature width · d language-model width
+
+Source: the public WeGen code (`AvgPoolQuery`, `AvgPoolProjector`, `LinearProjector`): 1024 tokens -> 4x4 average -> 64;
+projectors 1792 -> 4096 and 4096 -> 1792 without bias. Its scalar `scale` is never used and is dropped on conversion.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .config import FeatureConfig
+
+
+@dataclass(frozen=True)
+class Features:
+    """`tokens` (b,n,c) raw, float; `grid` (rows, columns); `space` and `tower` say who understands them."""
+
+    tokens: Tensor
+    grid: tuple[int, int]
+    space: str
+    tower: str
+
+    def __post_init__(self):
+        t = self.tokens
+        if t.ndim != 3 or t.shape[1] != self.grid[0] * self.grid[1]:
+            raise ValueError(f"features: tokens are {tuple(t.shape)}, expected (b, {self.grid[0] * self.grid[1]}, c).")
+
+    @property
+    def pooled(self) -> Tensor:
+        """(b,c): the mean over the n features, the decoder's second condition."""
+        return self.tokens.mean(1)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, index: slice) -> Features:
+        return replace(self, tokens=self.tokens[index])
+
+    def to(self, *args, **kwargs) -> Features:
+        return replace(self, tokens=self.tokens.to(*args, **kwargs))
+
+    def check_finite(self, where: str) -> None:
+        bad = (~torch.isfinite(self.tokens)).sum().item()
+        if bad:
+            raise ValueError(f"{where}: {bad} of the features' values are NaN or infinite. Where do they come from? "
+                             "A 16-bit overflow upstream is the usual cause; encode or generate them anew in a wider precision.")
+
+
+def check_space(features: Features, space: str, tower: str, reader: str, where: str) -> str | None:
+    """Error when the features are of another space than the reader's; a warning text when only the tower differs."""
+    if features.space != space:
+        raise ValueError(
+            f"{where}: the features are of the space '{features.space}', but {reader} reads '{space}'. "
+            f"Encode or generate them with a model of '{space}', or load a decoder made for '{features.space}'.")
+    if features.tower != tower:
+        return (f"{where}: the features come from the tower '{features.tower}', {reader} was trained with '{tower}'. "
+                "The picture may differ in colour and detail.")
+    return None
+
+
+def pool(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    """(b,p,c) of a square patch grid to (b,n,c): mean over equal blocks, row-major. Already n tokens: passes through."""
+    b, p, c = tokens.shape
+    side = int(p**0.5)
+    rows, columns = grid
+    if side * side != p or side % rows or side % columns:
+        raise ValueError(f"pooling: {p} tokens cannot be averaged to {rows}x{columns} equal blocks.")
+    if (side, side) == tuple(grid):
+        return tokens
+    x = tokens.transpose(1, 2).reshape(b, c, side, side)
+    return F.avg_pool2d(x, (side // rows, side // columns)).flatten(2).transpose(1, 2)
+
+
+class Projector(nn.Module):
+    def __init__(self, width_in: int, width_out: int, ops: Any):
+        super().__init__()
+        self.proj = ops.Linear(width_in, width_out, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(x)
+
+
+class Projectors(nn.Module):
+    """Features (…,c) into the language model's width (…,d) and back; z-scored on the way when the model says so."""
+
+    def __init__(self, config: FeatureConfig, width: int, operations: Any = nn):
+        super().__init__()
+        self.config = config
+        self.input_resampler = Projector(config.width, width, operations)
+        self.output_resampler = Projector(width, config.width, operations)
+        if config.normalised:
+            self.mean = nn.Parameter(torch.zeros(config.width), requires_grad=False)
+            self.std = nn.Parameter(torch.ones(config.width), requires_grad=False)
+
+    def normalise(self, tokens: Tensor) -> Tensor:
+        """Raw features to the space in which they are predicted and compared."""
+        return (tokens - self.mean.to(tokens)) / self.std.to(tokens) if self.config.normalised else tokens
+
+    def denormalise(self, tokens: Tensor) -> Tensor:
+        return tokens * self.std.to(tokens) + self.mean.to(tokens) if self.config.normalised else tokens
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """Raw features -> input embeddings."""
+        return self.input_resampler(self.normalise(tokens).to(self.input_resampler.proj.weight.dtype))
+
+    def predict(self, hidden: Tensor) -> Tensor:
+        """Hidden states -> features, normalised as `normalise` does (raw when the model does not z-score)."""
+        return self.output_resampler(hidden)
+
+    def write(self, hidden: Tensor) -> Tensor:
+        """Hidden states -> raw features."""
+        return self.denormalise(self.predict(hidden))

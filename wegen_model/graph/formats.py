@@ -1,0 +1,84 @@
+"""Reading a workflow file: JSON in API format, JSON as the canvas saves it ("UI format"), or a PNG with either inside."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+from .canvas import Canvas
+from .png import SIGNATURE, prompt_from_png
+from .spec import GraphError, Workflow
+from .standins import standins
+
+
+def load_workflow(source: str | Path | dict, nodes: dict[str, type]) -> Workflow:
+    """Read a workflow.
+
+    Args:
+        source: a .json file in either format, a .png with a workflow inside, or the parsed JSON.
+        nodes: {class type: V1 node class} of the pack; the stand-ins are added. UI format stores widget values by position,
+            so the classes say which value is whose.
+
+    Raises:
+        GraphError: the file cannot be read, is not JSON, or is no workflow.
+    """
+    path = None if isinstance(source, dict) else Path(source)
+    data = copy.deepcopy(source) if isinstance(source, dict) else _read(path)
+    name = str(path) if path else "the workflow"
+    prompt, ui = _parts(data, name)
+    workflow = Workflow(prompt or {}, ui, path, {**standins(), **nodes})
+    if ui is not None:
+        canvas = Canvas(ui, workflow.table)
+        workflow.cells, workflow.primitives = canvas.cells, canvas.primitives
+        if prompt is None:
+            workflow.prompt, workflow.problems = canvas.prompt, canvas.problems
+    return workflow
+
+
+def _read(path: Path) -> Any:
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError as error:
+        raise GraphError(f"{path}: there is no such file; give the path of a workflow JSON") from error
+    except OSError as error:
+        raise GraphError(f"{path}: cannot be read ({error.strerror or error}); give the path of a workflow JSON") from error
+    if raw.startswith(SIGNATURE):
+        return prompt_from_png(path)
+    try:
+        return json.loads(raw.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise GraphError(f"{path}: is not a workflow JSON (it is not text); save the workflow in ComfyUI with Export or Export (API)") from error
+    except json.JSONDecodeError as error:
+        raise GraphError(
+            f"{path}: is not JSON: {error.msg} at line {error.lineno}, column {error.colno}; "
+            "save the workflow again in ComfyUI with Export or Export (API)"
+        ) from error
+    except RecursionError as error:
+        raise GraphError(f"{path}: is nested too deeply to be a workflow; save the workflow again in ComfyUI") from error
+
+
+def _parts(data: Any, name: str) -> tuple[dict | None, dict | None]:
+    """(prompt, ui) of parsed JSON, either None. Also takes the pair that a PNG holds, and the body of a POST to /prompt."""
+    if isinstance(data, dict):
+        if isinstance(data.get("nodes"), list):
+            return None, data
+        if _is_prompt(data):
+            return data, None
+        inner = data.get("prompt", data.get("output"))
+        ui = data.get("workflow")
+        if ui is None and isinstance(data.get("extra_data"), dict):
+            ui = (data["extra_data"].get("extra_pnginfo") or {}).get("workflow")
+        prompt = inner if isinstance(inner, dict) and _is_prompt(inner) else None
+        ui = ui if isinstance(ui, dict) and isinstance(ui.get("nodes"), list) else None
+        if prompt is not None or ui is not None:
+            return prompt, ui
+    raise GraphError(
+        f'{name}: is JSON, but no ComfyUI workflow: neither nodes with "class_type" (API format) nor a "nodes" list (UI format); '
+        "save it in ComfyUI with Export or Export (API)"
+    )
+
+
+def _is_prompt(data: dict) -> bool:
+    return any(isinstance(node, dict) and "class_type" in node for node in data.values())

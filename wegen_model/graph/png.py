@@ -1,0 +1,60 @@
+"""The workflow inside a picture: PNG text chunks "prompt" (API format) and "workflow" (the canvas), as ComfyUI's Save Image writes them."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from .spec import GraphError
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def text_chunks(prompt: dict | None, extra: dict | None) -> Any:
+    """PngInfo with `prompt` and each entry of `extra` (ComfyUI's EXTRA_PNGINFO) as JSON."""
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    chunks = {} if prompt is None else {"prompt": prompt}
+    for name, value in [*chunks.items(), *(extra or {}).items()]:
+        info.add_text(name, json.dumps(value))
+    return info
+
+
+def save_png(picture: Any, path: Path, info: Any, compress_level: int = 4) -> None:
+    """Write a PIL picture so that `path` is either absent or complete."""
+    handle, temporary = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            picture.save(file, format="PNG", pnginfo=info, compress_level=compress_level)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def prompt_from_png(path: str | Path) -> dict[str, dict]:
+    """{"prompt": API format, "workflow": the canvas}, each where present. Raises GraphError for a picture without either."""
+    from PIL import Image
+
+    found = {}
+    try:
+        with Image.open(path) as picture:
+            text = dict(picture.info)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise GraphError(f"{path}: cannot be read as a picture ({error}); give a workflow JSON or a PNG saved by ComfyUI or `wegen run`") from error
+    for name in ("prompt", "workflow"):
+        if isinstance(text.get(name), str):
+            try:
+                found[name] = json.loads(text[name])
+            except ValueError as error:
+                raise GraphError(f'{path}: its embedded "{name}" is not JSON ({error}); use the workflow\'s own JSON file') from error
+    if not found:
+        raise GraphError(f"{path}: no workflow is embedded in this picture (another program may have removed it); use the file as first saved, or the workflow's JSON")
+    return found

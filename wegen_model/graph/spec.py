@@ -1,0 +1,170 @@
+"""What a workflow and its nodes are: the errors, the loaded workflow, and what a V1 node class says of its inputs.
+
+Words: prompt = API format, {node id: {"class_type", "inputs", "_meta"}}; ui = the JSON that the canvas saves; link = [node id, output slot];
+table = {class type: V1 node class}; widget = an input whose value is typed in rather than linked.
+Source of the rules: ComfyUI 0.3.64 `comfy_execution/graph.py`, `comfy_execution/validation.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COLOR"}  # types for which the frontend draws a widget
+SEED_NAMES = ("seed", "noise_seed")
+
+
+class GraphError(Exception):
+    """The workflow cannot be run as it is. `problems`: all that is wrong, each naming node, input and remedy."""
+
+    exit_code = 2
+
+    def __init__(self, problems: str | list[str]):
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class ForeignNodesError(GraphError):
+    """The workflow has nodes that are neither in this pack nor among the stand-ins."""
+
+    exit_code = 3
+
+
+class NodeError(Exception):
+    """A node failed. The message opens with the original error's; `original` is that error."""
+
+    exit_code = 1
+
+    def __init__(self, node_id: str, title: str, class_type: str, original: BaseException):
+        self.node_id, self.title, self.class_type, self.original = node_id, title, class_type, original
+        super().__init__(f"{str(original) or type(original).__name__}\n  in {name_node(node_id, title, class_type)}")
+
+
+@dataclass(frozen=True)
+class Input:
+    """One declared input of a node class."""
+
+    name: str
+    type: Any  # "INT", "IMAGE", "A,B", "*", or a list of choices
+    required: bool
+    options: dict  # default, min, max, lazy, forceInput, …
+
+    @property
+    def choices(self) -> list | None:
+        """The choices of a combo, None for any other type."""
+        if isinstance(self.type, (list, tuple)):
+            return list(self.type)
+        return list(self.options.get("options") or []) if self.type == "COMBO" else None
+
+    @property
+    def is_widget(self) -> bool:
+        if self.options.get("forceInput"):
+            return False
+        return self.choices is not None or self.type in WIDGET_TYPES or self.options.get("widgetType") in WIDGET_TYPES
+
+    @property
+    def has_control(self) -> bool:
+        """Whether the frontend keeps a `control_after_generate` value right behind this widget's."""
+        default = self.type == "INT" and self.name in SEED_NAMES
+        return bool(self.options.get("control_after_generate", default)) and (self.type == "INT" or self.choices is not None)
+
+    @property
+    def default(self) -> Any:
+        """What the frontend fills in where the file has no value."""
+        if "default" in self.options:
+            return self.options["default"]
+        if self.choices is not None:
+            return self.choices[0] if self.choices else None
+        return {"INT": 0, "FLOAT": 0.0, "STRING": "", "BOOLEAN": False}.get(self.type)
+
+
+def inputs_of(node_class: type) -> dict[str, Input]:
+    """Required and optional inputs in declared order."""
+    declared = node_class.INPUT_TYPES()
+    found = {}
+    for group in ("required", "optional"):
+        for name, entry in (declared.get(group) or {}).items():
+            options = entry[1] if len(entry) > 1 and isinstance(entry[1], dict) else {}
+            found.setdefault(name, Input(name, entry[0], group == "required", options))
+    return found
+
+
+def hidden_of(node_class: type) -> dict[str, str]:
+    """Hidden inputs: {argument name: "PROMPT" | "EXTRA_PNGINFO" | "UNIQUE_ID" | …}."""
+    return {name: entry[0] if isinstance(entry, (list, tuple)) else entry for name, entry in (node_class.INPUT_TYPES().get("hidden") or {}).items()}
+
+
+def is_link(value: Any) -> bool:
+    """[node id as text, output slot]."""
+    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int) and not isinstance(value[1], bool)
+
+
+def links_of(node: dict) -> dict[str, list]:
+    """{input name: link} of a node of the prompt."""
+    return {name: value for name, value in node.get("inputs", {}).items() if is_link(value)}
+
+
+def types_match(received: Any, wanted: Any) -> bool:
+    """The server's rule: equal, or comma lists with a type in common; "*" goes with all; a `__ne__` of the type's own counts."""
+    if not received != wanted or received == "*" or wanted == "*":
+        return True
+    if not isinstance(received, str) or not isinstance(wanted, str):
+        return False
+    return bool({t.strip() for t in received.split(",")} & {t.strip() for t in wanted.split(",")})
+
+
+def name_node(node_id: str, title: str, class_type: str) -> str:
+    return f"node {node_id} ({class_type})" if title in ("", class_type) else f'node {node_id} "{title}" ({class_type})'
+
+
+@dataclass
+class Cell:
+    """Where the UI workflow keeps one widget's value."""
+
+    node: dict  # the node in the UI workflow
+    name: str  # the widget's name
+    index: int  # its place in widgets_values
+    defaults: list = field(default_factory=list)  # what belongs in each place up to this one, for a file that stops short
+
+    @property
+    def key(self) -> tuple[int, str]:
+        return id(self.node), self.name
+
+    def set(self, value: Any) -> None:
+        values = self.node.get("widgets_values")
+        if isinstance(values, dict):
+            values[self.name] = value
+        else:
+            values = list(values or [])
+            values += self.defaults[len(values) : self.index + 1]
+            values[self.index] = value
+            self.node["widgets_values"] = values
+        if isinstance(self.node.get("widgets_values_named"), dict):
+            self.node["widgets_values_named"][self.name] = value
+
+
+@dataclass
+class Workflow:
+    """A loaded workflow."""
+
+    prompt: dict[str, dict]  # API format; what is run
+    ui: dict | None = None  # what the canvas saved; embedded in PNGs so that the file opens as a graph
+    path: Path | None = None  # the file it came from
+    table: dict[str, type] = field(default_factory=dict)  # the node classes it was read with, stand-ins included
+    cells: dict[tuple[str, str], Cell] = field(default_factory=dict)  # (node id, input) -> its place in `ui`
+    primitives: dict[str, dict] = field(default_factory=dict)  # the canvas' own PrimitiveNodes, in the prompt's form
+    problems: list[str] = field(default_factory=list)  # what reading found wrong; `check` reports it with the rest
+
+    @property
+    def folder(self) -> Path | None:
+        return self.path.parent if self.path else None
+
+    def title(self, node_id: str) -> str:
+        node = self.prompt.get(node_id) or self.primitives.get(node_id) or {}
+        meta = node.get("_meta")
+        return str((meta.get("title") if isinstance(meta, dict) else None) or node.get("class_type", ""))
+
+    def label(self, node_id: str) -> str:
+        node = self.prompt.get(node_id) or self.primitives.get(node_id) or {}
+        return name_node(node_id, self.title(node_id), str(node.get("class_type", "?")))

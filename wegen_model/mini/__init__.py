@@ -1,0 +1,1 @@
+"""The bundled miniature: its data recipe (art, concepts, scenes, tasks) and its weights."""

@@ -1,0 +1,148 @@
+"""The two stages that come before WeGen's own: the tower and the VAE of the miniature.
+
+b pictures · n features (64) · c feature width · s side in pixels
+
+`encoder` stands in for EVA-CLIP's pre-training: a caption contrast, and a linear head that must give the pixels back from the
+features, so that they keep detail. Noise on the features before that head keeps their information in few, smooth directions.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..config import ModelConfig
+from ..decoder import Decoder
+from ..tokenizer import Tokenizer
+from ..train.loop import Recipe, Stage
+from ..vision import VisionTower, prepare
+from .pictures import Pool, caption
+
+
+def to_float(pictures: np.ndarray) -> Tensor:
+    """uint8 (b,s,s,3) to float 0..1."""
+    return torch.from_numpy(np.ascontiguousarray(pictures)).float() / 255
+
+
+def rows(seed: int, step: int, batch: int, total: int) -> np.ndarray:
+    """Which rows a step sees: a pure function; every row once an epoch."""
+    first, out = step * batch, []
+    while len(out) < batch:
+        epoch, at = divmod(first + len(out), total)
+        order = np.random.default_rng((seed, epoch)).permutation(total)
+        out += order[at : at + batch - len(out)].tolist()
+    return np.array(out)
+
+
+class EncoderHeads(nn.Module):
+    """The tower, its pixel head, and a bag-of-words text side for the contrast."""
+
+    def __init__(self, config: ModelConfig, words: int):
+        super().__init__()
+        v = config.vision
+        self.tower = VisionTower(v)
+        self.pixels = nn.Linear(v.width, 3 * v.patch_size**2)
+        self.words = nn.Embedding(words, 128)
+        self.text = nn.Sequential(nn.Linear(128, 256), nn.GELU(), nn.Linear(256, 128))
+        self.picture = nn.Sequential(nn.Linear(v.width, 256), nn.GELU(), nn.Linear(256, 128))
+        self.scale = nn.Parameter(torch.tensor(2.0))
+        init_tower(self.tower)
+
+
+def init_tower(tower: VisionTower, gain: float = 0.15) -> None:
+    """Truncated-normal weights, small branch norms (a post-norm tower starts near the identity), sine positions."""
+    for module in tower.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5)
+            nn.init.zeros_(module.bias)
+    for block in tower.blocks:
+        nn.init.constant_(block.norm1.weight, gain)
+        nn.init.constant_(block.norm2.weight, gain)
+    nn.init.normal_(tower.cls_token, std=0.02)
+    side, width = tower.config.side, tower.config.width
+    with torch.no_grad():
+        tower.pos_embed[0, 1:] = 0.3 * grid_code(side, width)
+
+
+def grid_code(side: int, width: int) -> Tensor:
+    """(side*side, width): sines and cosines of row and column, row-major."""
+    at = torch.arange(side).float() / side
+    waves = torch.arange(width // 4) + 1.0
+    wave = torch.pi * at[:, None] * waves[None, :] * side / (width // 4) / 2
+    code = torch.cat([wave.sin(), wave.cos()], -1)
+    grid = torch.cat([code[:, None].expand(-1, side, -1), code[None].expand(side, -1, -1)], -1).reshape(side * side, -1)
+    return F.pad(grid, (0, width - grid.shape[1]))
+
+
+def patches(images: Tensor, patch: int) -> Tensor:
+    """(b,s,s,3) -> (b, n, patch*patch*3), row-major like the tower's tokens."""
+    b, s, _, _ = images.shape
+    g = s // patch
+    return images.view(b, g, patch, g, patch, 3).permute(0, 1, 3, 2, 4, 5).reshape(b, g * g, -1)
+
+
+def encoder_stage(config: ModelConfig, pool: Pool, tokenizer: Tokenizer, steps: int, batch: int = 24, noise: float = 0.25,
+                  contrast: float = 0.1) -> Stage:
+    """Caption contrast (scenes only) and pixel error through noisy features."""
+    model = EncoderHeads(config, tokenizer.size)
+    texts = [tokenizer.encode(caption(scene)) for scene in pool.scenes]
+    total, named = len(pool.pictures), len(pool.scenes)
+
+    def make(step: int):
+        # half named scenes (they have captions), half free pictures
+        picks = np.concatenate([rows(1, step, batch // 2, named), named + rows(2, step, batch - batch // 2, total - named)])
+        return to_float(pool.pictures[picks]), [texts[i] for i in picks[: batch // 2]]
+
+    def loss(data, generator):
+        images, captions = data
+        tokens = model.tower(prepare(images, config.vision))
+        scale = tokens.detach().std((0, 1)).norm() / tokens.shape[-1] ** 0.5
+        noisy = tokens + noise * scale * torch.randn(tokens.shape, generator=generator)
+        target = patches(images, config.vision.patch_size)
+        mse = F.mse_loss(model.pixels(noisy), target)
+        seen = F.normalize(model.picture(tokens[: len(captions)].mean(1)), dim=-1)
+        flat = torch.tensor([i for ids in captions for i in ids])
+        offsets = torch.tensor([0] + [len(ids) for ids in captions][:-1]).cumsum(0)
+        said = F.normalize(model.text(F.embedding_bag(flat, model.words.weight, offsets, mode="mean")), dim=-1)
+        logits = seen @ said.T * model.scale.exp().clamp(max=50)
+        same = torch.tensor([[a == b for b in captions] for a in captions]).float()
+        goal = same / same.sum(1, keepdim=True)
+        contrastive = (F.cross_entropy(logits, goal) + F.cross_entropy(logits.T, goal)) / 2
+        # keep the scale of the features near 1, so that the noise means something
+        spread = (scale - 1).square()
+        psnr = -10 * mse.detach().log10()
+        return {"loss": 10 * mse + contrast * contrastive + 0.1 * spread, "mse": mse.detach(), "psnr": psnr,
+                "contrast": contrastive.detach(), "scale": scale}
+
+    recipe = Recipe(steps, 1.5e-3, weight_decay=0.01, warmup=200, clip=1.0, ema=0.995, save_every=250)
+    return Stage("encoder", model, make, loss, recipe)
+
+
+def vae_stage(config: ModelConfig, pool: Pool, steps: int, batch: int = 8, crop: int = 64) -> Stage:
+    """AutoencoderKL on crops: L1, squared and gradient error, a very small KL."""
+    decoder = Decoder(config.decoder, {}, config.vae, config.scheduler)
+    vae = decoder.vae
+    total, size = len(pool.pictures), pool.pictures.shape[1]
+
+    def make(step: int):
+        picks = rows(3, step, batch, total)
+        at = np.random.default_rng((4, step)).integers(0, (size - crop) // 8 + 1, (batch, 2)) * 8
+        return to_float(np.stack([pool.pictures[i][y : y + crop, x : x + crop] for i, (y, x) in zip(picks, at)]))
+
+    def loss(images, generator):
+        pixels = (images * 2 - 1).movedim(-1, 1).contiguous(memory_format=torch.channels_last)
+        spread = vae.encode(pixels).latent_dist
+        latents = spread.mean + spread.std * torch.randn(spread.mean.shape, generator=generator)
+        out = vae.decode(latents, return_dict=False)[0]
+        error = out - pixels
+        edges = sum((error.diff(dim=d)).abs().mean() for d in (-1, -2))
+        kl = spread.kl().mean() / latents[0].numel()
+        mse = error.square().mean()
+        psnr = -10 * (mse.detach() / 4).log10()
+        return {"loss": error.abs().mean() + 2 * mse + 0.5 * edges + 1e-4 * kl, "mse": mse.detach(), "psnr": psnr, "kl": kl.detach()}
+
+    vae.to(memory_format=torch.channels_last)
+    recipe = Recipe(steps, 2e-3, (0.9, 0.95), weight_decay=0.0, warmup=200, clip=1.0, ema=0.995, save_every=250)
+    return Stage("vae", vae, make, loss, recipe)

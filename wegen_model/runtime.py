@@ -1,0 +1,72 @@
+"""What a host offers to the model: layer classes, devices, memory, progress and cancelling.
+
+The default is plain PyTorch on one device with a tqdm bar. `nodes/host.py` is the same contract inside ComfyUI.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, NamedTuple
+
+import torch
+
+PARTS = ("vision", "language", "projectors", "unet", "vae")
+
+
+class Cancelled(Exception):
+    """The person cancelled; nothing of the call is kept."""
+
+
+class Placement(NamedTuple):
+    device: torch.device  # where the part computes
+    offload_device: torch.device  # where it waits
+    dtype: torch.dtype  # precision of its weights
+
+
+class Runtime:
+    """One device, torch.nn layers, no bar.
+
+    Args:
+        device: "cpu", "cuda", … ; None takes CUDA when there is one.
+        dtype: precision of the weights; None is float32 on the CPU and bfloat16 elsewhere.
+        progress: show a tqdm bar on standard error.
+    """
+
+    operations: Any = torch.nn  # namespace of layer classes: Linear, LayerNorm, RMSNorm, Embedding, Conv2d
+
+    def __init__(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None, progress: bool = False):
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.dtype = dtype or (torch.float32 if self.device.type == "cpu" else torch.bfloat16)
+        self.progress = progress
+        self._bar = None
+
+    def place(self, part: str) -> Placement:
+        """Where and in which precision a part (one of PARTS) lives. Projectors follow the language model."""
+        return Placement(self.device, self.device, self.dtype)
+
+    def adopt(self, part: str, module: torch.nn.Module) -> Any:
+        """Take charge of a freshly loaded part; what is returned is handed to `use`."""
+        return module.eval().requires_grad_(False)
+
+    @contextlib.contextmanager
+    def use(self, part: Any, extra_bytes: int = 0):
+        """Keep a part resident on its device for the duration; yields the device."""
+        yield self.device
+
+    def tick(self, i: int, n: int, what: str, preview: Any = None, text: str | None = None) -> None:
+        """One of n steps is done. `preview`: a callable giving a float picture (h,w,3). Raises `Cancelled` to stop."""
+        if not self.progress:
+            return
+        from tqdm import tqdm
+
+        if self._bar is None or self._bar.desc != what or self._bar.total != n:
+            self.close()
+            self._bar = tqdm(total=n, desc=what, leave=False)
+        self._bar.update(i - self._bar.n)
+        if i >= n:
+            self.close()
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
