@@ -81,6 +81,7 @@ class DecoderConfig:
     size: int = 1024  # pixels, the side the UNet was trained at
     layout_channels: int = 0  # miniature: the tokens laid out on the latent grid as extra UNet input channels
     layout_factor: int = 2  # latent cells along one side of a token's cell
+    latent_rgb: tuple[tuple[float, ...], ...] = ()  # (k+1,3): latent channels to RGB in 0..1 for previews, last row the bias
 
 
 @dataclass(frozen=True)
@@ -149,14 +150,17 @@ SDXL_SCHEDULER: dict[str, Any] = dict(
 MINI_UNET: dict[str, Any] = dict(
     sample_size=16, in_channels=32, out_channels=16,
     down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-    block_out_channels=(64, 128), layers_per_block=1, transformer_layers_per_block=(1, 1), attention_head_dim=(2, 4),
+    block_out_channels=(96, 160), layers_per_block=1, transformer_layers_per_block=(1, 1), attention_head_dim=(3, 5),
     cross_attention_dim=192, use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=256,
     projection_class_embeddings_input_dim=192 + 6 * 256,
 )
 MINI_VAE: dict[str, Any] = dict(
-    in_channels=3, out_channels=3, latent_channels=16, sample_size=128, scaling_factor=1.0, force_upcast=False,
-    block_out_channels=(32, 64, 64, 64), layers_per_block=1, norm_num_groups=32, act_fn="silu",
-    down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+    _class_name="AutoencoderDC",  # space-to-depth shortcuts: learns on a CPU in minutes, where AutoencoderKL needs hours
+    in_channels=3, latent_channels=16, scaling_factor=1.0, encoder_block_types="ResBlock", decoder_block_types="ResBlock",
+    encoder_block_out_channels=(32, 64, 128, 128), decoder_block_out_channels=(32, 64, 128, 128),
+    encoder_layers_per_block=(0, 1, 1, 1), decoder_layers_per_block=(0, 1, 1, 1), encoder_qkv_multiscales=((), (), (), ()),
+    decoder_qkv_multiscales=((), (), (), ()), upsample_block_type="pixel_shuffle", downsample_block_type="pixel_unshuffle",
+    decoder_norm_types="rms_norm", decoder_act_fns="silu",
 )
 MINI_SCHEDULER: dict[str, Any] = dict(
     _class_name="DDIMScheduler", beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",

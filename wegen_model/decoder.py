@@ -9,6 +9,7 @@ out on the latent grid by a learned map, to the UNet's input channels (`layout_c
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch.nn import functional as F
 from .config import DecoderConfig
 from .runtime import Runtime
 
+VAES = ("AutoencoderKL", "AutoencoderDC")
 SCHEDULERS = ("EulerDiscreteScheduler", "DDIMScheduler", "DPMSolverMultistepScheduler", "EulerAncestralDiscreteScheduler",
               "UniPCMultistepScheduler", "DDPMScheduler")
 
@@ -42,18 +44,22 @@ class Decoder(nn.Module):
 
     def __init__(self, config: DecoderConfig, unet: dict, vae: dict, scheduler: dict, operations: Any = nn):
         super().__init__()
-        from diffusers import AutoencoderKL, UNet2DConditionModel
+        import diffusers
 
         self.config = config
         self.scheduler_config = dict(scheduler)
-        self.unet = UNet2DConditionModel.from_config(_plain(unet)) if unet else None
-        self.vae = AutoencoderKL.from_config(_plain(vae)) if vae else None
+        kind = vae.get("_class_name", "AutoencoderKL")
+        if kind not in VAES:
+            raise ValueError(f"decoder: a VAE of class {kind!r} is not one of {', '.join(VAES)}.")
+        self.unet = diffusers.UNet2DConditionModel.from_config(_plain(unet)) if unet else None
+        self.vae = getattr(diffusers, kind).from_config(_plain(vae)) if vae else None
         self.layout = Layout(config, operations) if unet and config.layout_channels else None
 
     @property
     def factor(self) -> int:
         """Pixels along one side of a latent cell."""
-        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+        c = self.vae.config
+        return 2 ** (len(c.get("block_out_channels") or c["encoder_block_out_channels"]) - 1)
 
     def time_ids(self, height: int, width: int, rows: int, device: torch.device) -> Tensor:
         """(rows,6): (height, width, 0, 0, height, width) in pixels, or zeros, as the decoder was trained."""
@@ -82,14 +88,15 @@ class Decoder(nn.Module):
 
     @torch.no_grad()
     def sample(self, tokens: Tensor, pooled: Tensor, noise: Tensor, *, steps: int, guidance_scale: float = 1.0,
-               negative: tuple[Tensor, Tensor] | None = None, scheduler: str | None = None, runtime: Runtime | None = None,
-               preview: bool = True) -> Tensor:
+               negative: tuple[Tensor, Tensor] | None = None, scheduler: str | None = None,
+               generator: torch.Generator | None = None, runtime: Runtime | None = None) -> Tensor:
         """Denoise.
 
         Args:
             tokens: (b,n,c) raw features. pooled: (b,c) their mean.
             noise: (b,k,h,w) of unit variance; scaled here as the scheduler wants.
             negative: unconditional tokens and pooled; None is zeros.
+            generator: of schedulers that add noise at each step; on the CPU. None is seed 0.
         Returns:
             (b,k,h,w) latents, still scaled.
         """
@@ -103,24 +110,38 @@ class Decoder(nn.Module):
             tokens, pooled = torch.cat([blank[0].expand_as(tokens), tokens]), torch.cat([blank[1].expand_as(pooled), pooled])
         time_ids = self.time_ids(height, width, len(tokens), noise.device)
         latents = noise * solver.init_noise_sigma
+        extra = {}
+        if "generator" in inspect.signature(solver.step).parameters:
+            extra["generator"] = generator or torch.Generator().manual_seed(0)
         for i, timestep in enumerate(solver.timesteps):
             x = solver.scale_model_input(torch.cat([latents] * 2) if guided else latents, timestep)
             out = self.denoise(x.to(tokens.dtype), timestep, tokens, pooled, time_ids)
             if guided:
                 blank_out, out = out.chunk(2)
                 out = blank_out + guidance_scale * (out - blank_out)
-            step = solver.step(out.to(latents.dtype), timestep, latents)
+            step = solver.step(out.to(latents.dtype), timestep, latents, **extra)
             latents = step.prev_sample
             clean = getattr(step, "pred_original_sample", None)
-            runtime.tick(i + 1, len(solver.timesteps), "Decoder", preview=(latents if clean is None else clean) if preview else None)
+            runtime.tick(i + 1, len(solver.timesteps), "Decoder", self._previewer(latents if clean is None else clean))
         return latents
+
+    def _previewer(self, latents: Tensor):
+        """A callable that gives the first latents as a small picture (h,w,3) in 0..1, or None without factors."""
+        if not self.config.latent_rgb:
+            return None
+
+        def picture() -> Tensor:
+            factors = torch.tensor(self.config.latent_rgb, device=latents.device, dtype=torch.float32)
+            return (latents[0].float().movedim(0, -1) @ factors[:-1] + factors[-1]).clamp(0, 1).cpu()
+
+        return picture
 
     @torch.no_grad()
     def to_pixels(self, latents: Tensor) -> Tensor:
         """Scaled latents (b,k,h,w) to pixels (b,3,H,W) in -1..1; the VAE's forced float32 is respected."""
         vae = self.vae
         dtype = next(vae.parameters()).dtype
-        upcast = dtype == torch.float16 and vae.config.force_upcast
+        upcast = dtype == torch.float16 and vae.config.get("force_upcast", False)
         if upcast:
             vae.to(torch.float32)
             dtype = torch.float32
@@ -132,8 +153,10 @@ class Decoder(nn.Module):
 
     def to_latents(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Pixels (b,3,H,W) in -1..1 to scaled latents: the mode, or a sample when a generator is given."""
-        spread = self.vae.encode(pixels).latent_dist
-        latents = spread.mode() if generator is None else spread.sample(generator)
+        out = self.vae.encode(pixels)
+        if hasattr(out, "latent"):  # AutoencoderDC has no spread
+            return out.latent * self.vae.config.scaling_factor
+        latents = out.latent_dist.mode() if generator is None else out.latent_dist.sample(generator)
         return latents * self.vae.config.scaling_factor
 
 
@@ -141,6 +164,7 @@ def _plain(config: dict) -> dict:
     return {k: v for k, v in config.items() if not k.startswith("_")}
 
 
-def noise(batch: int, channels: int, height: int, width: int, seed: int) -> Tensor:
+def noise(batch: int, channels: int, height: int, width: int, seed: int | torch.Generator) -> Tensor:
     """(b,k,h,w) unit noise from one generator on the CPU in float32: the same seed gives the same picture everywhere."""
-    return torch.randn(batch, channels, height, width, generator=torch.Generator().manual_seed(seed))
+    generator = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
+    return torch.randn(batch, channels, height, width, generator=generator)

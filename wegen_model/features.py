@@ -9,6 +9,7 @@ projectors 1792 -> 4096 and 4096 -> 1792 without bias. Its scalar `scale` is nev
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -106,14 +107,39 @@ class Projectors(nn.Module):
     def denormalise(self, tokens: Tensor) -> Tensor:
         return tokens * self.std.to(tokens) + self.mean.to(tokens) if self.config.normalised else tokens
 
-    def read(self, tokens: Tensor) -> Tensor:
-        """Raw features -> input embeddings."""
-        return self.input_resampler(self.normalise(tokens).to(self.input_resampler.proj.weight.dtype))
+    def read(self, tokens: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Raw features -> input embeddings, computed in `dtype`."""
+        return self.input_resampler(self.normalise(tokens).to(dtype or tokens.dtype))
 
     def predict(self, hidden: Tensor) -> Tensor:
         """Hidden states -> features, normalised as `normalise` does (raw when the model does not z-score)."""
         return self.output_resampler(hidden)
 
     def write(self, hidden: Tensor) -> Tensor:
-        """Hidden states -> raw features."""
-        return self.denormalise(self.predict(hidden))
+        """Hidden states -> raw features, float32."""
+        return self.denormalise(self.predict(hidden).float())
+
+
+def save_features(features: Features, path: str | Path) -> None:
+    """One safetensors: `tokens` float32, and grid, space and tower as metadata. Written beside and renamed."""
+    from safetensors.torch import save_file
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    meta = {"format": "wegen-features-1", "space": features.space, "tower": features.tower, "grid": "x".join(map(str, features.grid))}
+    save_file({"tokens": features.tokens.float().contiguous()}, part, meta)
+    part.replace(path)
+
+
+def load_features(path: str | Path) -> Features:
+    """Read what `save_features` wrote; anything else is an error that says so."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as f:
+            meta, tokens = f.metadata() or {}, f.get_tensor("tokens")
+        rows, columns = meta["grid"].split("x")
+        return Features(tokens, (int(rows), int(columns)), meta["space"], meta["tower"])
+    except (SafetensorError, KeyError) as error:
+        raise ValueError(f"{path} holds no WeGen features ({error}). `wegen encode` and the save node write them.") from error

@@ -34,7 +34,7 @@ class Model:
 
     def feature_embeds(self, tokens: Tensor, first: int = 0) -> Tensor:
         """Input embeddings (…,n,d) of raw features (…,n,c) that stand in slots first, first+1, …"""
-        embeds = self.projectors.read(tokens.to(self.device))
+        embeds = self.projectors.read(tokens.to(self.device, torch.float32), self.dtype)
         if self.projectors.config.slot_embedding:
             embeds = embeds + self.slots(first, tokens.shape[-2])
         return embeds
@@ -138,7 +138,7 @@ def write_features(model: Model, prompt: Prompt, *, guidance: float = 1.0, mode:
     start = torch.tensor(starts, device=model.device)[:, None]
     fed, after = [], []
     for i in range(n):
-        x = guide(model.projectors.predict(hidden), guidance)
+        x = guide(model.projectors.predict(hidden).float(), guidance)
         raw = model.projectors.denormalise(x)
         if keep is not None and bool(keep[1][i]):
             raw = keep[0][i].to(raw).expand_as(raw)
@@ -165,6 +165,6 @@ def _parallel(model: Model, prompt: Prompt, n: int, guidance: float, runtime: Ru
     if guidance != 1.0:
         opening = model.language.embed(torch.tensor([[model.tokenizer.image_start]], device=model.device))
         rows.append(torch.cat([opening, slots], 1))
-    x = torch.cat([model.projectors.predict(model.language(row)[:, -n:]) for row in rows])
+    x = torch.cat([model.projectors.predict(model.language(row)[:, -n:]).float() for row in rows])
     runtime.tick(n, n, "WeGen draws")
     return model.projectors.denormalise(guide(x, guidance))[0].float().cpu()

@@ -5,7 +5,8 @@ l tokens · n features of a picture
 Source: SEED-X's format, which WeGen's public code uses: `[INST] {instruction} [/INST]\\n` and the response, each a segment
 tokenised on its own, later turns after a newline, <s> once at the start, </s> once at the end. A picture is <img>, n ids
 <img_00000>…, </img>, for input and output alike; a box is <box_start>, x centre, y centre, width, height in 224ths, <box_end>.
-Text next to a special token loses the spaces on that side (transformers 4.30 strips them too).
+Text next to a special token loses the white space on that side and, with sentencepiece, begins with a word mark of its own, as in
+transformers 4.30.2, which the public code pins.
 """
 
 from __future__ import annotations
@@ -64,11 +65,11 @@ def _segment(prompt: Prompt, pieces: list, t: Tokenizer, written: bool = False) 
     for i, piece in enumerate(joined):
         if isinstance(piece, str):
             if i > 0:
-                piece = piece.lstrip(" ")
+                piece = piece.lstrip()
             if i + 1 < len(joined):
-                piece = piece.rstrip(" ")
+                piece = piece.rstrip()
             if piece:
-                prompt.add(t.encode(piece, start=i == 0), trained=written)
+                prompt.add(t.encode(piece), trained=written)
         elif isinstance(piece, Box):
             prompt.add(box_ids(piece, t), trained=written)
         else:
@@ -85,6 +86,8 @@ def body(turn: Turn) -> list:
             pieces.append(_features(reference, k))
             if reference.box is not None and ("bbox", k) not in tags:
                 pieces.append(reference.box)
+        elif not reference.has_picture and ("bbox", k) not in tags:
+            pieces.append(reference.box)
     end = 0
     for match in TAG.finditer(turn.text):
         reference = turn.references[int(match[2]) - 1]
@@ -112,9 +115,7 @@ def build(conversation: Conversation, tokenizer: Tokenizer, positions: int, rese
     Raises:
         ValueError: past the limit, naming the turns to drop; or ids of another tokenizer.
     """
-    if conversation.tokenizer and conversation.tokenizer != tokenizer.hash:
-        raise ValueError(f"chat: the conversation was held with another model (tokenizer {conversation.tokenizer}, this one "
-                         f"{tokenizer.hash}). Start a new conversation, or load the model that began it.")
+    check_tokenizer(conversation, tokenizer)
     turns = list(conversation.turns)
     while True:
         prompt = _build(turns, tokenizer, end)
@@ -124,12 +125,21 @@ def build(conversation: Conversation, tokenizer: Tokenizer, positions: int, rese
             turns = turns[2:]
             continue
         need = len(prompt) + reserve - positions
-        drop = next((i for i, s in enumerate(prompt.starts) if s >= need and turns[i].role == "user"), None)
+        first = prompt.starts[0]
+        drop = next((i for i, s in enumerate(prompt.starts) if i and s - first >= need and turns[i].role == "user"), None)
         if drop is None:
             raise ValueError(f"chat: the last message alone needs {len(prompt) + reserve} tokens, the model has {positions}. "
-                             f"Shorten the text or use fewer pictures (each takes {tokenizer_picture(prompt)} tokens).")
+                             f"Shorten the text, use fewer pictures (each takes {tokenizer_picture(prompt)} tokens), or lower max_tokens "
+                             f"({reserve} tokens are reserved for the answer).")
         raise ValueError(f"chat: the conversation needs {len(prompt) + reserve} tokens, the model has {positions}. Drop the first "
                          f"{drop} turns (up to «{turns[drop - 1].text[:40]}»), or switch trim_oldest on.")
+
+
+def check_tokenizer(conversation: Conversation, tokenizer: Tokenizer) -> None:
+    """A conversation's ids mean something only to the tokenizer that made them."""
+    if conversation.tokenizer and conversation.tokenizer != tokenizer.hash:
+        raise ValueError(f"chat: the conversation was held with another model (tokenizer {conversation.tokenizer}, this one "
+                         f"{tokenizer.hash}). Start a new conversation, or load the model that began it.")
 
 
 def tokenizer_picture(prompt: Prompt) -> int:
@@ -163,7 +173,10 @@ def _replay(prompt: Prompt, turn: Turn, t: Tokenizer) -> None:
     while rest:
         token = rest.pop(0)
         if token == t.image_start and rest and rest[0] == t.image_first:
-            features = next(pictures)
+            features = next(pictures, None)
+            if features is None:
+                raise ValueError("chat: an assistant's turn holds a picture whose features are lost. Start a new conversation, or "
+                                 "pass on the chat output of AR Feature Decode unchanged.")
             prompt.picture(features, t, written=True)
             del rest[: features.tokens.shape[1] + 1]
         elif token != t.eos:

@@ -6,6 +6,8 @@ The default is plain PyTorch on one device with a tqdm bar. `nodes/host.py` is t
 from __future__ import annotations
 
 import contextlib
+import logging
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +23,15 @@ class Placement(NamedTuple):
     device: torch.device  # where the part computes
     offload_device: torch.device  # where it waits
     dtype: torch.dtype  # precision of its weights
+
+
+@dataclass
+class Part:
+    """A loaded part: its name (one of PARTS), its module, and whatever handle the host keeps it by."""
+
+    name: str
+    module: torch.nn.Module
+    handle: Any = None
 
 
 class Runtime:
@@ -44,14 +55,14 @@ class Runtime:
         """Where and in which precision a part (one of PARTS) lives. Projectors follow the language model."""
         return Placement(self.device, self.device, self.dtype)
 
-    def adopt(self, part: str, module: torch.nn.Module) -> Any:
-        """Take charge of a freshly loaded part; what is returned is handed to `use`."""
-        return module.eval().requires_grad_(False)
+    def adopt(self, part: str, module: torch.nn.Module) -> Part:
+        """Take charge of a freshly loaded part."""
+        return Part(part, module.to(self.place(part).device))
 
     @contextlib.contextmanager
-    def use(self, part: Any, extra_bytes: int = 0):
-        """Keep a part resident on its device for the duration; yields the device."""
-        yield self.device
+    def use(self, part: Part, extra_bytes: int = 0):
+        """Keep a part resident on its device for the duration, with room for `extra_bytes` more; yields the device."""
+        yield self.place(part.name).device
 
     def tick(self, i: int, n: int, what: str, preview: Any = None, text: str | None = None) -> None:
         """One of n steps is done. `preview`: a callable giving a float picture (h,w,3). Raises `Cancelled` to stop."""
@@ -65,6 +76,10 @@ class Runtime:
         self._bar.update(i - self._bar.n)
         if i >= n:
             self.close()
+
+    def warn(self, text: str) -> None:
+        """Tell the person something that is not an error."""
+        logging.getLogger("wegen").warning(text)
 
     def close(self) -> None:
         if self._bar is not None:

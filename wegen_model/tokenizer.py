@@ -62,9 +62,9 @@ class Tokenizer:
         digest = hashlib.sha256(raw + json.dumps(sorted(special.items())).encode()).hexdigest()[:12]
         return cls(backend, special, backend.bos, backend.eos, digest)
 
-    def encode(self, text: str, start: bool = True) -> list[int]:
-        """Ids of a piece of text. `start`: it opens a segment (sentencepiece then puts its word mark in front)."""
-        return self._backend.encode(text, start)
+    def encode(self, text: str) -> list[int]:
+        """Ids of a piece of text between special tokens (sentencepiece puts its word mark before each piece)."""
+        return self._backend.encode(text)
 
     def decode(self, ids: list[int]) -> str:
         """Text of ids, special ones left out."""
@@ -85,7 +85,7 @@ class _Fast:
         self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps({**data, "added_tokens": [], "post_processor": None}))
         self.size = self._tokenizer.get_vocab_size()
 
-    def encode(self, text: str, start: bool) -> list[int]:
+    def encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: list[int]) -> str:
@@ -93,7 +93,8 @@ class _Fast:
 
 
 class _SentencePiece:
-    """LLaMA's sentencepiece model. Only the first piece of a segment carries the word mark (transformers' legacy=False)."""
+    """LLaMA's sentencepiece model. Each piece carries the word mark, as in transformers 4.30.2, with which the release was trained
+    (`legacy` in the release's tokenizer_config.json came later and is not read there)."""
 
     def __init__(self, raw: bytes):
         import sentencepiece
@@ -101,10 +102,9 @@ class _SentencePiece:
         self._sp = sentencepiece.SentencePieceProcessor(model_proto=raw)
         self.size = self._sp.get_piece_size()
         self.bos, self.eos = self._sp.bos_id(), self._sp.eos_id()
-        self._guard = len(self._sp.encode("<unk>"))
 
-    def encode(self, text: str, start: bool) -> list[int]:
-        return self._sp.encode(text) if start else self._sp.encode("<unk>" + text)[self._guard :]
+    def encode(self, text: str) -> list[int]:
+        return self._sp.encode(text)
 
     def decode(self, ids: list[int]) -> str:
         return self._sp.decode(ids)

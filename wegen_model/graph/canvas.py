@@ -1,8 +1,9 @@
 """UI format to API format: what ComfyUI's frontend does between the canvas and the queue.
 
-Widget values lie by position in `widgets_values`, in the order of INPUT_TYPES; behind a seed-like INT lies its `control_after_generate`; a widget
-turned into an input keeps its place. Reroute, PrimitiveNode and notes exist on the canvas only; muted nodes (mode 2) are left out with the links
-from them, bypassed ones (mode 4) pass on the first input of a fitting type; a subgraph's nodes get ids such as "12:3".
+Widget values lie by position in `widgets_values`, in the order of INPUT_TYPES; behind a seed-like INT lies its `control_after_generate`; a
+widget turned into an input keeps its place. Newer files repeat the values by name (`widgets_values_named`): positions hold, names fill in
+where the row stops short. Reroute, PrimitiveNode and notes exist on the canvas only; muted nodes (mode 2) are left out with the links from
+them, bypassed ones (mode 4) pass on the first input of a fitting type; a subgraph's nodes get ids such as "12:3".
 Source: the behaviour of Comfy-Org/ComfyUI_frontend (graphToPrompt and the executable node's resolution of inputs and outputs).
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from .spec import Cell, inputs_of, name_node
+from .spec import SEED_NAMES, Cell, inputs_of, name_node
 
 MUTED, BYPASSED = 2, 4
 NOTES = {"Note", "MarkdownNote"}
@@ -53,7 +54,7 @@ class Scope:
 
 def _read_link(link: list | dict) -> tuple[Any, Link]:
     if isinstance(link, dict):
-        return link.get("id"), Link(str(link.get("origin_id")), int(link.get("origin_slot") or 0), str(link.get("target_id")), int(link.get("target_slot") or 0))
+        link = [link.get(key) for key in ("id", "origin_id", "origin_slot", "target_id", "target_slot")]
     return link[0], Link(str(link[1]), int(link[2] or 0), str(link[3]), int(link[4] or 0))
 
 
@@ -76,7 +77,7 @@ def read_widgets(node: dict, node_class: type) -> dict[str, tuple[Any, Cell]]:
         if entry.is_widget or entry.name in drawn:
             index = len(defaults)
             defaults.append(entry.default)
-            value = named.get(entry.name, row[index] if index < len(row) else None)
+            value = row[index] if index < len(row) else named.get(entry.name)
             found[entry.name] = (entry.default if value is None else value, Cell(node, entry.name, index, defaults))
             if entry.has_control:
                 skip(CONTROL_VALUES, "fixed")
@@ -101,26 +102,189 @@ class Canvas:
         self.cells: dict[tuple[str, str], Cell] = {}
         self.primitives: dict[str, dict] = {}
         self.problems: list[str] = []
-        self._walk(Scope(ui), ())
+        root = Scope(ui)
+        self._open(root, ())
+        self._emit(root)
         for node in self.prompt.values():
-            node["inputs"] = {k: v for k, v in node["inputs"].items() if not isinstance(v, list) or v[0] in self.prompt}
+            node["inputs"] = {
+                name: value for name, value in node["inputs"].items() if not isinstance(value, list) or value[0] in self.prompt
+            }
 
-    def _walk(self, scope: Scope, inside: tuple[str, ...]) -> None:
-        scopes = []
-        for node in scope.nodes.values():  # children first: links may lead into any of them
+    def _open(self, scope: Scope, inside: tuple[str, ...]) -> None:
+        """Make a scope of every subgraph in use, all the way down."""
+        for key, node in scope.nodes.items():
             kind = str(node.get("type"))
-            if kind in self.definitions and node.get("mode") not in (MUTED, BYPASSED):
-                if kind in inside:
-                    self.problems.append(f"{self._label(scope, node)}: this subgraph contains itself; remove the inner use of it")
+            if kind not in self.definitions or node.get("mode") in (MUTED, BYPASSED):
+                continue
+            if kind in inside:
+                self.problems.append(f"{self._label(scope, node)}: this subgraph contains itself; remove the inner use of it")
+                continue
+            scope.children[key] = Scope(self.definitions[kind], f"{scope.node_id(node)}:", scope, node)
+            self._open(scope.children[key], (*inside, kind))
+
+    def _emit(self, scope: Scope) -> None:
+        for key, node in scope.nodes.items():
+            kind = str(node.get("type"))
+            if key in scope.children:
+                self._emit(scope.children[key])
+            elif kind == "PrimitiveNode":
+                value = self._primitive(node)
+                title = str(node.get("title") or kind)
+                self.primitives[scope.node_id(node)] = {"class_type": kind, "inputs": {"value": value.value}, "_meta": {"title": title}}
+                self.cells[scope.node_id(node), "value"] = value.cell
+            elif kind not in CANVAS_ONLY and kind not in self.definitions and node.get("mode") not in (MUTED, BYPASSED):
+                self._emit_node(scope, node, kind)
+
+    def _emit_node(self, scope: Scope, node: dict, kind: str) -> None:
+        node_id, inputs = scope.node_id(node), {}
+        widgets = read_widgets(node, self.table[kind]) if kind in self.table else {}
+        for name, (value, cell) in widgets.items():
+            inputs[name] = {"__value__": value} if isinstance(value, list) else value
+            self.cells[node_id, name] = cell
+        for slot, entry in enumerate(node.get("inputs") or []):
+            name, source = entry.get("name"), self._input(scope, node, slot, ())
+            if source is None:
+                continue
+            inputs.pop(name, None)
+            self.cells.pop((node_id, name), None)
+            if source.link is not None:
+                inputs[name] = source.link
+            elif source.cell is not None:
+                inputs[name] = {"__value__": source.value} if isinstance(source.value, list) else source.value
+                self.cells[node_id, name] = source.cell
+        self.prompt[node_id] = {"inputs": inputs, "class_type": kind, "_meta": {"title": str(node.get("title") or kind)}}
+
+    def _input(self, scope: Scope, node: dict, slot: int, seen: tuple, kind: Any = None) -> Source | None:
+        """What an input slot gets; None when nothing is connected, and the node's own value holds."""
+        slots = node.get("inputs") or []
+        if slot >= len(slots) or slots[slot].get("link") is None:
+            return None
+        entry = slots[slot]
+        link = scope.links.get(entry["link"])
+        if link is None:
+            return self._broken(scope, node, entry, f"its link {entry['link']} is missing from the file; connect the input again")
+        here = (scope.prefix, str(node["id"]), slot)
+        if here in seen:
+            return self._broken(scope, node, entry, "its link leads back to itself; remove one link of the circle")
+        seen = (*seen, here)
+        if scope.host is not None and link.origin == scope.input_id:
+            return self._host_input(scope, link.origin_slot, seen)
+        origin = scope.nodes.get(link.origin)
+        if origin is None:
+            return self._broken(scope, node, entry, f"comes from node {link.origin}, which the file lacks; connect the input again")
+        return self._output(scope, origin, link.origin_slot, entry.get("type") if kind is None else kind, seen)
+
+    def _output(self, scope: Scope, node: dict, slot: int, kind: Any, seen: tuple) -> Source | None:
+        """What comes out of a slot, past bypassed nodes, reroutes and subgraph borders."""
+        node_type = str(node.get("type"))
+        if node_type == "PrimitiveNode":
+            return self._primitive(node)
+        if node_type == "Reroute":
+            return self._input(scope, node, 0, seen, kind)
+        if node.get("mode") == BYPASSED:
+            passed = _bypass_slot(node, slot, kind)
+            return None if passed is None else self._input(scope, node, passed, seen)
+        if node.get("mode") == MUTED or node_type in NOTES:
+            return Source(dropped=True)
+        child = scope.children.get(str(node["id"]))
+        if child is None:
+            return Source(link=[scope.node_id(node), slot])
+        link = next((link for link in child.links.values() if link.target == child.output_id and link.target_slot == slot), None)
+        if link is None:
+            return Source(dropped=True)
+        if link.origin == child.input_id:
+            return self._host_input(child, link.origin_slot, seen)
+        origin = child.nodes.get(link.origin)
+        return Source(dropped=True) if origin is None else self._output(child, origin, link.origin_slot, kind, seen)
+
+    def _host_input(self, scope: Scope, slot: int, seen: tuple) -> Source | None:
+        """What the subgraph's own input brings in: the link outside, or the value of the widget it is promoted to."""
+        declared = scope.graph.get("inputs") or []
+        if slot >= len(declared):
+            return None
+        name = declared[slot].get("name")
+        for outer, entry in enumerate(scope.host.get("inputs") or []):
+            if entry.get("name") == name and entry.get("link") is not None:
+                return self._input(scope.parent, scope.host, outer, seen)
+        found = self._promoted_values(scope).get(name)
+        return Source(value=found[0], cell=found[1]) if found else None
+
+    def _promoted_values(self, scope: Scope) -> dict[str, tuple[Any, Cell]]:
+        """Values that this use of a subgraph keeps for itself. Older files keep none: the inner nodes' values hold."""
+        host, row, found = scope.host, scope.host.get("widgets_values"), {}
+        named = host.get("widgets_values_named")
+        named = row if isinstance(row, dict) else named if isinstance(named, dict) else {}
+        row = row if isinstance(row, list) else []
+        proxies = (host.get("properties") or {}).get("proxyWidgets")
+        if isinstance(proxies, list) and proxies:
+            places = {str(entry[1]): i for i, entry in enumerate(proxies) if str(entry[0]) == "-1"}
+        else:
+            promoted = self._promoted(scope.graph, ())
+            spread, places, i = len(row) > len(promoted), {}, 0
+            for name, has_control in promoted.items():
+                places[name] = i
+                i += 1 + (spread and has_control)
+        for name, i in places.items():
+            value = row[i] if i < len(row) else named.get(name)
+            if value is not None:
+                found[name] = value, Cell(host, name, i)
+        return found
+
+    def _promoted(self, graph: dict, inside: tuple[str, ...]) -> dict[str, bool]:
+        """{subgraph input that shows as a widget: whether its inner widget has control_after_generate}, in order."""
+        scope, found = Scope(graph), {}
+        for slot, entry in enumerate(graph.get("inputs") or []):
+            for key, link in scope.links.items():
+                node = scope.nodes.get(link.target)
+                if link.origin != scope.input_id or link.origin_slot != slot or node is None:
                     continue
-                child = Scope(self.definitions[kind], f"{scope.node_id(node)}:", scope, node)
-                scope.children[str(node["id"])] = child
-                scopes.append((child, (*inside, kind)))
-        if scopes and scope.parent is None or not inside:
-            self._open(scopes)
-            self._emit_all(scope)
+                inner = next((i for i in node.get("inputs") or [] if i.get("link") == key), {})
+                kind = str(node.get("type"))
+                if kind in self.definitions and kind not in inside:
+                    nested = self._promoted(self.definitions[kind], (*inside, kind))
+                    if inner.get("name") in nested:
+                        found[entry.get("name")] = nested[inner["name"]]
+                        break
+                declared = inputs_of(self.table[kind]).get(inner.get("name")) if kind in self.table else None
+                if inner.get("widget") or (declared is not None and declared.is_widget):
+                    found[entry.get("name")] = declared.has_control if declared else inner.get("name") in SEED_NAMES
+                    break
+        return found
+
+    def _primitive(self, node: dict) -> Source:
+        row = node.get("widgets_values")
+        value = row.get("value") if isinstance(row, dict) else row[0] if row else None
+        return Source(value=value, cell=Cell(node, "value", 0, [value]))
+
+    def _broken(self, scope: Scope, node: dict, entry: dict, text: str) -> Source:
+        self.problems.append(f"{self._label(scope, node)}, input {entry.get('name')}: {text}")
+        return Source(dropped=True)
 
     def _label(self, scope: Scope, node: dict) -> str:
         kind = str(node.get("type"))
         kind = str(self.definitions[kind].get("name") or "subgraph") if kind in self.definitions else kind
         return name_node(scope.node_id(node), str(node.get("title") or kind), kind)
+
+
+def _bypass_slot(node: dict, slot: int, kind: Any) -> int | None:
+    """The input that a bypassed node passes to its output `slot`, for a target of type `kind`: same place, same type, any that fits."""
+    inputs, outputs = node.get("inputs") or [], node.get("outputs") or []
+    if not inputs:
+        return None
+    if kind in ("*", "", None, 0):
+        return slot if slot < len(inputs) else 0
+    out = outputs[slot].get("type") if slot < len(outputs) else kind
+
+    def fits(entry: dict) -> bool:
+        return _connects(entry.get("type"), out) and _connects(entry.get("type"), kind)
+
+    if slot < len(inputs) and fits(inputs[slot]):
+        return slot
+    exact = next((i for i, entry in enumerate(inputs) if entry.get("type") == kind), None)
+    return exact if exact is not None else next((i for i, entry in enumerate(inputs) if fits(entry)), None)
+
+
+def _connects(a: Any, b: Any) -> bool:
+    if a in ("*", "", None, 0) or b in ("*", "", None, 0) or a == b:
+        return True
+    return bool({t.strip() for t in str(a).lower().split(",")} & {t.strip() for t in str(b).lower().split(",")})

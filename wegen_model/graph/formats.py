@@ -30,7 +30,10 @@ def load_workflow(source: str | Path | dict, nodes: dict[str, type]) -> Workflow
     prompt, ui = _parts(data, name)
     workflow = Workflow(prompt or {}, ui, path, {**standins(), **nodes})
     if ui is not None:
-        canvas = Canvas(ui, workflow.table)
+        try:
+            canvas = Canvas(ui, workflow.table)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise GraphError(f"{name}: its nodes and links are not as ComfyUI writes them ({error!r}); save it again in ComfyUI") from error
         workflow.cells, workflow.primitives = canvas.cells, canvas.primitives
         if prompt is None:
             workflow.prompt, workflow.problems = canvas.prompt, canvas.problems
@@ -49,7 +52,9 @@ def _read(path: Path) -> Any:
     try:
         return json.loads(raw.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise GraphError(f"{path}: is not a workflow JSON (it is not text); save the workflow in ComfyUI with Export or Export (API)") from error
+        raise GraphError(
+            f"{path}: is not a workflow JSON (it is not text); save the workflow in ComfyUI with Export or Export (API)"
+        ) from error
     except json.JSONDecodeError as error:
         raise GraphError(
             f"{path}: is not JSON: {error.msg} at line {error.lineno}, column {error.colno}; "

@@ -48,7 +48,9 @@ def prompt_from_png(path: str | Path) -> dict[str, dict]:
         with Image.open(path) as picture:
             text = dict(picture.info)
     except (OSError, SyntaxError, ValueError) as error:
-        raise GraphError(f"{path}: cannot be read as a picture ({error}); give a workflow JSON or a PNG saved by ComfyUI or `wegen run`") from error
+        raise GraphError(
+            f"{path}: cannot be read as a picture ({error}); give a workflow JSON or a PNG saved by ComfyUI or `wegen run`"
+        ) from error
     for name in ("prompt", "workflow"):
         if isinstance(text.get(name), str):
             try:
@@ -56,5 +58,8 @@ def prompt_from_png(path: str | Path) -> dict[str, dict]:
             except ValueError as error:
                 raise GraphError(f'{path}: its embedded "{name}" is not JSON ({error}); use the workflow\'s own JSON file') from error
     if not found:
-        raise GraphError(f"{path}: no workflow is embedded in this picture (another program may have removed it); use the file as first saved, or the workflow's JSON")
+        raise GraphError(
+            f"{path}: no workflow is embedded in this picture (another program may have removed it); "
+            "use the file as first saved, or the workflow's JSON"
+        )
     return found

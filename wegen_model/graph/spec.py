@@ -1,6 +1,6 @@
 """What a workflow and its nodes are: the errors, the loaded workflow, and what a V1 node class says of its inputs.
 
-Words: prompt = API format, {node id: {"class_type", "inputs", "_meta"}}; ui = the JSON that the canvas saves; link = [node id, output slot];
+Words: prompt = API format, {node id: {"class_type", "inputs", "_meta"}}; ui = the JSON of the canvas; link = [node id, output slot];
 table = {class type: V1 node class}; widget = an input whose value is typed in rather than linked.
 Source of the rules: ComfyUI 0.3.64 `comfy_execution/graph.py`, `comfy_execution/validation.py`.
 """
@@ -92,12 +92,21 @@ def inputs_of(node_class: type) -> dict[str, Input]:
 
 def hidden_of(node_class: type) -> dict[str, str]:
     """Hidden inputs: {argument name: "PROMPT" | "EXTRA_PNGINFO" | "UNIQUE_ID" | …}."""
-    return {name: entry[0] if isinstance(entry, (list, tuple)) else entry for name, entry in (node_class.INPUT_TYPES().get("hidden") or {}).items()}
+    return {
+        name: entry[0] if isinstance(entry, (list, tuple)) else entry
+        for name, entry in (node_class.INPUT_TYPES().get("hidden") or {}).items()
+    }
 
 
 def is_link(value: Any) -> bool:
     """[node id as text, output slot]."""
-    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int) and not isinstance(value[1], bool)
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and isinstance(value[0], str)
+        and isinstance(value[1], int)
+        and not isinstance(value[1], bool)
+    )
 
 
 def links_of(node: dict) -> dict[str, list]:
@@ -107,7 +116,7 @@ def links_of(node: dict) -> dict[str, list]:
 
 def types_match(received: Any, wanted: Any) -> bool:
     """The server's rule: equal, or comma lists with a type in common; "*" goes with all; a `__ne__` of the type's own counts."""
-    if not received != wanted or received == "*" or wanted == "*":
+    if not received != wanted or received == "*" or wanted == "*":  # noqa: SIM202 - types of other packs override __ne__
         return True
     if not isinstance(received, str) or not isinstance(wanted, str):
         return False

@@ -84,7 +84,7 @@ def build_pool(art: Art, samples: int, frees: int, cache: Path | None = None, se
     scenes = list(index)
     key = cache and Path(cache) / f"pool-{split}-{seed}-{samples}-{frees}-{_digest(scenes, art)}.npy"
     if key and key.is_file():
-        return Pool(made, index, np.load(key, mmap_mode="r"), scenes)
+        return Pool(made, index, np.load(key), scenes)
     pictures = np.empty((len(scenes) + frees, SIZE, SIZE, 3), np.uint8)
     for i, scene in enumerate(scenes):
         pictures[i] = render(scene, art)

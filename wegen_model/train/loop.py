@@ -99,7 +99,7 @@ def run(stage: Stage, folder: str | Path, runtime: Runtime | None = None, stop_a
         return stage
     model, optimiser = accelerator.prepare(stage.model, optimiser)
     model.train()
-    begun, ticked, sums, count = time.time(), time.time(), {}, 0
+    begun, ticked, seen = time.time(), time.time(), {}
     with (folder / "log.jsonl").open("a") as log:
         while step < recipe.steps:
             for group, peak in zip(optimiser.param_groups, peaks):
@@ -117,14 +117,13 @@ def run(stage: Stage, folder: str | Path, runtime: Runtime | None = None, stop_a
             step += 1
             _average(stage, step)
             for key, value in values.items():
-                sums[key] = sums.get(key, 0.0) + float(value)
-            count += 1
+                seen.setdefault(key, []).append(float(value.detach()))
             if step % recipe.log_every == 0 or step == recipe.steps:
                 row = {"step": step, "seconds": round(time.time() - ticked, 2), "rate": round(recipe.rate(step - 1), 4)}
-                row |= {key: round(value / count, 5) for key, value in sums.items()}
+                row |= {key: round(sum(values) / len(values), 5) for key, values in seen.items()}
                 log.write(json.dumps(row) + "\n")
                 log.flush()
-                ticked, sums, count = time.time(), {}, 0
+                ticked, seen = time.time(), {}
             runtime.tick(step, recipe.steps, stage.name)
             done = step == recipe.steps or (stop_after is not None and time.time() - begun > stop_after)
             if done or step % recipe.save_every == 0:

@@ -1,0 +1,70 @@
+"""Bbox Compose: up to five pictures and their places -> references, with a prompt whose tags are checked."""
+
+from __future__ import annotations
+
+from . import host
+from .sockets import CATEGORY, REFERENCES, image_sockets, pictures, tell_numbers
+
+
+class WeGenBboxCompose:
+    """References with boxes: which picture goes where in the picture to be made."""
+
+    DESCRIPTION = ("Gives each reference picture its place in the picture to be made. Connect references and prompt to WeGen Chat; "
+                   "chain several for more references.")
+    CATEGORY = CATEGORY
+    SEARCH_ALIASES = ["bbox", "bounding box", "layout", "compose", "regional", "references", "place", "region"]
+    RETURN_TYPES = (REFERENCES, "STRING", "BOUNDING_BOX", "IMAGE", "MASK")
+    RETURN_NAMES = ("references", "prompt", "boxes", "preview", "masks")
+    OUTPUT_TOOLTIPS = (
+        "The references in order, for WeGen Chat or another Bbox Compose.",
+        "The prompt; its tags were checked against the references.",
+        "All boxes in pixels of the canvas.",
+        "The canvas with each picture in its box, outlined and numbered.",
+        "One mask a box at canvas size, white inside (one black mask where there are no boxes).",
+    )
+    FUNCTION = "compose"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {
+            "required": {
+                "prompt": ("STRING", {"default": "", "multiline": True, "dynamicPrompts": True, "tooltip": (
+                    "The message for WeGen Chat. <image_1> stands for the first reference, <bbox_1> for its box. Without tags the "
+                    "references are simply shown first.")}),
+                "box_text": ("STRING", {"default": "", "multiline": True, "tooltip": (
+                    "One line for each image socket, in order: x y width height as fractions of the canvas (x, y: the top-left corner), "
+                    "for example 0.1 0.2 0.4 0.5. An empty line: no box. A line without a picture is a place alone. JSON works too. "
+                    "Ignored while boxes is connected.")}),
+                "bbox_format": (["xywh", "xyxy"], {"default": "xywh", "advanced": True, "tooltip": (
+                    "How bare numbers are read: xywh is x, y, width, height; xyxy is left, top, right, bottom (some BBOX nodes).")}),
+                "width": ("INT", {"default": 1024, "min": 8, "max": 8192, "step": 8, "tooltip": (
+                    "Width of the canvas in pixels: boxes in pixels are measured by it, masks and the preview take its shape.")}),
+                "height": ("INT", {"default": 1024, "min": 8, "max": 8192, "step": 8, "tooltip": "Height of the canvas in pixels."}),
+            },
+            "optional": {
+                "references": (REFERENCES, {"tooltip": "References to continue: they come first, and keep their boxes."}),
+                "boxes": ("BOUNDING_BOX,BBOX", {"tooltip": (
+                    "Boxes from another node, in the order of the image sockets. Pixels of the canvas, or fractions where all numbers "
+                    "are below 2. Of several frames, the first.")}),
+                **image_sockets(),
+            },
+        }
+
+    def compose(self, prompt="", box_text="", bbox_format="xywh", width=1024, height=1024, references=(), boxes=None, **images):
+        from ..wegen_model import compose as library
+
+        run = host.runtime()  # no model here: only for what the host shows
+        with host.watch(run) as notes:
+            chained = tuple(references or ())
+            slots = pictures(images, run.warn)
+            if boxes is not None:
+                places = library.normalise_boxes(boxes, width, height, bbox_format)
+                if box_text.strip():
+                    run.warn("box_text is ignored while boxes is connected.")
+            else:
+                places = library.parse_boxes(box_text, width, height, bbox_format)
+            count = max(len(slots), len(places))
+            filled = [any(k < len(row) and row[k] is not None for row in (slots, places)) for k in range(count)]
+            tell_numbers(filled, len(chained) + 1, run.warn)
+            made = library.compose(slots, places, prompt, chained, width, height)
+            return host.shown((made.references, made.prompt, made.boxes, made.preview, made.masks), notes)

@@ -1,0 +1,91 @@
+"""Loaders: a folder's name -> WEGEN_MODEL or WEGEN_DECODER. Weights are read when a node first needs them."""
+
+from __future__ import annotations
+
+from . import host
+from .sockets import CATEGORY, DECODER, MODEL
+
+DTYPE = (list(host.DTYPES), {
+    "default": "default", "advanced": True,
+    "tooltip": "Precision of the weights in memory. default: what ComfyUI finds best for your hardware (float32 on a CPU, bfloat16 "
+               "on most GPUs). float32 takes twice the memory of the others.",
+})
+
+
+class WeGenLoadModel:
+    """A model folder, opened."""
+
+    DESCRIPTION = "Opens a WeGen model: the folder under models/wegen that holds tower, language model and decoder."
+    CATEGORY = CATEGORY
+    SEARCH_ALIASES = ["wegen", "load wegen", "checkpoint", "multimodal", "chat model", "loader"]
+    RETURN_TYPES = (MODEL,)
+    RETURN_NAMES = ("model",)
+    OUTPUT_TOOLTIPS = ("The model, for WeGen Chat, AR Feature Decode, EVA-CLIP Encode and, with its own decoder, SDXL Feature Decoder.",)
+    FUNCTION = "load"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {
+            "model": (host.list_models("model"), {"default": host.BUNDLED, "tooltip": (
+                "A folder under models/wegen (subfolders too) as `wegen convert` makes it. " + host.knows()).strip()}),
+            "dtype": DTYPE,
+        }}
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, model):
+        return _valid(model, "model")
+
+    @classmethod
+    def IS_CHANGED(cls, model, **_):
+        return host.fingerprint(model)
+
+    def load(self, model, dtype="default"):
+        from ..wegen_model.pipeline import WeGen
+
+        _check(model, "model")
+        return (WeGen.load(model, runtime=host.runtime(dtype), roots=host.model_roots()),)
+
+
+class WeGenLoadDecoder:
+    """A decoder folder, opened."""
+
+    DESCRIPTION = "Opens a decoder (UNet, VAE, scheduler) to paint features with; the decoder of a whole model folder counts too."
+    CATEGORY = CATEGORY
+    SEARCH_ALIASES = ["wegen decoder", "load decoder", "sdxl unet", "detokenizer"]
+    RETURN_TYPES = (DECODER,)
+    RETURN_NAMES = ("decoder",)
+    OUTPUT_TOOLTIPS = ("The decoder, for SDXL Feature Decoder.",)
+    FUNCTION = "load"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {
+            "decoder": (host.list_models("decoder"), {"default": host.BUNDLED, "tooltip": (
+                "A folder under models/wegen with unet/, vae/ and scheduler/. It must read the features' space: one made for the same "
+                "model, or fine-tuned from its decoder.")}),
+            "dtype": DTYPE,
+        }}
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, decoder):
+        return _valid(decoder, "decoder")
+
+    @classmethod
+    def IS_CHANGED(cls, decoder, **_):
+        return host.fingerprint(decoder)
+
+    def load(self, decoder, dtype="default"):
+        from ..wegen_model.pipeline import WeGenDecoder
+
+        _check(decoder, "decoder")
+        return (WeGenDecoder.load(decoder, runtime=host.runtime(dtype), roots=host.model_roots()),)
+
+
+def _valid(name, kind: str) -> bool | str:
+    return True if name is None else host.check_model(name, kind)  # None: linked, known only when it runs
+
+
+def _check(name: str, kind: str) -> None:
+    answer = host.check_model(name, kind)
+    if answer is not True:
+        raise ValueError(f"{kind}: {answer}")

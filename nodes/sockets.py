@@ -1,0 +1,45 @@
+"""What the nodes share: socket types, the five reference sockets, and their values as references."""
+
+from __future__ import annotations
+
+from ..wegen_model.conversation import Reference
+
+CATEGORY = "WeGen"
+MODEL, DECODER, FEATURES, REFERENCES, CHAT = "WEGEN_MODEL", "WEGEN_DECODER", "WEGEN_FEATURES", "WEGEN_REFERENCES", "WEGEN_CHAT"
+SLOTS = tuple(f"image_{k}" for k in range(1, 6))
+SEED = {"default": 0, "min": 0, "max": 0xFFFFFFFFFFFFFFFF, "control_after_generate": True}
+
+
+def image_sockets() -> dict:
+    """image_1 … image_5, each a picture or features."""
+    return {name: (f"IMAGE,{FEATURES}", {"tooltip": f"Reference {k}: a picture, or features of one. Say <{name}> in the text where "
+                                         "it is meant; references that no tag names are shown to the model before the text."})
+            for k, name in enumerate(SLOTS, 1)}
+
+
+def pictures(values: dict, warn) -> list[Reference | None]:
+    """One entry a slot up to the last connected one. Of a batch, the first picture is taken, with a warning."""
+    out: list[Reference | None] = []
+    for name in SLOTS:
+        value = values.get(name)
+        if value is not None and len(value) > 1:
+            warn(f"{name} holds {len(value)} pictures: a reference is one, so the first is used. Pick another with «Image From Batch», "
+                 "or connect them one by one.")
+        if value is None:
+            out.append(None)
+        elif hasattr(value, "tokens"):
+            out.append(Reference(features=value[:1]))
+        else:
+            out.append(Reference(picture=value[:1].detach().cpu()))
+    while out and out[-1] is None:
+        out.pop()
+    return out
+
+
+def tell_numbers(filled: list[bool], first: int, warn) -> None:
+    """References count without gaps, after `first` - 1 chained ones: say so where that is not the slot's own number."""
+    number = first
+    for k, there in enumerate(filled, 1):
+        if there and number != k:
+            warn(f"image_{k} is reference {number} here: write <image_{number}> for it in the text.")
+        number += there

@@ -1,0 +1,100 @@
+"""The pack in ComfyUI's own frontend, headless Chromium: nothing red, no script error, the canvas's prompt is ours, Run gives a picture.
+
+Both renderers. Skipped without WEGEN_COMFYUI (see conftest.py), playwright or Chromium. WEGEN_SHOTS=folder keeps the screenshots.
+"""
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from wegen.tests.comfyui.browser import CHROMIUM, Frontend
+from wegen.tests.comfyui.server import WORKFLOWS
+
+pytestmark = pytest.mark.comfyui
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["classic", "nodes2"])
+def page(request, comfy):
+    """The frontend, in one renderer."""
+    if importlib.util.find_spec("playwright") is None:
+        pytest.skip("needs the package playwright: pip install playwright (its own browsers are not used)")
+    if not Path(CHROMIUM).is_file():
+        pytest.skip(f"needs Chromium: {CHROMIUM} is not there (apt-get install chromium, or set WEGEN_CHROMIUM)")
+    with Frontend(comfy, vue=request.param) as frontend:
+        yield frontend
+
+
+@pytest.fixture
+def shots(tmp_path):
+    folder = Path(os.environ.get("WEGEN_SHOTS", tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def name(page, stem: str) -> str:
+    return f"{stem}-{page.server.version}-{'nodes2' if page.vue else 'classic'}.png"
+
+
+def without_titles(prompt: dict) -> dict:
+    return {node: {"class_type": part["class_type"], "inputs": part["inputs"]} for node, part in prompt.items()}
+
+
+def test_the_renderer_is_the_one_asked_for(page):
+    assert bool(page.page.evaluate("LiteGraph.vueNodesMode")) == page.vue
+
+
+def test_workflow_is_drawn_without_faults(page, shots, workflow):
+    page.load(json.loads(workflow.read_text(encoding="utf8")))
+    page.fit()
+    picture = shots / name(page, workflow.stem)
+    page.shoot(picture)
+    assert page.broken() == []
+    assert page.errors() == []
+    assert len(Image.open(picture).convert("RGB").getcolors(1 << 24)) > 50, "the screenshot is blank"
+
+
+def test_the_frontend_makes_the_prompt_that_our_converter_makes(page, prompt_of, workflow):
+    page.load(json.loads(workflow.read_text(encoding="utf8")))
+    assert without_titles(page.prompt()) == without_titles(prompt_of(workflow))
+
+
+def test_run_shows_a_picture(page, prompt_of, shots):
+    """The Run button, for the first workflow that saves a picture."""
+    saving = [path for path in WORKFLOWS if {"SaveImage", "PreviewImage"} & {part["class_type"] for part in prompt_of(path).values()}]
+    if not saving:
+        pytest.skip("workflows/ holds no workflow that saves a picture yet")
+    page.load(json.loads(saving[0].read_text(encoding="utf8")))
+    assert page.run() == "success"
+    assert page.pictures() > 0
+    assert page.errors() == []
+    page.fit()
+    page.shoot(shots / name(page, f"{saving[0].stem}-run"))
+
+
+def test_a_missing_node_is_noticed(page):
+    """The check itself: a graph with a node that no pack has is reported."""
+    node = {"id": 1, "type": "WeGenNoSuchNode", "pos": [50, 50], "size": [200, 80], "flags": {}, "order": 0, "mode": 0}
+    graph = {"last_node_id": 1, "last_link_id": 0, "nodes": [node], "links": [], "groups": [], "config": {}, "extra": {}, "version": 0.4}
+    page.load(graph)
+    page.close_windows()
+    assert any("WeGenNoSuchNode" in problem for problem in page.broken())
+
+
+def test_errors_of_the_pack_are_noticed(page):
+    """The check itself: a script of the pack that does not load is reported, an exception of somebody else is not."""
+    before = len(page.errors())
+    page.page.evaluate("setTimeout(() => { throw new Error('not of the pack') })")
+    page.page.evaluate(
+        """() => new Promise(done => {
+          const script = document.createElement('script');
+          script.src = '/extensions/wegen/no-such.js';
+          script.onerror = done;
+          document.head.append(script);
+        })"""
+    )
+    page.page.wait_for_timeout(300)
+    assert len(page.errors()) == before + 1
+    page.console.clear()

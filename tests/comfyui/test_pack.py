@@ -1,0 +1,176 @@
+"""The pack inside a real ComfyUI: it loads quietly, describes itself, runs its example workflows, cancels, and repeats itself.
+
+Skipped unless WEGEN_COMFYUI names a checkout; see conftest.py.
+"""
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+from wegen.tests.comfyui.server import WORKFLOWS, ComfyError, ComfyServer
+from wegen.wegen_model import graph
+
+pytestmark = pytest.mark.comfyui
+
+IMPORT_SECONDS = 1.5  # a pack that imports its libraries late costs well under this, even on a busy machine
+EXPECTED_LINES = (
+    "Import times for custom nodes",
+    "/custom_nodes/wegen",
+    "Found example workflow folder 'workflows' for custom node 'wegen'",  # design.md keeps that name
+)
+
+
+def described(info: dict) -> list[str]:
+    """What a node of /object_info fails to say."""
+    missing = [] if info["description"].strip() else ["description"]
+    for kind in ("required", "optional"):
+        for name, declared in info["input"].get(kind, {}).items():
+            options = declared[1] if len(declared) > 1 else {}
+            if not options.get("tooltip", "").strip():
+                missing.append(f"tooltip of input {name}")
+    tips = info.get("output_tooltips") or []
+    for i, name in enumerate(info["output_name"]):
+        if i >= len(tips) or not str(tips[i]).strip():
+            missing.append(f"tooltip of output {name}")
+    return missing
+
+
+def pictures_of(server, run) -> dict[str, list[np.ndarray]]:
+    """node id -> its pictures, 8 bit (h,w,3)."""
+    found = {}
+    for node, shown in run.outputs.items():
+        for image in shown.get("images", []):
+            folder = {"output": server.outputs, "temp": server.base / "temp"}[image["type"]]
+            found.setdefault(node, []).append(np.asarray(Image.open(folder / image["subfolder"] / image["filename"]).convert("RGB")))
+    return found
+
+
+def texts_of(run) -> dict[str, list[str]]:
+    return {node: [str(text) for text in shown["text"]] for node, shown in run.outputs.items() if shown.get("text")}
+
+
+def furthest(one: dict[str, list[np.ndarray]], other: dict[str, list[np.ndarray]]) -> int:
+    """The largest difference of a pixel, in 255ths, over all pictures of two runs."""
+    assert {node: [p.shape for p in row] for node, row in one.items()} == {node: [p.shape for p in row] for node, row in other.items()}
+    pairs = [pair for node in one for pair in zip(one[node], other[node], strict=True)]
+    return max((int(np.abs(a.astype(int) - b.astype(int)).max()) for a, b in pairs), default=0)
+
+
+def test_loading_adds_nothing_to_the_log(comfy, nodes):
+    """Beside a start without packs, only the line of its import time: no warning, traceback or chatter."""
+
+    def lines(log: str) -> dict[tuple, str]:
+        """Each line by its words: numbers, temporary names and the order of lists differ from start to start."""
+        start = log.split("To see the GUI go to")[0]  # what requests print later is not loading
+        plain = {line: re.sub(r"wegen-comfyui-\w+|\b[\d.]+\b|0x\w+", "#", line) for line in start.splitlines() if line.strip()}
+        return {tuple(sorted(re.findall(r"\w+", text))): line for line, text in plain.items()}
+
+    with ComfyServer.from_environment(packs={}) as bare:
+        without = lines(bare.log)
+    added = [line for words, line in lines(comfy.log).items() if words not in without]
+    assert [line for line in added if not any(expected in line for expected in EXPECTED_LINES)] == []
+    assert "IMPORT FAILED" not in comfy.log
+
+
+def test_importing_is_cheap(comfy, record_property):
+    seconds = comfy.import_seconds()
+    record_property("import_seconds", seconds)
+    assert seconds < IMPORT_SECONDS
+
+
+def test_every_node_is_there_and_says_what_it_does(comfy, nodes):
+    assert nodes, "the pack has no nodes"
+    info = comfy.object_info()
+    assert {name for name in info if name.startswith("WeGen")} == set(nodes)
+    assert {info[name]["category"].split("/")[0] for name in nodes} == {"WeGen"}
+    assert {name: missing for name in nodes if (missing := described(info[name]))} == {}
+
+
+def test_every_node_has_a_help_page(comfy, nodes):
+    def found(path: str) -> bool:
+        try:
+            return bool(comfy.request(f"/extensions/wegen/docs/{path}").strip())
+        except ComfyError:
+            return False
+
+    assert [name for name in nodes if not found(f"{name}.md") and not found(f"{name}/en.md")] == []
+
+
+def test_the_template_browser_offers_every_workflow(comfy):
+    if not WORKFLOWS:
+        pytest.skip("workflows/ holds no workflow yet")
+    assert sorted(comfy.get("/workflow_templates")["wegen"]) == [path.stem for path in WORKFLOWS]
+    for path in WORKFLOWS:
+        assert comfy.get(f"/api/workflow_templates/wegen/{path.name}")["nodes"]
+        assert comfy.request(f"/api/workflow_templates/wegen/{path.stem}.jpg")[:2] == b"\xff\xd8", f"{path.stem}.jpg is no JPEG"
+
+
+def test_workflow_runs(comfy, first_run, workflow):
+    run = first_run(workflow)
+    assert run.status == "success", run.error
+    assert run.images or texts_of(run), f"nothing came out: {run.outputs}"
+    for pictures in pictures_of(comfy, run).values():
+        assert all(picture.std() > 1 for picture in pictures), "a picture of one flat colour"
+
+
+def test_workflow_repeats_itself_from_a_cold_cache(comfy, first_run, prompt_of, workflow):
+    first = first_run(workflow)
+    comfy.free()
+    again = comfy.queue(prompt_of(workflow))
+    assert not again.cached
+    assert furthest(pictures_of(comfy, first), pictures_of(comfy, again)) == 0
+    assert texts_of(first) == texts_of(again)
+
+
+def test_workflow_gives_the_same_without_comfyui(comfy, first_run, nodes, workflow, tmp_path):
+    """`wegen run` and ComfyUI: the same words, pictures at most one 255th apart."""
+    import torch
+
+    inside = first_run(workflow)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the server: sums in the same order
+    try:
+        saved = graph.run(graph.load_workflow(workflow, nodes), nodes, out_dir=tmp_path)
+    finally:
+        torch.set_num_threads(threads)
+    outside, texts = {}, {}
+    for item in saved:
+        if item.kind == "image":
+            outside.setdefault(item.node_id, []).append(np.asarray(Image.open(item.path).convert("RGB")))
+        else:
+            texts.setdefault(item.node_id, []).append(item.text)
+    assert texts == texts_of(inside)
+    assert furthest(pictures_of(comfy, inside), outside) <= 1
+
+
+def test_cancelling_leaves_the_next_run_intact(comfy, first_run, prompt_of):
+    if not WORKFLOWS:
+        pytest.skip("workflows/ holds no workflow yet")
+    for workflow in WORKFLOWS:
+        before, asked = first_run(workflow), []
+
+        def cancel_early(event, asked=asked):
+            if event["type"] == "progress" and 0 < event["data"]["value"] < event["data"]["max"] - 1 and not asked:
+                asked.append(event["data"])
+                comfy.interrupt()
+
+        comfy.free()
+        cancelled = comfy.queue(prompt_of(workflow), on_event=cancel_early)
+        if not asked:
+            continue  # too short to cancel
+        assert cancelled.status == "interrupted", f"cancelled at {asked}, but the run ended with {cancelled.status}"
+        value, last = asked[0]["value"], cancelled.progress(asked[0]["node"])[-1][0]
+        assert last <= value + 3, f"cancelled at step {value}, went on to {last}"
+        after = comfy.queue(prompt_of(workflow))
+        assert after.status == "success", after.error
+        assert furthest(pictures_of(comfy, before), pictures_of(comfy, after)) == 0
+        assert texts_of(before) == texts_of(after)
+        return
+    pytest.fail("no workflow showed progress that could be cancelled")
+
+
+def test_a_refused_prompt_names_the_node(comfy):
+    """The harness itself: a prompt with an unknown node is an error, not a run."""
+    with pytest.raises(ComfyError, match="WeGenNoSuchNode"):
+        comfy.queue({"1": {"class_type": "WeGenNoSuchNode", "inputs": {}}})

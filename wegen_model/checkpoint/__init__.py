@@ -1,0 +1,1 @@
+"""Model files: the folder format, detection, conversion from public layouts."""

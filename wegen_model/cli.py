@@ -1,0 +1,229 @@
+"""The `wegen` command: run workflows, chat, encode, decode, inspect, convert, and the miniature's recipe.
+
+Exit codes: 0 done · 1 failed · 2 wrong usage or input · 3 a workflow with foreign nodes · 130 cancelled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def _parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(prog="wegen", description="WeGen: a chat model that sees and draws.")
+    sub = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    run = sub.add_parser("run", help="run a workflow JSON (or a picture that carries one) without ComfyUI")
+    run.add_argument("workflow", help="workflow JSON in UI or API format, or a PNG saved by ComfyUI or by this command")
+    run.add_argument("--set", action="append", default=[], metavar="NODE.WIDGET=VALUE", help="change a widget; NODE: id, title or type")
+    run.add_argument("--seed", type=int, help="set every seed of the workflow")
+    run.add_argument("--out", default="output", help="folder for pictures (default: output)")
+    run.add_argument("--input", default=None, help="folder that Load Image looks in (default: beside the workflow)")
+
+    chat = sub.add_parser("chat", help="talk to a model in the terminal; pictures are saved as they come")
+    _model(chat)
+    chat.add_argument("--out", default="output", help="folder for pictures (default: output)")
+    chat.add_argument("--seed", type=int, default=0)
+    chat.add_argument("--guidance", type=float, default=1.0, help="over features; 1 is off")
+    chat.add_argument("--temperature", type=float, default=0.0)
+    chat.add_argument("--rewrite", action="store_true", help="let the model describe the picture in its own words first")
+
+    encode = sub.add_parser("encode", help="picture -> features (safetensors)")
+    _model(encode)
+    encode.add_argument("picture")
+    encode.add_argument("features", help="file to write")
+    encode.add_argument("--fit", choices=("squash", "crop", "pad"), default="squash")
+
+    decode = sub.add_parser("decode", help="features (safetensors) -> picture")
+    _model(decode)
+    decode.add_argument("features")
+    decode.add_argument("picture", help="PNG to write")
+    decode.add_argument("--steps", type=int)
+    decode.add_argument("--guidance-scale", type=float)
+    decode.add_argument("--seed", type=int, default=0)
+    decode.add_argument("--width", type=int)
+    decode.add_argument("--height", type=int)
+
+    inspect = sub.add_parser("inspect", help="say what is in a model file or folder, without reading its weights")
+    inspect.add_argument("path")
+
+    convert = sub.add_parser("convert", help="public checkpoint files -> a model folder")
+    convert.add_argument("source", help="the release's folder, or one of its files")
+    convert.add_argument("target", help="model folder to write")
+    convert.add_argument("--part", action="append", help="only this part (may be given several times)")
+    convert.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="precision to store (default: as it is)")
+    convert.add_argument("--config", help="JSON of sizes, for models that match no preset")
+
+    mini = sub.add_parser("mini", help="the miniature: train, evaluate, list what it knows")
+    todo = mini.add_subparsers(dest="what", required=True, metavar="WHAT")
+    train = todo.add_parser("train", help="run or resume the whole recipe, or one stage")
+    train.add_argument("--folder", default="runs/mini", help="work folder (default: runs/mini)")
+    train.add_argument("--size", default="cpu", help="preset of the recipe (default: cpu)")
+    train.add_argument("--stage", action="append", default=[], help="only this stage (may be given several times)")
+    train.add_argument("--target", help="model folder to export to (default: FOLDER/wegen-mini)")
+    evaluate = todo.add_parser("eval", help="measure a miniature; prints a table and writes picture sheets")
+    evaluate.add_argument("--model", default="wegen-mini")
+    evaluate.add_argument("--out", default="output/eval")
+    evaluate.add_argument("--seed", type=int, default=0)
+    evaluate.add_argument("--per-concept", type=int, default=4, help="pictures a concept (default: 4)")
+    concepts = todo.add_parser("concepts", help="list the things the miniature can draw")
+    concepts.add_argument("--model", default="wegen-mini")
+    return p
+
+
+def _model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="wegen-mini", help="model folder, or wegen-mini (bundled, default)")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    args = _parser().parse_args(argv)
+    try:
+        return COMMANDS[args.command](args) or 0
+    except KeyboardInterrupt:
+        _say("cancelled")
+        return 130
+    except (ValueError, FileNotFoundError, PermissionError, RuntimeError) as error:
+        _say(f"wegen {args.command}: {error}")
+        return 2 if isinstance(error, (ValueError, FileNotFoundError)) else 1
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+
+
+def _run(args) -> int:
+    from ..nodes import NODE_CLASS_MAPPINGS
+    from . import graph
+
+    return graph.run_command(args.workflow, args.set, args.seed, args.out, args.input, NODE_CLASS_MAPPINGS, _say)
+
+
+def _load(args):
+    from .pipeline import WeGen
+    from .runtime import Runtime
+
+    return WeGen.load(args.model, runtime=Runtime(progress=sys.stderr.isatty()))
+
+
+def _picture(path: str):
+    """(1,h,w,3) float of a file; readable errors for what is no picture."""
+    import numpy as np
+    import torch
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            image = ImageOps.exif_transpose(image).convert("RGBA")
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{path} is not a picture that can be read (PNG, JPEG, WebP …).") from error
+    from .pipeline import check_images
+
+    return check_images(torch.from_numpy(np.array(image)).float()[None] / 255)
+
+
+def _save(image, path: Path) -> None:
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    Image.fromarray((image * 255).round().byte().numpy()).save(part, "PNG")
+    part.replace(path)
+
+
+def _encode(args) -> None:
+    from .features import save_features
+
+    features = _load(args).encode(_picture(args.picture), fit=args.fit)
+    save_features(features, args.features)
+    _say(f"{args.features}: {tuple(features.tokens.shape)} of {features.space}")
+
+
+def _decode(args) -> None:
+    from .features import load_features
+
+    model = _load(args)
+    image = model.decode(load_features(args.features), steps=args.steps, guidance_scale=args.guidance_scale, seed=args.seed,
+                         width=args.width, height=args.height)
+    _save(image[0], Path(args.picture))
+    _say(args.picture)
+
+
+def _chat(args) -> int:
+    from .conversation import Conversation, Reference
+
+    model, talk, pictures, waiting = _load(args), Conversation(), 0, []
+    _say(f"{model.config.name}. It knows {model.config.knows or 'what its training data holds'}.\n"
+         "Write a message; /image FILE attaches a picture, /new starts over, /quit ends.")
+    while True:
+        try:
+            line = input("you> ").strip()
+        except EOFError:
+            return 0
+        if not line:
+            continue
+        if line in ("/quit", "/exit"):
+            return 0
+        try:
+            if line == "/new":
+                talk, waiting = Conversation(), []
+                continue
+            if line.startswith("/image "):
+                waiting.append(Reference(_picture(line[7:].strip())))
+                _say(f"attached as <image_{len(waiting)}>")
+                continue
+            answer = model.chat(talk.user(line, tuple(waiting)), rewrite=args.rewrite, temperature=args.temperature, seed=args.seed)
+            reply = answer.last
+            for k, reference in enumerate(reply.references, 1):
+                box = reference.box
+                _say(f"<bbox_{k}>: x {box.x:.2f} y {box.y:.2f} width {box.width:.2f} height {box.height:.2f}")
+            if reply.text:
+                sys.stdout.write(f"wegen> {reply.text}\n")
+            if answer.open_image:
+                features, answer = model.draw(answer, guidance=args.guidance)
+                pictures += 1
+                path = Path(args.out) / f"chat_{pictures:03d}.png"
+                _save(model.decode(features, seed=args.seed)[0], path)
+                sys.stdout.write(f"wegen> [picture: {path}]\n")
+            talk, waiting = answer, []
+        except (ValueError, OSError) as error:
+            _say(str(error))
+
+
+def _inspect(args) -> None:
+    from .checkpoint.inspect import inspect
+
+    sys.stdout.write(inspect(args.path).text() + "\n")
+
+
+def _convert(args) -> None:
+    import torch
+
+    from .checkpoint.convert import convert
+    from .runtime import Runtime
+
+    dtype = getattr(torch, args.dtype) if args.dtype else None
+    report = convert(args.source, args.target, parts=args.part, dtype=dtype, config=args.config, runtime=Runtime("cpu", progress=True))
+    sys.stdout.write(report.text() + "\n")
+
+
+def _mini(args) -> None:
+    if args.what == "concepts":
+        from .checkpoint.folder import read_config, resolve
+
+        config = read_config(resolve(args.model))
+        sys.stdout.write("\n".join(config.concepts) + "\n" if config.concepts else f"{config.name}: open vocabulary\n")
+    elif args.what == "train":
+        from .mini.recipe import train
+
+        target = train(args.folder, args.size, tuple(args.stage), args.target)
+        if target:
+            sys.stdout.write(f"{target}\n")
+    else:
+        from .mini.judge import evaluate
+
+        sys.stdout.write(evaluate(args.model, args.out, args.seed, args.per_concept) + "\n")
+
+
+COMMANDS = {"run": _run, "chat": _chat, "encode": _encode, "decode": _decode, "inspect": _inspect, "convert": _convert, "mini": _mini}

@@ -1,0 +1,216 @@
+"""Running a checked graph: only what the outputs need, sources first, each result dropped when nothing later needs it.
+
+Semantics of ComfyUI's 0.3.64 execution.py for V1 node classes: every output travels as a list; a node is called once per element (shorter
+lists repeat their last) unless INPUT_IS_LIST; OUTPUT_IS_LIST joins lists; lazy inputs are computed when check_lazy_status names them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..runtime import Cancelled
+from .spec import NodeError, Workflow, hidden_of, inputs_of, links_of
+from .standins import PREVIEW_FOLDER
+from .validate import find_problems, hidden_values, needed_nodes, node_table, output_nodes, raise_problems
+
+
+@dataclass(frozen=True)
+class Saved:
+    """Something that an output node made: a picture file, or text to show."""
+
+    node_id: str
+    kind: str  # "image" | "text"
+    path: Path | None = None
+    text: str | None = None
+
+
+def run(
+    workflow: Workflow,
+    nodes: dict[str, type],
+    *,
+    out_dir: str | Path,
+    input_dir: str | Path | None = None,
+    cancel: Callable[[], bool] | None = None,
+    on_node: Callable[[int, int, str, str], None] | None = None,
+    only: list[str] | None = None,
+) -> list[Saved]:
+    """Check the whole graph, then run what its outputs need, under inference mode.
+
+    Args:
+        nodes: the pack's {class type: V1 node class}; stand-ins are added.
+        out_dir: where pictures go; made if absent.
+        input_dir: where Load Image looks first; the workflow's own folder comes second.
+        cancel: asked before each node; True stops the run.
+        on_node: called before each node with (how many are done, how many there are at most, node id, title).
+        only: ids of the output nodes to run; None runs all.
+
+    Returns: what the output nodes made, in order.
+
+    Raises: GraphError before anything ran; NodeError when a node fails; runtime.Cancelled.
+    """
+    import torch
+
+    table = node_table(workflow, nodes, input_dir, out_dir)
+    problems, foreign = find_problems(workflow, table, only)
+    raise_problems(problems + _folder_problems(Path(out_dir)), foreign)
+    outputs = [node_id for node_id in output_nodes(workflow.prompt, table) if only is None or node_id in only]
+    with torch.inference_mode():
+        return _Run(workflow, table, outputs, Path(out_dir), cancel, on_node).run()
+
+
+def _folder_problems(folder: Path) -> list[str]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return []
+    except OSError as error:
+        return [f"output folder {folder.absolute()}: cannot be written ({error.strerror or error}); choose another with --out DIR"]
+
+
+class _Run:
+    def __init__(self, workflow: Workflow, table: dict[str, type], outputs: list[str], out_dir: Path, cancel: Any, on_node: Any):
+        self.workflow, self.table, self.outputs, self.out_dir = workflow, table, outputs, out_dir
+        self.cancel, self.on_node = cancel, on_node
+        needed, _ = needed_nodes(workflow.prompt, outputs)
+        self.waiting = {node_id: set() for node_id in needed}  # node -> who still needs its result
+        for node_id in needed:
+            for origin, _ in links_of(workflow.prompt[node_id]).values():
+                self.waiting[origin].add(node_id)
+        self.results: dict[str, list] = {}  # node -> its outputs, each a list
+        self.objects: dict[str, Any] = {}
+        self.asked: dict[str, set[str]] = {node_id: set() for node_id in needed}  # lazy inputs that check_lazy_status named
+        self.done: set[str] = set()
+        self.saved: list[Saved] = []
+
+    def run(self) -> list[Saved]:
+        stack = self.outputs[::-1]
+        while stack:
+            node_id = stack[-1]
+            if node_id in self.done:
+                stack.pop()
+                continue
+            if self.cancel is not None and self.cancel():
+                raise Cancelled("cancelled")
+            missing = [origin for origin in self._origins(node_id) if origin not in self.done]
+            if missing:
+                stack += missing[::-1]
+            elif not self._ask_lazy(node_id):
+                self._execute(node_id)
+                stack.pop()
+        return self.saved
+
+    def _class(self, node_id: str) -> type:
+        return self.table[self.workflow.prompt[node_id]["class_type"]]
+
+    def _origins(self, node_id: str) -> list[str]:
+        declared = inputs_of(self._class(node_id))
+        links = links_of(self.workflow.prompt[node_id])
+        lazy = {name for name in links if name in declared and declared[name].options.get("lazy")} - self.asked[node_id]
+        return list(dict.fromkeys(link[0] for name, link in links.items() if name not in lazy))
+
+    def _data(self, node_id: str) -> dict[str, list]:
+        """{argument: list of values}; (None,) for a lazy input that is not there."""
+        node, node_class = self.workflow.prompt[node_id], self._class(node_id)
+        declared, links, data = inputs_of(node_class), links_of(node), {}
+        for name, value in node["inputs"].items():
+            if name in links:
+                data[name] = self.results[value[0]][value[1]] if value[0] in self.results else (None,)
+            elif name in declared:
+                data[name] = [value]
+        return data | hidden_values(hidden_of(node_class), node_id, self.workflow)
+
+    def _object(self, node_id: str) -> Any:
+        if node_id not in self.objects:
+            self.objects[node_id] = self._class(node_id)()
+        return self.objects[node_id]
+
+    def _ask_lazy(self, node_id: str) -> bool:
+        """Whether the node asks for more of its lazy inputs."""
+        if not hasattr(self._class(node_id), "check_lazy_status"):
+            return False
+        answers = self._guard(node_id, lambda: map_over_lists(self._object(node_id), "check_lazy_status", self._data(node_id)))
+        links = links_of(self.workflow.prompt[node_id])
+        names = {
+            name
+            for answer in answers
+            if isinstance(answer, list | tuple)
+            for name in answer
+            if name in links and links[name][0] not in self.done
+        }
+        fresh = names - self.asked[node_id]
+        self.asked[node_id] |= fresh
+        return bool(fresh)
+
+    def _guard(self, node_id: str, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except (Cancelled, NodeError):
+            raise
+        except Exception as error:
+            raise NodeError(node_id, self.workflow.title(node_id), self.workflow.prompt[node_id]["class_type"], error) from error
+
+    def _execute(self, node_id: str) -> None:
+        if self.on_node is not None:
+            self.on_node(len(self.done), len(self.waiting), node_id, self.workflow.title(node_id))
+        outputs, shown = self._guard(node_id, lambda: call_node(self._object(node_id), self._data(node_id)))
+        self.objects.pop(node_id, None)
+        self.done.add(node_id)
+        self._report(node_id, shown)
+        if self.waiting[node_id]:
+            self.results[node_id] = outputs
+        for origin, _ in links_of(self.workflow.prompt[node_id]).values():
+            self.waiting[origin].discard(node_id)
+            if not self.waiting[origin]:
+                self.results.pop(origin, None)
+
+    def _report(self, node_id: str, shown: dict[str, list]) -> None:
+        for entry in shown.get("images", []):
+            if isinstance(entry, dict) and "filename" in entry:
+                folder = self.out_dir / PREVIEW_FOLDER if entry.get("type") == "temp" else self.out_dir
+                self.saved.append(Saved(node_id, "image", path=folder / entry.get("subfolder", "") / entry["filename"]))
+        for text in shown.get("text", []):
+            self.saved.append(Saved(node_id, "text", text=str(text)))
+
+
+def map_over_lists(target: Any, function: str, data: dict[str, Any]) -> list:
+    """Call `target.function` once per element of the longest list, or once with whole lists under INPUT_IS_LIST."""
+    method = getattr(target, function)
+
+    def call(arguments: dict) -> Any:
+        result = method(**arguments)
+        return asyncio.run(result) if inspect.iscoroutine(result) else result
+
+    if getattr(target, "INPUT_IS_LIST", False):
+        return [call({name: list(values) for name, values in data.items()})]
+    empty = [name for name, values in data.items() if len(values) == 0]
+    if empty:
+        raise ValueError(f"input {empty[0]} received an empty list; let the node before it give at least one value")
+    length = max((len(values) for values in data.values()), default=1)
+    return [call({name: values[min(i, len(values) - 1)] for name, values in data.items()}) for i in range(length)]
+
+
+def call_node(node: Any, data: dict[str, Any]) -> tuple[list[list], dict[str, list]]:
+    """(outputs, each a list; what the node shows: {"images" | "text" | …: list})."""
+    results, shown = [], {}
+    for returned in map_over_lists(node, node.FUNCTION, data):
+        if isinstance(returned, dict):
+            if "expand" in returned:
+                raise NotImplementedError("this node builds a graph of its own while running; run the workflow in ComfyUI")
+            for key, values in (returned.get("ui") or {}).items():
+                shown.setdefault(key, []).extend(values)
+            returned = returned.get("result")
+        if returned is not None:
+            results.append(returned)
+    count = len(node.RETURN_TYPES)
+    for returned in results:
+        if not isinstance(returned, list | tuple) or len(returned) < count:
+            raise TypeError(f"the node returned {type(returned).__name__}, not a tuple of its {count} outputs")
+    joins = getattr(node, "OUTPUT_IS_LIST", None) or (False,) * count
+    outputs = [[value for returned in results for value in (returned[i] if joins[i] else (returned[i],))] for i in range(count)]
+    return outputs, shown

@@ -1,0 +1,170 @@
+"""Changing widget values of a loaded workflow: `NODE.WIDGET=VALUE` and `--seed`.
+
+A value is changed in the prompt, which runs, and in the UI workflow, which is embedded, so a saved PNG opens with what made it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from .spec import SEED_NAMES, GraphError, Input, Workflow, inputs_of, is_link
+from .validate import list_choices
+
+TRUE, FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
+
+
+def set_values(workflow: Workflow, settings: list[str]) -> None:
+    """Apply `NODE.WIDGET=VALUE` settings.
+
+    NODE is an id, a title, or a class type, where unique. VALUE is read by the widget's declared type.
+    Raises GraphError with all settings that do not fit; then none is applied.
+    """
+    problems, changes = [], []
+    for setting in settings:
+        try:
+            changes.append(_resolve(workflow, setting))
+        except GraphError as error:
+            problems += [f"--set {setting}: {problem}" for problem in error.problems]
+    if problems:
+        raise GraphError(problems)
+    for node_id, name, value in changes:
+        _write(workflow, node_id, name, value)
+
+
+def set_seed(workflow: Workflow, seed: int) -> int:
+    """Set every seed and noise_seed, also one that a primitive feeds. Returns how many widgets were set."""
+    targets = {}
+    for node_id, node in workflow.prompt.items():
+        for name in SEED_NAMES:
+            value = (node.get("inputs") or {}).get(name) if isinstance(node, dict) else None
+            if is_link(value):
+                origin = workflow.prompt.get(value[0])
+                if isinstance(origin, dict) and origin.get("class_type") == "PrimitiveInt" and not is_link(origin["inputs"].get("value")):
+                    targets[value[0], "value"] = None
+            elif value is not None:
+                targets[node_id, name] = None
+    for node_id, name in targets:
+        _write(workflow, node_id, name, seed)
+    return len(targets)
+
+
+def _resolve(workflow: Workflow, setting: str) -> tuple[str, str, Any]:
+    target, equals, text = setting.partition("=")
+    if not equals or "." not in target:
+        raise GraphError("write it as NODE.WIDGET=VALUE, for example 3.seed=7")
+    candidates = [(target[:i], target[i + 1 :]) for i, letter in enumerate(target) if letter == "."]
+    found = [(ids, name) for node, name in reversed(candidates) if (ids := _find(workflow, node.strip()))]
+    if not found:
+        node = candidates[-1][0]
+        names = [workflow.label(node_id) for node_id in _all_nodes(workflow)]
+        raise GraphError(f'there is no node "{node}"; the workflow has {"; ".join(names) or "no nodes"}')
+    errors = []
+    for ids, name in found:
+        if len(ids) > 1:
+            errors.append(f"several nodes go by this name ({'; '.join(workflow.label(i) for i in ids)}); use the id")
+            continue
+        try:
+            return ids[0], name.strip(), _read(workflow, ids[0], name.strip(), text)
+        except GraphError as error:
+            errors += error.problems
+    raise GraphError(errors[0])
+
+
+def _all_nodes(workflow: Workflow) -> dict[str, dict]:
+    return {node_id: node for node_id, node in {**workflow.prompt, **workflow.primitives}.items() if isinstance(node, dict)}
+
+
+def _find(workflow: Workflow, name: str) -> list[str]:
+    """Ids of the nodes called `name`: by id, else by title, else by class type; then the same without regard to case."""
+    nodes = _all_nodes(workflow)
+    if name in nodes:
+        return [name]
+    for fold in (str, str.casefold):
+        for key in (workflow.title, lambda node_id: str(nodes[node_id].get("class_type", ""))):
+            ids = [node_id for node_id in nodes if fold(key(node_id)) == fold(name)]
+            if ids:
+                return ids
+    return []
+
+
+def _read(workflow: Workflow, node_id: str, name: str, text: str) -> Any:
+    node = _all_nodes(workflow)[node_id]
+    if node_id in workflow.primitives:
+        if name != "value":
+            raise GraphError(f'{workflow.label(node_id)} has no widget "{name}"; it has value')
+        return _read_like(node["inputs"]["value"], text)
+    node_class = workflow.table.get(str(node.get("class_type")))
+    if node_class is None:
+        raise GraphError(f"{workflow.label(node_id)} is not a node of this pack, so its widgets are not known; use ComfyUI to change it")
+    declared = inputs_of(node_class)
+    widgets = {
+        key: entry for key, entry in declared.items() if entry.is_widget or (key in node["inputs"] and not is_link(node["inputs"][key]))
+    }
+    if name not in widgets:
+        close = difflib.get_close_matches(name, widgets, 1)
+        hint = f" (is {close[0]} meant?)" if close else ""
+        kind = (
+            f" is an input of type {declared[name].type}, to be linked, not a widget"
+            if name in declared
+            else f' has no widget "{name}"{hint}'
+        )
+        raise GraphError(
+            f"{workflow.label(node_id)}{', ' + name if name in declared else ''}{kind}; its widgets are {', '.join(widgets) or 'none'}"
+        )
+    link = node["inputs"].get(name)
+    if is_link(link):
+        raise GraphError(
+            f"{workflow.label(node_id)}, input {name}, gets its value from {workflow.label(link[0])}; set it there, or unlink it in ComfyUI"
+        )
+    try:
+        return _parse(widgets[name], text)
+    except ValueError as error:
+        raise GraphError(f"{workflow.label(node_id)}, input {name}: {error}") from error
+
+
+def _parse(entry: Input, text: str) -> Any:
+    """Text by the widget's type. Raises ValueError with the remedy."""
+    if entry.choices is not None:
+        for choice in entry.choices:
+            if str(choice) == text:
+                return choice
+        if entry.choices:
+            raise ValueError(f'"{text}" is not among its choices: {list_choices(entry.choices, text)}')
+        return text
+    if entry.type == "INT":
+        try:
+            return int(text, 0) if text.strip().lower().lstrip("+-").startswith(("0x", "0b", "0o")) else int(text)
+        except ValueError as error:
+            raise ValueError(f'"{text}" is not a whole number; give one such as 7') from error
+    if entry.type == "FLOAT":
+        try:
+            return float(text)
+        except ValueError as error:
+            raise ValueError(f'"{text}" is not a number; give one such as 0.5') from error
+    if entry.type == "BOOLEAN":
+        if text.strip().lower() in TRUE + FALSE:
+            return text.strip().lower() in TRUE
+        raise ValueError(f'"{text}" is neither true nor false; give one of the two')
+    return text
+
+
+def _read_like(value: Any, text: str) -> Any:
+    """Text by the type of the value it replaces (a PrimitiveNode declares none)."""
+    kind = "BOOLEAN" if isinstance(value, bool) else "INT" if isinstance(value, int) else "FLOAT" if isinstance(value, float) else "STRING"
+    try:
+        return _parse(Input("value", kind, True, {}), text)
+    except ValueError as error:
+        raise GraphError(f"value: {error}") from error
+
+
+def _write(workflow: Workflow, node_id: str, name: str, value: Any) -> None:
+    """Set a value in the prompt and the UI workflow, and everywhere else that shows the same place of the UI workflow."""
+    nodes, cell = _all_nodes(workflow), workflow.cells.get((node_id, name))
+    nodes[node_id]["inputs"][name] = value
+    if cell is None:
+        return
+    cell.set(value)
+    for (other, key), shared in workflow.cells.items():
+        if shared.key == cell.key and other in nodes and not is_link(nodes[other]["inputs"].get(key)):
+            nodes[other]["inputs"][key] = value

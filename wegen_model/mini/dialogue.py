@@ -1,0 +1,190 @@
+"""`stage-1` of the miniature: the language model learns to read, answer and draw, on cached features of its scenes.
+
+n features (64) · c feature width · d model width
+
+Against exposure error (each feature is fed back to the writer), what is fed back in training is the true feature, the true
+one with noise, the model's own prediction from a first pass, or nothing at all (`parallel` writing from placeholders).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .. import prompt
+from ..config import ModelConfig
+from ..conversation import Box, Conversation, Reference, Turn
+from ..features import Features, Projectors
+from ..language import Language
+from ..tokenizer import Tokenizer
+from ..train.batch import Plan, collate, embed, language_loss, predictions
+from ..train.loop import Recipe, Stage
+from ..train.losses import feature_losses
+from .pictures import Pool
+from .stages import grid_code
+from .tasks import Sample
+
+
+class Writer(nn.Module):
+    """Language model and projectors, trained together."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.language = Language(config.language)
+        self.projectors = Projectors(config.features, config.language.width)
+
+
+def init_writer(writer: Writer, tokenizer: Tokenizer, mean: Tensor, std: Tensor) -> None:
+    """Scaled normal weights; placeholders and locations start as sines of where they are, in the same coordinates."""
+    config = writer.language.config
+    d = config.width
+    for name, p in writer.language.named_parameters():
+        if p.ndim == 2:
+            quiet = (2 * config.layers) ** -0.5 if "o_proj" in name or "down_proj" in name else 1
+            nn.init.normal_(p, std=0.8 * quiet * p.shape[1] ** -0.5)
+    nn.init.normal_(writer.language.lm_head.weight, std=0.02)
+    table = writer.language.model.embed_tokens.weight
+    nn.init.normal_(table, std=0.5)
+    with torch.no_grad():
+        side = writer.projectors.config.grid[0]
+        n = side * side
+        code = grid_code(side, d // 2) * 0.7
+        table[tokenizer.image_first : tokenizer.image_first + n, : d // 2] = code
+        at = torch.arange(224) / 224
+        waves = torch.pi / 2 * at[:, None] * (torch.arange(d // 8) + 1.0)[None] * side / (d // 8)
+        line = torch.cat([waves.sin(), waves.cos()], -1) * 0.7  # the coordinates of grid_code, for rows and for columns
+        table[tokenizer.loc_first : tokenizer.loc_first + 224, : d // 2] = torch.cat([line, line], -1)
+        writer.projectors.mean.copy_(mean)
+        writer.projectors.std.copy_(std)
+    nn.init.normal_(writer.projectors.input_resampler.proj.weight, std=0.5 * mean.numel() ** -0.5)
+    nn.init.normal_(writer.projectors.output_resampler.proj.weight, std=0.5 * d**-0.5)
+
+
+def conversation(sample: Sample, index: dict, features: Features | None = None) -> tuple[Conversation, list[int]]:
+    """A sample as a conversation of blank features, and the rows of its pictures in the order of the prompt."""
+    blank = features or Features(torch.zeros(1, 64, 1), (8, 8), "", "")
+    turns, rows = [], []
+    for turn in sample.turns:
+        references = tuple(Reference(features=blank if r.scene is not None else None, box=Box(*r.box) if r.box else None)
+                           for r in turn.references)
+        made = Turn(turn.role, turn.text, references, pictures=(blank,) if turn.picture is not None else ())
+        tags = [k for kind, k in made.tags() if kind == "image"]
+        first = [k for k, r in enumerate(turn.references, 1) if r.scene is not None and k not in tags]
+        rows += [index[turn.references[k - 1].scene] for k in (*first, *tags)]
+        if turn.picture is not None:
+            rows.append(index[turn.picture])
+        turns.append(made)
+    return Conversation(tuple(turns)), rows
+
+
+def plans(pool: Pool, tokenizer: Tokenizer, positions: int) -> list[Plan]:
+    out = []
+    for sample in pool.samples:
+        talk, rows = conversation(sample, pool.index)
+        out.append(Plan.of(prompt.build(talk, tokenizer, positions, end=True), rows))
+    return out
+
+
+def unconditional(tokenizer: Tokenizer, row: int, n: int) -> Plan:
+    """<img> and the features alone: the second stream of guidance."""
+    ids = [tokenizer.image_start, *prompt.picture_ids(n, tokenizer)]
+    return Plan(ids, [False] * len(ids), [(1, row, True)])
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the writer's training feeds back, and how the losses weigh."""
+
+    tokens: int = 1100  # of a batch
+    truth: float = 0.35  # share of pictures fed the truth, with noise of 0 … `noise`
+    parallel: float = 0.3  # share fed nothing; the rest is fed the model's own predictions
+    noise: float = 0.6
+    own_from: float = 0.15  # the share of training after which own predictions are fed
+    blank_share: float = 0.04  # unconditional samples
+    language: float = 0.1
+    cosine: float = 0.5
+
+
+def dialogue_stage(config: ModelConfig, pool: Pool, tokenizer: Tokenizer, features: Tensor, recipe: Recipe,
+                   options: Options = Options(), sample=None, sample_every: int = 0) -> Stage:
+    """Features (m,n,c) of the pool's pictures, raw; LM, MSE and cosine losses."""
+    writer = Writer(config)
+    n = config.features.count
+    scenes = features[: len(pool.scenes)].float()
+    mean = scenes.mean((0, 1))
+    std = (scenes - mean).square().mean().sqrt().expand_as(mean)  # one scale: strong directions count more
+    init_writer(writer, tokenizer, mean, std)
+    everything = plans(pool, tokenizer, config.language.positions)
+    drawn = [p.pictures[-1][1] for p in everything if p.pictures and p.pictures[-1][2]]
+    lengths = np.array([len(p.ids) for p in everything])
+    order = np.argsort(lengths, kind="stable")
+    buckets = [order[i : i + 400] for i in range(0, len(order), 400)]  # alike in length
+
+    def make(step: int):
+        rng = np.random.default_rng((recipe.seed, 7, step))
+        bucket = buckets[rng.integers(len(buckets))]
+        count = max(3, int(options.tokens / lengths[bucket].max()))
+        picked = [everything[i] for i in rng.choice(bucket, count, replace=False)]
+        if rng.random() < options.blank_share * 4:
+            picked += [unconditional(tokenizer, drawn[rng.integers(len(drawn))], n) for _ in range(max(1, count // 4))]
+        return collate(picked), step
+
+    def loss(data, generator):
+        batch, step = data
+        true = writer.projectors.normalise(features[batch.rows].float())
+        m = len(batch.rows)
+        fed, blank = true.clone(), torch.zeros(m, dtype=torch.bool)
+        if m:
+            draw = torch.rand(m, generator=generator)
+            truth = draw < options.truth
+            blank = batch.written & (draw >= options.truth) & (draw < options.truth + options.parallel)
+            level = options.noise * torch.rand(m, 1, 1, generator=generator)
+            noisy = true + level * torch.randn(true.shape, generator=generator)
+            fed = torch.where((batch.written & truth)[:, None, None], noisy, fed)
+            own = batch.written & ~truth & ~blank
+            if own.any() and step > options.own_from * recipe.steps:
+                with torch.no_grad():  # a first pass from noisy truth or from nothing gives the predictions that are fed
+                    first = torch.where(own[:, None, None], true + 0.5 * torch.randn(true.shape, generator=generator), fed)
+                    hollow = blank | (own & (torch.rand(m, generator=generator) < 0.5))
+                    hidden = writer.language(embed(writer.language, writer.projectors, batch, first, hollow))
+                    guess = predictions(writer.projectors, hidden, batch, n)
+                    whole = fed.clone()
+                    whole[batch.written] = guess
+                    fed = torch.where(own[:, None, None], whole, fed)
+            elif own.any():
+                fed = torch.where(own[:, None, None], noisy, fed)
+        hidden = writer.language(embed(writer.language, writer.projectors, batch, fed, blank))
+        words = language_loss(writer.language, hidden, batch)
+        out = {"loss": options.language * words, "words": words.detach()}
+        if batch.written.any():
+            guess, goal = predictions(writer.projectors, hidden, batch, n), true[batch.written]
+            mse, cosine = feature_losses(guess, goal)
+            out["loss"] = out["loss"] + mse + options.cosine * cosine
+            out |= {"mse": mse.detach(), "cosine": cosine.detach()}
+            for name, which in (("parallel", blank), ("truth", truth & batch.written)):
+                if which.any():
+                    picked = which[batch.written]
+                    out[name] = (guess.detach()[picked] - goal[picked]).square().mean()
+        return out
+
+    return Stage("stage-1", writer, make, loss, recipe, sample, sample_every)
+
+
+def encode_pool(tower: nn.Module, config: ModelConfig, pictures: np.ndarray, batch: int = 64, path: Path | None = None) -> Tensor:
+    """(m,n,c) float16 features of uint8 pictures; kept at `path`."""
+    from ..vision import prepare
+    from .stages import to_float
+
+    if path and path.is_file():
+        return torch.load(path, weights_only=True)
+    with torch.no_grad():
+        out = torch.cat([tower(prepare(to_float(pictures[i : i + batch]), config.vision)).half() for i in range(0, len(pictures), batch)])
+    if path:
+        part = path.with_suffix(".part")
+        torch.save(out, part)
+        part.replace(path)
+    return out

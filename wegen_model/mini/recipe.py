@@ -1,0 +1,198 @@
+"""The whole recipe of the miniature, stage by stage, each resumable: `wegen mini train`.
+
+    tokenizer ─ encoder ─ (features) ─ stage-1 ──────────────┐
+                vae ───── (latents) ── visual-decoding ─── sharpen ─ export
+
+Stages find what earlier ones left in the work folder, so two processes may run two stages that do not need one another.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..checkpoint import folder as files
+from ..config import PRESETS, ModelConfig
+from ..decoder import Decoder
+from ..runtime import Runtime
+from ..tokenizer import Tokenizer
+from ..train.loop import Recipe, Stage, finished, run
+from .art import cache_dir, load_art
+from .concepts import NAMES
+from .dialogue import Options, Writer, dialogue_stage, encode_pool
+from .pictures import Pool, build_pool
+from .stages import EncoderHeads, encoder_stage, vae_stage
+from .visual import encode_latents, init_layout, preview_factors, visual_stage
+from .words import build_tokenizer
+
+STAGES = ("encoder", "vae", "visual-decoding", "stage-1", "sharpen", "export")
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of everything: one preset of the recipe."""
+
+    samples: int  # conversations
+    frees: int  # pictures beyond the named scenes
+    encoder: int  # steps of each stage
+    vae: int
+    visual: int
+    writer: int
+    sharpen: int
+    options: Options = Options()
+
+
+SIZES = {
+    "cpu": Size(30_000, 8_000, 3000, 4000, 6000, 14_000, 3000),  # 2 cores, about 2.5 hours
+    "test": Size(60, 20, 4, 4, 4, 4, 4, Options(tokens=300)),  # seconds: does it run?
+}
+
+
+class Workshop:
+    """The recipe's state: its work folder and what is made in it."""
+
+    def __init__(self, folder: str | Path, size: str = "cpu", runtime: Runtime | None = None, seed: int = 0, art=None):
+        self.folder, self.size, self.seed = Path(folder), SIZES[size], seed
+        self.runtime = runtime or Runtime(progress=True)
+        self._art = art
+
+    @cached_property
+    def art(self):
+        return self._art or load_art()
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        place = self.folder / "tokenizer"
+        if not (place / "tokenizer.json").is_file():
+            build_tokenizer(place)
+        return Tokenizer.load(place)
+
+    @cached_property
+    def config(self) -> ModelConfig:
+        config = PRESETS["wegen-mini"]
+        return dataclasses.replace(config, language=dataclasses.replace(config.language, vocab_size=self.tokenizer.size))
+
+    @cached_property
+    def pool(self) -> Pool:
+        return build_pool(self.art, self.size.samples, self.size.frees, cache_dir() if self._art is None else None, self.seed)
+
+    def _stage(self, name: str) -> Stage:
+        torch.manual_seed(self.seed * 100 + STAGES.index(name))
+        s = self.size
+        if name == "encoder":
+            return encoder_stage(self.config, self.pool, self.tokenizer, s.encoder)
+        if name == "vae":
+            return vae_stage(self.config, self.pool, s.vae)
+        if name == "visual-decoding":
+            decoder, latents = self.decoder()
+            init_layout(decoder, self.features[:4000], latents[:4000])
+            return visual_stage(self.config, decoder, self.features, latents, len(self.pool.scenes),
+                                Recipe(s.visual, 1e-3, (0.9, 0.99), warmup=100, ema=0.998, save_every=250, seed=self.seed))
+        if name == "stage-1":
+            recipe = Recipe(s.writer, 1.5e-3, (0.9, 0.95), weight_decay=0.01, warmup=200, ema=0.998, save_every=500, seed=self.seed)
+            return dialogue_stage(self.config, self.pool, self.tokenizer, self.features, recipe, s.options)
+        if name == "sharpen":
+            decoder, latents = self.decoder()
+            stage = visual_stage(self.config, decoder, self.features, latents, len(self.pool.scenes),
+                                 Recipe(s.sharpen, 4e-4, (0.9, 0.99), warmup=50, ema=0.998, save_every=250, seed=self.seed + 1),
+                                 predicted=self.predicted())
+            stage.name = "sharpen"
+            stage.model.load_state_dict(self.weights("visual-decoding"))
+            return stage
+        raise ValueError(f"no stage {name!r}: the stages are {', '.join(STAGES)}.")
+
+    def steps(self, name: str) -> int:
+        s = self.size
+        return {"encoder": s.encoder, "vae": s.vae, "visual-decoding": s.visual, "stage-1": s.writer, "sharpen": s.sharpen}[name]
+
+    def train(self, name: str, stop_after: float | None = None) -> None:
+        """Run or resume one stage."""
+        if not finished(self.folder / name, Recipe(self.steps(name), 0.0)):
+            run(self._stage(name), self.folder / name, self.runtime, stop_after)
+
+    def weights(self, name: str) -> dict[str, Tensor]:
+        """The averaged weights that a stage reached, finished or not."""
+        path = self.folder / name / "checkpoint" / "weights.pt"
+        if not path.is_file():
+            raise FileNotFoundError(f"{self.folder}: the stage «{name}» has not run yet. `wegen mini train` runs it.")
+        saved = torch.load(path, weights_only=True)
+        return saved["model"] | saved["ema"]
+
+    @cached_property
+    def tower(self):
+        heads = EncoderHeads(self.config, self.tokenizer.size)
+        heads.load_state_dict(self.weights("encoder"))
+        return heads.tower.eval().requires_grad_(False)
+
+    @cached_property
+    def features(self) -> Tensor:
+        """(m,n,c) of every picture of the pool."""
+        return encode_pool(self.tower, self.config, self.pool.pictures, path=self._cache("features"))
+
+    def decoder(self) -> tuple[Decoder, Tensor]:
+        """A fresh decoder over the trained VAE, and the pool's scaled latents (m,k,h,w)."""
+        decoder = Decoder(self.config.decoder, self.config.unet, self.config.vae, self.config.scheduler)
+        decoder.vae.load_state_dict(self.weights("vae"))
+        decoder.vae.eval().requires_grad_(False)
+        latents = encode_latents(decoder, self.pool.pictures, path=self._cache("latents"))
+        scale = round(1 / latents[:2000].float().std().item(), 5)
+        decoder.vae.register_to_config(scaling_factor=scale)
+        return decoder, (latents.float() * scale).half()
+
+    def _cache(self, what: str) -> Path:
+        stage = self.folder / {"features": "encoder", "latents": "vae"}[what] / "checkpoint"
+        digest = hashlib.sha256((stage / "weights.pt").read_bytes()).hexdigest()[:10]
+        return self.folder / f"{what}-{digest}-{len(self.pool.pictures)}.pt"
+
+    def writer(self) -> Writer:
+        writer = Writer(self.config)
+        writer.load_state_dict(self.weights("stage-1"))
+        return writer.eval().requires_grad_(False)
+
+    def predicted(self, count: int = 3000) -> tuple[Tensor, list[int]]:
+        """The writer's own features for training samples (p,n,c), written in both modes, and the rows they aim at."""
+        from .rollout import roll
+
+        path = self.folder / "predicted.pt"
+        if path.is_file():
+            saved = torch.load(path, weights_only=True)
+            return saved["tokens"], saved["rows"]
+        tokens, rows = roll(self.writer(), self.config, self.tokenizer, self.pool, self.features, count, self.runtime)
+        torch.save({"tokens": tokens, "rows": rows}, path)
+        return tokens, rows
+
+    def export(self, target: str | Path) -> Path:
+        """Write the model folder from whatever the stages have reached; spaces carry the tower's hash."""
+        tower = self.tower.state_dict()
+        digest = hashlib.sha256(b"".join(v.numpy().tobytes() for v in tower.values())).hexdigest()[:8]
+        space = f"{self.config.features.space}@{digest}"
+        decoder, latents = self.decoder()
+        factors = preview_factors(latents[:500].float(), self.pool.pictures[:500])
+        painter = self.weights("sharpen" if (self.folder / "sharpen" / "checkpoint").is_dir() else "visual-decoding")
+        writer = self.writer()
+        config = dataclasses.replace(
+            self.config, concepts=NAMES, knows=f"{len(NAMES)} things in one style of drawing, on 16 plain colours",
+            features=dataclasses.replace(self.config.features, space=space, tower=space),
+            decoder=dataclasses.replace(self.config.decoder, space=space, tower=space, latent_rgb=factors),
+            vae=dict(decoder.vae.config))
+        states = {"vision": tower, "language": writer.language.state_dict(), "projectors": writer.projectors.state_dict(),
+                  "unet": {k[5:]: v for k, v in painter.items() if k.startswith("unet.")},
+                  "layout": {k[7:]: v for k, v in painter.items() if k.startswith("layout.")}, "vae": decoder.vae.state_dict()}
+        return files.save(target, config, states, self.folder / "tokenizer", torch.float16)
+
+
+def train(folder: str | Path, size: str = "cpu", only: tuple[str, ...] = (), target: str | Path | None = None,
+          runtime: Runtime | None = None) -> Path | None:
+    """Run the recipe, or the stages named in `only`; returns the exported model folder."""
+    shop = Workshop(folder, size, runtime)
+    for name in only or STAGES:
+        if name == "export":
+            return shop.export(target or shop.folder / "wegen-mini")
+        shop.train(name)
+    return None

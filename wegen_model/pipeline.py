@@ -1,0 +1,338 @@
+"""What nodes and the command line call: `WeGen` sees, talks and draws; `WeGenDecoder` paints.
+
+Parts load when first needed, through the runtime; a part that is absent is an error only in the call that needs it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from . import generate, prompt, vision
+from .checkpoint import folder as files
+from .config import ModelConfig
+from .conversation import Conversation, Reference, Turn
+from .decoder import Decoder, noise
+from .features import Features, Projectors, check_space, pool
+from .language import Cache, Language
+from .runtime import Part, Runtime
+from .tokenizer import Tokenizer
+
+BATCH = 8  # pictures through the tower at once
+
+
+class WeGenDecoder:
+    """UNet, VAE and scheduler of a folder: features in, pictures out."""
+
+    def __init__(self, folder: Path, config: ModelConfig, runtime: Runtime):
+        self.folder, self.config, self.runtime = folder, config, runtime
+        self._decoder: Decoder | None = None
+        self._parts: dict[str, Part] = {}
+
+    @classmethod
+    def load(cls, name_or_path: str | Path, runtime: Runtime | None = None, roots: tuple = ()) -> WeGenDecoder:
+        """Open a decoder folder (or a model folder's decoder). Weights are read at the first decode."""
+        folder = files.resolve(name_or_path, roots)
+        config = files.read_config(folder)
+        for part in ("unet", "vae", "scheduler"):
+            if not getattr(config, part):
+                raise files.CheckpointError(f"{folder.name}: no {part}/ folder with its configuration, so there is no decoder here. "
+                                            f"The folder has: {', '.join(files.parts(folder)) or 'nothing'}.")
+        return cls(folder, config, runtime or Runtime())
+
+    def _load(self) -> Decoder:
+        if self._decoder is None:
+            c = self.config
+            with torch.device("meta"):
+                decoder = Decoder(c.decoder, c.unet, c.vae, c.scheduler, self.runtime.operations)
+            for name in ("unet", "vae"):
+                files.load_into(getattr(decoder, name), self.folder, name, self.runtime.place(name).dtype)
+            if decoder.layout is not None:
+                files.load_into(decoder.layout, self.folder, "layout", self.runtime.place("unet").dtype)
+                decoder.unet.wegen_layout = decoder.layout  # moves with the UNet
+            self._parts = {name: self.runtime.adopt(name, getattr(decoder, name)) for name in ("unet", "vae")}
+            self._decoder = decoder
+        return self._decoder
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    @torch.no_grad()
+    def decode(self, features: Features, *, steps: int | None = None, guidance_scale: float | None = None, seed: int = 0,
+               width: int | None = None, height: int | None = None, scheduler: str | None = None) -> Tensor:
+        """Paint each row of features.
+
+        Args:
+            steps, guidance_scale, width, height: None takes what the decoder was made for. Sides in pixels, multiples of 8.
+            seed: of the noise; one generator a batch, on the CPU.
+        Returns:
+            (b,height,width,3) float pictures in 0..1, on the CPU.
+        """
+        c = self.config.decoder
+        steps = c.steps if steps is None else steps
+        guidance_scale = c.guidance_scale if guidance_scale is None else guidance_scale
+        width, height = c.size if width is None else width, c.size if height is None else height
+        if steps < 1:
+            raise ValueError(f"steps is {steps}: at least 1 denoising step is needed (this decoder's default is {c.steps}).")
+        if guidance_scale < 0:
+            raise ValueError(f"guidance_scale is {guidance_scale}: it must be 0 or more (this decoder's default is {c.guidance_scale}).")
+        for side, value in (("width", width), ("height", height)):
+            if value < 8 or value % 8:
+                raise ValueError(f"{side} is {value}: it must be a multiple of 8, and at least 8.")
+        features.check_finite("SDXL Feature Decoder, features")
+        note = check_space(features, c.space, c.tower, f"the decoder '{self.name}'", "SDXL Feature Decoder")
+        if note:
+            self.runtime.warn(note)
+        decoder = self._load()
+        k, f = decoder.vae.config.latent_channels, decoder.factor
+        if width % f or height % f:
+            raise ValueError(f"width and height must be multiples of {f} for this decoder.")
+        place = self.runtime.place("unet")
+        generator = torch.Generator().manual_seed(seed)
+        start = noise(len(features), k, height // f, width // f, generator)
+        with self.runtime.use(self._parts["unet"], extra_bytes=_sampling_bytes(start)) as device:
+            tokens = features.tokens.to(device, torch.float32)
+            latents = decoder.sample(tokens.to(place.dtype), tokens.mean(1).to(place.dtype), start.to(device), steps=steps,
+                                     guidance_scale=guidance_scale, scheduler=scheduler, generator=generator,
+                                     runtime=self.runtime)
+        with self.runtime.use(self._parts["vae"], extra_bytes=64 * width * height * 4 * 8) as device:
+            pixels = torch.cat([decoder.to_pixels(row[None].to(device)).cpu() for row in latents])
+        return ((pixels + 1) / 2).clamp(0, 1).movedim(1, -1)
+
+
+def _sampling_bytes(latents: Tensor) -> int:
+    return latents.numel() * latents.element_size() * 2 * 320  # activations of two guided rows, about
+
+
+class WeGen:
+    """One model folder. See `load`."""
+
+    def __init__(self, folder: Path, config: ModelConfig, runtime: Runtime):
+        self.folder, self.config, self.runtime = folder, config, runtime
+        self._parts: dict[str, Part] = {}
+        self._tokenizer: Tokenizer | None = None
+        self._painter: WeGenDecoder | None = None
+
+    @classmethod
+    def load(cls, name_or_path: str | Path = "wegen-mini", dtype: torch.dtype | None = None, runtime: Runtime | None = None,
+             roots: tuple = ()) -> WeGen:
+        """Open a model folder; weights are read when a call first needs them.
+
+        Raises:
+            CheckpointError: no such folder, or one without a valid config.json.
+        """
+        folder = files.resolve(name_or_path, roots)
+        return cls(folder, files.read_config(folder), runtime or Runtime(dtype=dtype))
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        if self._tokenizer is None:
+            self._tokenizer = Tokenizer.load(self.folder)
+        return self._tokenizer
+
+    @property
+    def painter(self) -> WeGenDecoder:
+        """The model's own decoder."""
+        if self._painter is None:
+            self._painter = WeGenDecoder.load(self.folder, self.runtime)
+        return self._painter
+
+    def part(self, name: str) -> Part:
+        """A loaded part: vision, language or projectors."""
+        if name not in self._parts:
+            c = self.config
+            make = {"vision": lambda ops: vision.VisionTower(c.vision, ops), "language": lambda ops: Language(c.language, ops),
+                    "projectors": lambda ops: Projectors(c.features, c.language.width, ops)}[name]
+            with torch.device("meta"):
+                module = make(self.runtime.operations)
+            files.load_into(module, self.folder, name, self.runtime.place(name).dtype)
+            self._parts[name] = self.runtime.adopt(name, module)
+        return self._parts[name]
+
+    def features(self, tokens: Tensor) -> Features:
+        """Wrap raw tokens (b,n,c) of this model's space."""
+        f = self.config.features
+        return Features(tokens.float().cpu(), tuple(f.grid), f.space, f.tower)
+
+    @torch.no_grad()
+    def encode(self, images: Tensor, fit: str = "squash") -> Features:
+        """Pictures (b,h,w,3), (b,h,w,1) or (b,h,w,4), float 0..1, to features. `fit`: squash, crop or pad to the square.
+
+        Raises:
+            ValueError: NaN, or a shape that is no picture.
+        """
+        images = check_images(images)
+        part = self.part("vision")
+        place = self.runtime.place("vision")
+        out = []
+        with self.runtime.use(part, extra_bytes=BATCH * self.config.vision.side**2 * self.config.vision.mlp_width * 8) as device:
+            for chunk in images.split(BATCH):
+                pixels = vision.prepare(chunk.to(device), self.config.vision, fit).to(place.dtype)
+                out.append(pool(part.module(pixels, self.runtime), tuple(self.config.features.grid)).float().cpu())
+        return self.features(torch.cat(out))
+
+    def encode_references(self, conversation: Conversation) -> Conversation:
+        """The same conversation with every reference's features filled in.
+
+        Raises:
+            ValueError: it was held with another model, or holds features of another space.
+        """
+        prompt.check_tokenizer(conversation, self.tokenizer)
+        turns = []
+        for number, turn in enumerate(conversation.turns, 1):
+            references = []
+            for k, r in enumerate(turn.references, 1):
+                if r.features is None and r.picture is not None:
+                    r = replace(r, features=self.encode(r.picture[:1]))
+                elif r.features is not None:
+                    where = f"WeGen Chat, turn {number}, image_{k}"
+                    r.features.check_finite(where)
+                    note = self._check_space(r.features, where)
+                    if note:
+                        self.runtime.warn(note)
+                references.append(r)
+            for features in turn.pictures:
+                self._check_space(features, f"WeGen Chat, the picture of turn {number}")
+            turns.append(replace(turn, references=tuple(references)))
+        return replace(conversation, turns=tuple(turns), tokenizer=self.tokenizer.hash)
+
+    def _model(self, device: torch.device) -> generate.Model:
+        place = self.runtime.place("language")
+        return generate.Model(self.part("language").module, self.part("projectors").module, self.tokenizer, device, place.dtype)
+
+    @torch.no_grad()
+    def chat(self, conversation: Conversation, *, picture: str = "auto", rewrite: bool = False, temperature: float = 0.0,
+             top_p: float = 0.9, seed: int = 0, max_tokens: int = 256, trim_oldest: bool = False) -> Conversation:
+        """Answer the last user turn: p(text | c), until the turn ends or opens a picture.
+
+        Args:
+            picture: "auto" as the model decides, "always" opens one after the reply, "never".
+            rewrite: prompt self-rewriting: the model first writes a description of its own, and the picture follows from it.
+            temperature: 0 takes the likeliest word; above, sampled from the `top_p` nucleus with `seed`.
+            trim_oldest: past the model's positions, forget the oldest exchanges instead of an error.
+        Returns:
+            the conversation with the assistant's turn; `open_image` says whether a picture waits to be drawn.
+        """
+        if picture not in ("auto", "always", "never"):
+            raise ValueError(f"picture is {picture!r}; choose auto, always or never.")
+        if not conversation.turns or conversation.turns[-1].role != "user":
+            raise ValueError("the conversation has no new message to answer: add one.")
+        if temperature < 0 or not 0 < top_p <= 1:
+            raise ValueError(f"temperature is {temperature} and top_p {top_p}: temperature must be 0 or more, top_p in 0..1.")
+        conversation = self.encode_references(conversation)
+        self._notes(conversation.turns[-1])
+        n = self.config.features.count
+        reserve = max_tokens + (n + 2 if picture != "never" else 0)
+        context = prompt.build(conversation, self.tokenizer, self.config.language.positions, reserve, trim_oldest=trim_oldest)
+        self.part("projectors")
+        with self.runtime.use(self.part("language"), self._cache_bytes(1, len(context) + max_tokens)) as device, \
+                self.runtime.use(self.part("projectors")):
+            ids, opened = generate.write_text(
+                self._model(device), context, picture=picture, rewrite=rewrite, temperature=temperature, top_p=top_p, seed=seed,
+                max_tokens=max_tokens, runtime=self.runtime, show=lambda ids: prompt.parse(ids, self.tokenizer)[0])
+        text, boxes = prompt.parse(ids[:-1] if opened else ids, self.tokenizer)
+        turn = Turn("assistant", text, boxes, tuple(ids), open_image=opened)
+        return replace(conversation, turns=(*conversation.turns, turn))
+
+    @torch.no_grad()
+    def draw(self, conversation: Conversation, *, guidance: float = 1.0, mode: str = "autoregressive", readout: str = "aligned",
+             keep: tuple[Features, Tensor] | None = None, trim_oldest: bool = False) -> tuple[Features, Conversation]:
+        """Write the features of the picture that the last turn opened: P(x|c), one after another.
+
+        Args:
+            guidance: over features, 1 is off. mode: "autoregressive", or "parallel" where the weights were trained for it.
+            readout: "aligned", or "released" (the public code's off-by-one).
+            keep: earlier features and a mask (rows, columns) of the cells that stay as they are.
+        Raises:
+            ValueError: no open picture, or options that exclude each other.
+        """
+        check_draw(conversation, self.config, guidance, mode, readout, keep)
+        conversation = self.encode_references(conversation)
+        n = self.config.features.count
+        context = prompt.build(conversation, self.tokenizer, self.config.language.positions, n + 1, trim_oldest=trim_oldest)
+        kept = None
+        if keep is not None:
+            earlier, mask = keep
+            earlier.check_finite("AR Feature Decode, keep_features")
+            self._check_space(earlier, "AR Feature Decode, keep_features")
+            kept = (earlier.tokens[0], mask.reshape(-1) > 0.5)
+        rows = 2 if guidance != 1 else 1
+        with self.runtime.use(self.part("language"), self._cache_bytes(rows, len(context) + n)) as device, \
+                self.runtime.use(self.part("projectors")):
+            tokens = generate.write_features(self._model(device), context, guidance=guidance, mode=mode, readout=readout, keep=kept,
+                                             runtime=self.runtime)
+        features = self.features(tokens[None])
+        last = conversation.turns[-1]
+        ids = None if last.ids is None else (*last.ids, *prompt.picture_ids(n, self.tokenizer))
+        turn = replace(last, ids=ids, pictures=(*last.pictures, features), open_image=False)
+        return features, conversation.with_last(turn)
+
+    def decode(self, features: Features, **options) -> Tensor:
+        """Paint with the model's own decoder: see `WeGenDecoder.decode`."""
+        return self.painter.decode(features, **options)
+
+    def _check_space(self, features: Features, where: str) -> str | None:
+        f = self.config.features
+        return check_space(features, f.space, f.tower, f"the model '{self.config.name}'", where)
+
+    def _cache_bytes(self, rows: int, slots: int) -> int:
+        return Cache.bytes(self.config.language, rows, slots, self.runtime.place("language").dtype)
+
+    def _notes(self, turn: Turn) -> None:
+        pictures = sum(r.has_picture for r in turn.references)
+        if pictures > 3:
+            self.runtime.warn(f"{pictures} references: the paper reports that identity suffers past three.")
+        known = self.config.concepts
+        words = set(re.findall(r"[a-z]+", turn.text.lower()))
+        if known and not pictures and not words & {form for c in known for form in (c, c + "s")}:
+            self.runtime.warn(f"{self.config.name} knows {len(known)} things and none of them is in «{turn.text[:60]}»: "
+                              f"the picture will be a guess. It knows {', '.join(known)}.")
+
+
+def check_draw(conversation: Conversation, config: ModelConfig, guidance: float, mode: str, readout: str, keep) -> None:
+    """Everything that `draw` refuses, before anything is loaded."""
+    if not conversation.open_image:
+        raise ValueError("AR Feature Decode: this turn opened no picture, so there is nothing to draw. Ask for one, or set "
+                         "`picture` to «always» on WeGen Chat.")
+    if guidance < 0:
+        raise ValueError(f"AR Feature Decode: guidance is {guidance}; it must be 0 or more (1 is off).")
+    if mode not in ("autoregressive", "parallel") or readout not in ("aligned", "released"):
+        raise ValueError(f"AR Feature Decode: mode is {mode!r} and readout {readout!r}; choose autoregressive or parallel, "
+                         "aligned or released.")
+    if mode == "parallel" and not config.features.parallel:
+        raise ValueError(f"AR Feature Decode: the weights of '{config.name}' were not trained to write in parallel. "
+                         "Set mode to «autoregressive».")
+    if mode == "parallel" and readout == "released":
+        raise ValueError("AR Feature Decode: the released read-out exists only for autoregressive writing. Set readout to «aligned».")
+    if keep is not None:
+        if mode == "parallel" or readout == "released":
+            raise ValueError("AR Feature Decode: keeping cells needs mode «autoregressive» and readout «aligned».")
+        if keep[1].numel() != config.features.count:
+            raise ValueError(f"AR Feature Decode: the mask has {keep[1].numel()} cells, the features have {config.features.count} "
+                             f"({config.features.grid[0]}x{config.features.grid[1]}).")
+
+
+def check_images(images: Tensor) -> Tensor:
+    """Float pictures (b,h,w,3) in 0..1 of whatever came: greyscale is repeated, alpha laid over white."""
+    if images.ndim == 3:
+        images = images[None]
+    if images.ndim != 4 or images.shape[-1] not in (1, 3, 4) or 0 in images.shape:
+        raise ValueError(f"EVA-CLIP Encode, image: the shape {tuple(images.shape)} is no picture; expected (batch, height, width, "
+                         "channels) with 1, 3 or 4 channels.")
+    images = images.float()
+    if not torch.isfinite(images).all():
+        raise ValueError("EVA-CLIP Encode, image: it contains NaN or infinite values. A VAE that overflows in 16 bits is the usual "
+                         "cause: decode it in 32 bits.")
+    if images.shape[-1] == 1:
+        images = images.expand(*images.shape[:-1], 3)
+    elif images.shape[-1] == 4:
+        images = images[..., :3] * images[..., 3:] + (1 - images[..., 3:])
+    return images.clamp(0, 1)
+
+
+__all__ = ["Conversation", "Reference", "WeGen", "WeGenDecoder", "check_images"]

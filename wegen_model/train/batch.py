@@ -1,0 +1,94 @@
+"""Prompts become padded batches for training the language model.
+
+b samples · t tokens (padded on the right: causal attention never looks there) · m pictures in the batch · n features · c width
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..features import Projectors
+from ..language import Language
+from ..prompt import Prompt
+
+
+@dataclass
+class Plan:
+    """A prompt without its features: what can be kept for millions of samples."""
+
+    ids: list[int]
+    trained: list[bool]
+    pictures: list[tuple[int, int, bool]]  # position of the first feature, row in the table of features, written?
+
+    @classmethod
+    def of(cls, prompt: Prompt, rows: list[int]) -> Plan:
+        """`rows`: the pictures' rows in the table, in the order of `prompt.features`."""
+        spots = [a or b for a, b in zip(prompt.read, prompt.written)]
+        starts = [i for i in range(len(spots)) if spots[i] and not spots[i - 1]]
+        return cls(prompt.ids, prompt.trained, [(s, r, prompt.written[s]) for s, r in zip(starts, rows, strict=True)])
+
+
+@dataclass
+class Batch:
+    """Padded plans. `place` (m,2): sample and first position of each picture; `written` (m,) which of them are outputs."""
+
+    ids: Tensor  # (b,t)
+    labels: Tensor  # (b,t), -100 where no loss
+    place: Tensor
+    written: Tensor
+    rows: list[int]  # rows of the feature table, (m,)
+
+
+def collate(plans: list[Plan], pad: int = 0) -> Batch:
+    t = max(len(p.ids) for p in plans)
+    ids = torch.full((len(plans), t), pad)
+    labels = torch.full((len(plans), t), -100)
+    place, written, rows = [], [], []
+    for i, p in enumerate(plans):
+        ids[i, : len(p.ids)] = torch.tensor(p.ids)
+        mask = torch.tensor(p.trained)
+        labels[i, : len(p.ids)][mask] = torch.tensor(p.ids)[mask]
+        for start, row, out in p.pictures:
+            place.append((i, start))
+            written.append(out)
+            rows.append(row)
+    return Batch(ids, labels, torch.tensor(place).view(-1, 2), torch.tensor(written, dtype=torch.bool), rows)
+
+
+def embed(language: Language, projectors: Projectors, batch: Batch, fed: Tensor, blank: Tensor | None = None) -> Tensor:
+    """(b,t,d) input embeddings: tokens, with normalised features `fed` (m,n,c) at their places.
+
+    `blank` (m,): pictures whose places keep the placeholders' own embeddings (parallel writing).
+    """
+    x = language.embed(batch.ids)
+    if not len(batch.place):
+        return x
+    n = fed.shape[1]
+    at = batch.place[:, 1:] + torch.arange(n)
+    sample = batch.place[:, :1].expand(-1, n)
+    features = projectors.input_resampler(fed)
+    own = x[sample, at]
+    if projectors.config.slot_embedding:
+        features = features + own
+    if blank is not None:
+        features = torch.where(blank[:, None, None], own, features)
+    return x.index_put((sample, at), features)
+
+
+def predictions(projectors: Projectors, hidden: Tensor, batch: Batch, n: int) -> Tensor:
+    """(w,n,c) normalised predictions of the written pictures, each read one position before its feature."""
+    place = batch.place[batch.written]
+    at = place[:, 1:] - 1 + torch.arange(n)
+    return projectors.predict(hidden[place[:, :1].expand(-1, n), at])
+
+
+def language_loss(language: Language, hidden: Tensor, batch: Batch) -> Tensor:
+    """Shifted cross-entropy over the trained positions; zero (with a graph) when there are none."""
+    labels = batch.labels[:, 1:]
+    mask = labels != -100
+    if not mask.any():
+        return hidden.sum() * 0
+    return torch.nn.functional.cross_entropy(language.logits(hidden[:, :-1][mask]), labels[mask])
