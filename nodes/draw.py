@@ -26,7 +26,8 @@ class WeGenDraw:
         return {
             "required": {
                 "model": (MODEL, {"tooltip": "The model that held the conversation."}),
-                "chat": (CHAT, {"tooltip": "A conversation whose last answer opened a picture: WeGen Chat with picture on auto or always."}),
+                "chat": (CHAT, {"tooltip": (
+                    "A conversation whose last answer opened a picture: WeGen Chat with picture on auto or always.")}),
                 "guidance": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 30.0, "step": 0.1, "tooltip": (
                     "How much the features lean towards the conversation, away from a picture of nothing in particular. 1 is off and "
                     "fastest; 1.5 to 3 follows the words more closely.")}),

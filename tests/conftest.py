@@ -3,6 +3,7 @@
 import pytest
 import torch
 from wegen.tests import golden_files as stored
+from wegen.tests.support import tiny_model
 
 torch.set_num_threads(1)
 
@@ -11,6 +12,12 @@ torch.set_num_threads(1)
 def release(tmp_path_factory):
     """A folder with `checkpoint/` in the public layout and golden.safetensors. Not to be written to."""
     return stored.unpack(tmp_path_factory.mktemp("official_tiny"))
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """A tiny random model folder with a byte tokenizer. Not to be written to."""
+    return tiny_model(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture(scope="session")

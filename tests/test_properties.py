@@ -26,8 +26,8 @@ def no_grad():
 
 
 @pytest.fixture(scope="module")
-def wegen(tmp_path_factory) -> WeGen:
-    return WeGen.load(tiny_model(tmp_path_factory.mktemp("models") / "tiny"), runtime=Runtime("cpu", torch.float32))
+def wegen(tiny) -> WeGen:
+    return WeGen.load(tiny, runtime=Runtime("cpu", torch.float32))
 
 
 @pytest.fixture(scope="module")
@@ -282,8 +282,8 @@ def test_parts_load_only_when_needed(tmp_path: Path):
 
 def test_normalised_features_are_raw_outside(tmp_path: Path):
     """The miniature's z-scoring: what the model writes and reads is raw; prediction happens in normalised space."""
-    from wegen.wegen_model.features import Projectors
     from wegen.wegen_model.config import FeatureConfig
+    from wegen.wegen_model.features import Projectors
 
     config = dataclasses.replace(FeatureConfig(), width=6, normalised=True)
     projectors = Projectors(config, 10)

@@ -120,10 +120,13 @@ def _read(cls, values: dict[str, Any]):
             continue
         if cls is ModelConfig and key in nested:
             value = _read(nested[key], value)
-        elif isinstance(value, list):
-            value = tuple(value)
-        out[key] = value
+        out[key] = _tuples(value) if isinstance(value, list) else value
     return cls(**out)
+
+
+def _tuples(value):
+    """JSON's lists as the tuples they were written from, at any depth."""
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
 
 
 # --- diffusers configurations -------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ A box is the place of its reference in the picture to be made, in fractions of t
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, replace
 
@@ -27,6 +28,8 @@ class Box:
 
     def __post_init__(self):
         where = f"box ({self.x:g}, {self.y:g}, {self.width:g}, {self.height:g})"
+        if not all(math.isfinite(v) for v in (self.x, self.y, self.width, self.height)):
+            raise ValueError(f"{where} is not made of numbers: use fractions of the side between 0 and 1.")
         if self.width <= 0 or self.height <= 0:
             raise ValueError(f"{where} is empty or reversed: width and height must be above 0. "
                              "Boxes are x, y, width, height with x, y the top-left corner.")

@@ -98,7 +98,7 @@ class ComfyServer:
         base: Path | None = None,
         frontend: str | Path | None = None,
         arguments: tuple[str, ...] = (),
-        start_timeout: float = 180,
+        start_timeout: float = 600,
     ):
         self.checkout = Path(checkout).resolve()
         if not (self.checkout / "main.py").is_file():

@@ -40,7 +40,8 @@ def test_nan_in_features(model):
     tokens = features.tokens.clone()
     tokens[0, 5] = float("inf")
     features = dataclasses.replace(features, tokens=tokens)
-    refused("SDXL Feature Decoder, features: 32 of the features' values are NaN or infinite", "WeGenDecode", features=features, decoder=model)
+    refused("SDXL Feature Decoder, features: 32 of the features' values are NaN or infinite", "WeGenDecode", features=features,
+            decoder=model)
     refused("image_1: 32 of", "WeGenChat", model=model, message="<image_1>", image_1=features)
 
 
@@ -50,7 +51,8 @@ def test_no_picture_in_an_image(model):
 
 def test_features_of_another_space(model):
     other = dataclasses.replace(call("WeGenEncode", model=model, image=picture())[0][0], space="other/8x8x32")
-    refused("space 'other/8x8x32', but the decoder 'tiny' reads 'tiny/8x8x32'.*load a decoder", "WeGenDecode", features=other, decoder=model)
+    refused("space 'other/8x8x32', but the decoder 'tiny' reads 'tiny/8x8x32'.*load a decoder", "WeGenDecode", features=other,
+            decoder=model)
     refused("image_1: the features are of the space 'other", "WeGenChat", model=model, message="<image_1>", image_1=other)
 
 
@@ -63,7 +65,7 @@ def test_another_tower_is_a_note(model):
 
 @pytest.mark.parametrize("inputs, match", [
     ({"use_default_size": False, "width": 12}, "width is 12: it must be a multiple of 8"),
-    ({"use_default_size": False, "height": 0}, "height is 0|multiple of 8"),
+    ({"use_default_size": False, "height": 0}, "height is 0: it must be a multiple of 8, and at least 8"),
     ({"use_defaults": False, "steps": 0}, "steps is 0: at least 1"),
     ({"use_defaults": False, "guidance_scale": -1.0}, "guidance_scale is -1.0: it must be 0 or more"),
 ])

@@ -67,8 +67,8 @@ def test_box_text(text, expected):
 
 def test_outputs_agree():
     (references, prompt, boxes, preview, masks), shown = call(
-        "WeGenBboxCompose", prompt="<image_1> at <bbox_1>", box_text="0 0 0.5 1\n0.5 0.5 0.25 0.5", width=256, height=128, image_1=picture(),
-        image_2=torch.ones(1, 4, 4, 3))
+        "WeGenBboxCompose", prompt="<image_1> at <bbox_1>", box_text="0 0 0.5 1\n0.5 0.5 0.25 0.5", width=256, height=128,
+        image_1=picture(), image_2=torch.ones(1, 4, 4, 3))
     assert prompt == "<image_1> at <bbox_1>" and not shown
     assert [r.box for r in references] == [Box(0, 0, 0.5, 1), Box(0.5, 0.5, 0.25, 0.5)]
     assert boxes == [[{"x": 0, "y": 0, "width": 128, "height": 128, "label": "bbox_1"},

@@ -99,7 +99,8 @@ def test_batch_in_one_socket_warns_and_takes_the_first(model):
 
 
 def test_gap_between_sockets_is_told(model):
-    (chat, *_), shown = call("WeGenChat", model=model, message="<image_2>", picture="never", max_tokens=2, image_1=picture(), image_3=picture())
+    (chat, *_), shown = call("WeGenChat", model=model, message="<image_2>", picture="never", max_tokens=2, image_1=picture(),
+                               image_3=picture())
     assert len(chat.turns[0].references) == 2
     assert "image_3 is reference 2 here: write <image_2>" in shown[1]
 

@@ -82,5 +82,6 @@ def test_the_pack_loads_as_comfyui_loads_it(tmp_path):
         "import torch\n"
         "sys.stdout.write(str(tuple(model.encode(torch.zeros(1, 8, 8, 3)).tokens.shape)))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.stdout == "(1, 64, 32)", done.stderr

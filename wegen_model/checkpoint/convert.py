@@ -8,6 +8,7 @@ is written.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ from ..config import PRESETS, ModelConfig
 from ..runtime import Runtime
 from ..tokenizer import special_tokens
 from ..vision import resize_positions
-from .folder import FORMAT_VERSION, PLACES, CheckpointError, replace_folder, write_config
+from .folder import PLACES, CheckpointError, replace_folder, write_config
 from .inspect import EXTRA, ORIGINS, PARTS, Piece, Report, Survey, summarise, survey
 from .storage import Spec, write_file
 
@@ -58,28 +59,25 @@ def convert(source: str | Path, target: str | Path, parts: Sequence[str] | None 
     planned = plan(found, config, wanted, dtype)
     _check_target(target, Path(source).expanduser(), planned)
     new = target.with_name(target.name + ".part")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
     report = Report(target, "WeGen model folder", preset=planned.config.name, space=planned.config.features.space,
                     tower=planned.config.features.tower, dropped=dict(found.dropped), notes=planned.notes,
                     scheduler=planned.config.scheduler.get("_class_name", "") if "unet" in planned.parts else "")
-    total, done = sum(len(tensors) for tensors in planned.parts.values()), 0
+    total, done = sum(len(tensors) for tensors in planned.parts.values()), itertools.count(1)
     try:
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
         write_config(new, planned.config)
         for part, tensors in planned.parts.items():
             path = new / (PLACES[part] + ".safetensors")
             path.parent.mkdir(exist_ok=True)
-            base = done
-
-            def after(key: str, names=iter(range(base + 1, total + 1))) -> None:
-                runtime.tick(next(names), total, "Converting")
-
-            write_file(path, tensors, after)
-            done += len(tensors)
+            write_file(path, tensors, lambda key: runtime.tick(next(done), total, "Converting", text=key))
             report.parts.append(summarise(part, [path.relative_to(new).as_posix()], [spec for spec, _ in tensors.values()]))
         if found.tokenizer is not None and "tokenizer" in wanted:
             report.tokenizer = _copy_tokenizer(found.tokenizer, new, planned.config)
         replace_folder(new, target)
+    except OSError as error:
+        shutil.rmtree(new, ignore_errors=True)
+        raise CheckpointError(f"{target}: could not be written ({error.strerror or error}). What was there before is unchanged.") from error
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
@@ -190,7 +188,8 @@ def _preset(sizes: dict[str, dict[str, int]], found: Survey, given: dict[str, An
     chosen: dict[str, set[str]] = {}
     for part in sizes:
         fits = {name for name, preset in PRESETS.items() if _fits(preset, part, sizes[part])}
-        if not fits and "heads" not in given.get(part, {}) and not (part in ("projectors", "unet", "layout") and given):
+        told = "heads" in given.get(part, {}) if part in SECTIONS else part == "vae" and "vae" in found.configs or bool(given)
+        if not fits and not told:
             shown = ", ".join(f"{k} {v}" for k, v in sizes[part].items())
             hint = f'{{"{part}": {{"heads": …, "eps": …}}}}' if part in SECTIONS else '{"features": {"width": …, "space": …}}'
             raise CheckpointError(f"{found.path}: the {part} ({shown}) has the sizes of no known model "
@@ -199,16 +198,16 @@ def _preset(sizes: dict[str, dict[str, int]], found: Survey, given: dict[str, An
         if fits:
             chosen[part] = fits
     if not chosen:
-        width = given.get("features", {}).get("width") or sizes.get("vision", {}).get("width") or PRESETS["tiny"].features.width
-        space = given.get("features", {}).get("space") or f"{given.get('name', 'custom')}/8x8x{width}"
-        features = {"features": {"space": space, "tower": space, "width": width}, "decoder": {"space": space, "tower": space, "width": width}}
-        given |= {k: {**v, **given.get(k, {})} for k, v in features.items()}
-        return dataclasses.replace(PRESETS["wegen-7b"], name=str(given.get("name", "custom")))
+        base, name = PRESETS["wegen-7b"], str(given.get("name", "custom"))
+        width = next(iter(_feature_widths(sizes).values()), base.features.width)
+        shared = dict(space=f"{name}/8x8x{width}", tower=name, width=width)
+        return dataclasses.replace(base, name=name, features=dataclasses.replace(base.features, **shared),
+                                   decoder=dataclasses.replace(base.decoder, **shared))
     common = set.intersection(*chosen.values())
     if not common:
         raise CheckpointError(f"{found.path}: parts of different models: " + "; ".join(
             f"{part} ({', '.join(found.files[part])}) is {' or '.join(sorted(names))}" for part, names in chosen.items()) + ".")
-    return PRESETS[sorted(common)[0]]
+    return next(preset for name, preset in PRESETS.items() if name in common)
 
 
 def _expected(preset: ModelConfig, part: str) -> dict[str, int]:
@@ -218,7 +217,8 @@ def _expected(preset: ModelConfig, part: str) -> dict[str, int]:
         return {name: getattr(section, name) for name in SECTIONS[part]}
     return {"projectors": {"width": preset.features.width, "language_width": preset.language.width},
             "unet": {k: preset.unet[k] for k in ("cross_attention_dim", "projection_class_embeddings_input_dim")},
-            "layout": {"width": preset.decoder.width}, "vae": {}}[part]
+            "vae": {"latent_channels": preset.vae["latent_channels"], "first_width": preset.vae["block_out_channels"][0]},
+            "layout": {"width": preset.decoder.width}}[part]
 
 
 def _fits(preset: ModelConfig, part: str, sizes: dict[str, int]) -> bool:
@@ -230,10 +230,14 @@ def _sizes(preset: ModelConfig, part: str) -> str:
     return f"{preset.name}: " + ", ".join(f"{k} {v}" for k, v in _expected(preset, part).items() if v)
 
 
+def _feature_widths(sizes: dict[str, dict[str, int]]) -> dict[str, int]:
+    return {part: sizes[part][name] for part, name in (("vision", "width"), ("projectors", "width"), ("unet", "cross_attention_dim"),
+                                                       ("layout", "width")) if part in sizes}
+
+
 def _check_widths(config: ModelConfig, sizes: dict[str, dict[str, int]], found: Survey) -> None:
     """Tower, projectors and decoder must speak of the same features."""
-    widths = {part: sizes[part]["cross_attention_dim" if part == "unet" else "width"] for part in
-              ("vision", "projectors", "unet", "layout") if part in sizes}
+    widths = _feature_widths(sizes)
     if any(width != config.features.width for width in widths.values()):
         shown = ", ".join(f"{part} {width}" for part, width in widths.items())
         raise CheckpointError(f"{found.path}: the parts' features differ in width ({shown}; {config.name} has "

@@ -74,7 +74,7 @@ _DIMENSIONS = {
                            "layers": _layers(s, r"model\.layers"), "mlp_width": s["model.layers.0.mlp.gate_proj.weight"][0]},
     "projectors": lambda s: {"width": s["input_resampler.proj.weight"][1], "language_width": s["input_resampler.proj.weight"][0]},
     "unet": _unet,
-    "vae": lambda s: {"latent_channels": s["decoder.conv_in.weight"][1]},
+    "vae": lambda s: {"latent_channels": s["decoder.conv_in.weight"][1], "first_width": s["decoder.conv_out.weight"][1]},
     "layout": lambda s: {"width": s["proj.weight"][1]},
 }
 
@@ -190,7 +190,8 @@ class Part:
     precision: str  # "BF16", or "F32 + BF16" from the most to the least
 
     def line(self) -> str:
-        return f"  {self.name:<11}{self.parameters:>15,} parameters  {self.tensors:>5} tensors  {self.precision:<10} {', '.join(self.files)}"
+        return (f"  {self.name:<11}{self.parameters:>15,} parameters  {self.tensors:>5} tensors  {self.precision:<10} "
+                f"{', '.join(self.files)}")
 
 
 @dataclass

@@ -100,10 +100,11 @@ class Options:
     """What the writer's training feeds back, and how the losses weigh."""
 
     tokens: int = 1100  # of a batch
-    truth: float = 0.35  # share of pictures fed the truth, with noise of 0 … `noise`
-    parallel: float = 0.3  # share fed nothing; the rest is fed the model's own predictions
+    truth: float = 0.5  # share of pictures fed the truth, with noise of 0 … `noise`; the rest is fed nothing (`parallel`)
+    own_batches: float = 0.5  # share of batches with a first pass, whose predictions are fed …
+    own: float = 0.65  # … to this share of their pictures
     noise: float = 0.6
-    own_from: float = 0.15  # the share of training after which own predictions are fed
+    own_from: float = 0.12  # the share of training after which that begins
     blank_share: float = 0.04  # unconditional samples
     language: float = 0.1
     cosine: float = 0.5
@@ -139,14 +140,17 @@ def dialogue_stage(config: ModelConfig, pool: Pool, tokenizer: Tokenizer, featur
         m = len(batch.rows)
         fed, blank = true.clone(), torch.zeros(m, dtype=torch.bool)
         if m:
-            draw = torch.rand(m, generator=generator)
-            truth = draw < options.truth
-            blank = batch.written & (draw >= options.truth) & (draw < options.truth + options.parallel)
+            draw, two_pass = torch.rand(m, generator=generator), torch.rand((), generator=generator) < options.own_batches
+            own = batch.written & (torch.rand(m, generator=generator) < options.own) & two_pass
+            own &= torch.tensor(step > options.own_from * recipe.steps)
+            final = torch.ones(m, dtype=torch.bool)  # earlier pictures of a conversation are there to be read
+            final[:-1] = batch.place[1:, 0] != batch.place[:-1, 0]
+            truth = ~own & ((draw < options.truth) | ~final)
+            blank = batch.written & ~own & ~truth
             level = options.noise * torch.rand(m, 1, 1, generator=generator)
             noisy = true + level * torch.randn(true.shape, generator=generator)
             fed = torch.where((batch.written & truth)[:, None, None], noisy, fed)
-            own = batch.written & ~truth & ~blank
-            if own.any() and step > options.own_from * recipe.steps:
+            if own.any():
                 with torch.no_grad():  # a first pass from noisy truth or from nothing gives the predictions that are fed
                     first = torch.where(own[:, None, None], true + 0.5 * torch.randn(true.shape, generator=generator), fed)
                     hollow = blank | (own & (torch.rand(m, generator=generator) < 0.5))
@@ -155,8 +159,6 @@ def dialogue_stage(config: ModelConfig, pool: Pool, tokenizer: Tokenizer, featur
                     whole = fed.clone()
                     whole[batch.written] = guess
                     fed = torch.where(own[:, None, None], whole, fed)
-            elif own.any():
-                fed = torch.where(own[:, None, None], noisy, fed)
         hidden = writer.language(embed(writer.language, writer.projectors, batch, fed, blank))
         words = language_loss(writer.language, hidden, batch)
         out = {"loss": options.language * words, "words": words.detach()}

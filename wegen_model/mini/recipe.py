@@ -49,7 +49,7 @@ class Size:
 
 
 SIZES = {
-    "cpu": Size(30_000, 8_000, 3000, 4000, 6000, 14_000, 3000),  # 2 cores, about 2.5 hours
+    "cpu": Size(30_000, 8_000, 3000, 4000, 6000, 9000, 3000),  # 2 cores, about 2 hours
     "test": Size(60, 20, 4, 4, 4, 4, 4, Options(tokens=300)),  # seconds: does it run?
 }
 

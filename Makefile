@@ -1,0 +1,37 @@
+# Two commands do all the set-up on a fresh machine with Python (3.10 or later) and pip:
+#   make demo [PROMPT="a cat on a blue background"]     paints a picture and prints where it is
+#   make test                                           runs the tests
+PYTHON ?= python3
+VENV   ?= .venv
+PROMPT ?= a fox on a teal background
+OUT    ?= output
+export PROMPT
+
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-slow bench lint clean
+
+demo: $(READY)
+	@$(VENV)/bin/wegen run workflows/text_to_picture.json --set "WeGenChat.message=$$PROMPT" --out "$(OUT)"
+
+test: $(READY)
+	@$(VENV)/bin/python -m pytest -m "not slow"
+
+test-slow: $(READY)
+	@$(VENV)/bin/python -m pytest
+
+bench: $(READY)
+	@$(VENV)/bin/python tests/bench.py
+
+lint: $(READY)
+	@$(VENV)/bin/pip install -q ruff && $(VENV)/bin/ruff check .
+
+# the environment: pinned by constraints.txt, installed once and again when what it needs has changed
+$(READY): pyproject.toml constraints.txt
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing the environment into $(VENV) …" >&2
+	@$(VENV)/bin/pip install -q --disable-pip-version-check -c constraints.txt -e ".[test]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) output
