@@ -112,6 +112,7 @@ class Frontend:
             stack.callback(browser.close)
             width, height = self.size
             self.page = browser.new_page(viewport={"width": width, "height": height}, device_scale_factor=self.density)
+            self.page.set_default_timeout(300_000)  # a busy machine
             self.page.route(lambda url: not url.startswith((self.server.url, "data:", "blob:")), lambda route: route.abort())
             self.page.on("console", lambda m: m.type == "error" and self._note(m.text, m.location.get("url", "")))
             self.page.on("pageerror", lambda e: self._note(f"{e.message}\n{e.stack or ''}", ""))
@@ -132,7 +133,7 @@ class Frontend:
             "app.vueAppReady && Object.keys(LiteGraph.registered_node_types).length > 100",
             "app.extensionManager.workflow.activeWorkflow && app.graph._nodes.length",
         ):
-            self.page.wait_for_function(ready, timeout=120_000)
+            self.page.wait_for_function(ready)
         self.page.evaluate(WATCH)
         self.page.evaluate(HIDE)
         self.close_windows()
@@ -151,9 +152,7 @@ class Frontend:
         """Show a workflow (UI format)."""
         self.page.evaluate("workflow => app.loadGraphData(workflow)", workflow)
         expected = sorted(str(node["id"]) for node in workflow["nodes"])
-        self.page.wait_for_function(
-            "ids => app.graph._nodes.map(n => String(n.id)).sort().join() === ids", arg=",".join(expected), timeout=20_000
-        )
+        self.page.wait_for_function("ids => app.graph._nodes.map(n => String(n.id)).sort().join() === ids", arg=",".join(expected))
         self.page.wait_for_timeout(500)
 
     def run(self, timeout: float = 600) -> str:
@@ -214,7 +213,7 @@ class Frontend:
 
     def shoot(self, png: str | Path, crop: bool = False) -> None:
         """Write what is on screen; `crop` keeps the graph with a small rim (after `fit`)."""
-        options: dict[str, Any] = {"path": str(png), "timeout": 120_000}
+        options: dict[str, Any] = {"path": str(png)}
         if crop:
             place = self.fit(self.page.evaluate("app.canvas.ds.scale"))
             options["clip"] = {"x": place["x"] - 20, "y": place["y"] - 20, "width": place["width"] + 40, "height": place["height"] + 40}

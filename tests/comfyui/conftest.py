@@ -1,7 +1,8 @@
 """The server that the tests of this folder share, and the workflows they go through.
 
 Environment: WEGEN_COMFYUI, a ComfyUI checkout (without it every test here is skipped); WEGEN_COMFYUI_PYTHON, the interpreter with its
-requirements (else this one); WEGEN_COMFYUI_FRONTEND, another frontend's `static` folder; WEGEN_SHOTS, a folder that keeps the screenshots.
+requirements (else this one); WEGEN_COMFYUI_FRONTEND, another frontend's `static` folder; WEGEN_COMFYUI_MODEL, a model folder to run the
+workflows with in place of wegen-mini; WEGEN_SHOTS, a folder that keeps the screenshots.
 """
 
 import importlib.util
@@ -15,6 +16,7 @@ import wegen
 from wegen.tests.comfyui.server import WORKFLOWS, ComfyError, ComfyServer
 from wegen.wegen_model import graph
 
+MODEL = os.environ.get("WEGEN_COMFYUI_MODEL")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -56,6 +58,9 @@ def comfy():
     with ComfyServer.from_environment() as server:
         for workflow in WORKFLOWS:
             put_pictures(server, workflow)
+        if MODEL:
+            (server.base / "models" / "wegen").mkdir(exist_ok=True)
+            (server.base / "models" / "wegen" / Path(MODEL).name).symlink_to(Path(MODEL).resolve())
         yield server
 
 
@@ -66,11 +71,22 @@ def nodes():
 
 
 @pytest.fixture(scope="session")
-def prompt_of(nodes):
+def ui_of():
+    """workflow path -> its JSON, with the model that the session uses."""
+
+    def read(workflow: Path) -> dict:
+        text = workflow.read_text(encoding="utf8")
+        return json.loads(text.replace('"wegen-mini"', json.dumps(Path(MODEL).name)) if MODEL else text)
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def prompt_of(nodes, ui_of):
     """workflow path -> the prompt that the pack's own converter makes."""
 
     def convert(workflow: Path) -> dict:
-        loaded = graph.load_workflow(workflow, nodes)
+        loaded = graph.load_workflow(ui_of(workflow), nodes)
         assert not loaded.problems, loaded.problems
         return loaded.prompt
 

@@ -156,12 +156,12 @@ class ComfyServer:
         deadline = time.monotonic() + self.start_timeout
         while True:
             if self._process.poll() is not None:
-                raise ComfyError(f"ComfyUI stopped with code {self._process.returncode}:\n{self.log[-4000:]}")
+                raise ComfyError(f"ComfyUI stopped with code {self._process.returncode}:\n{self.log[-1500:]}")
             with contextlib.suppress(OSError, ComfyError):
                 self.get("/system_stats")
                 return
             if time.monotonic() > deadline:
-                raise ComfyError(f"ComfyUI did not answer within {self.start_timeout:.0f} s:\n{self.log[-4000:]}")
+                raise ComfyError(f"ComfyUI did not answer within {self.start_timeout:.0f} s:\n{self.log[-1500:]}")
             time.sleep(0.2)
 
     def __exit__(self, *_: object) -> None:
@@ -273,7 +273,7 @@ class ComfyServer:
                 except websocket.WebSocketTimeoutException:
                     continue
                 except (websocket.WebSocketException, OSError) as error:
-                    raise ComfyError(f"ComfyUI went away during the prompt ({error}):\n{self.log[-4000:]}") from error
+                    raise ComfyError(f"ComfyUI went away during the prompt ({error}):\n{self.log[-1500:]}") from error
                 if isinstance(message, bytes):  # a preview picture
                     continue
                 event = json.loads(message)

@@ -4,7 +4,6 @@ Both renderers. Skipped without WEGEN_COMFYUI (see conftest.py), playwright or C
 """
 
 import importlib.util
-import json
 import os
 from pathlib import Path
 
@@ -46,8 +45,8 @@ def test_the_renderer_is_the_one_asked_for(page):
     assert bool(page.page.evaluate("LiteGraph.vueNodesMode")) == page.vue
 
 
-def test_workflow_is_drawn_without_faults(page, shots, workflow):
-    page.load(json.loads(workflow.read_text(encoding="utf8")))
+def test_workflow_is_drawn_without_faults(page, ui_of, shots, workflow):
+    page.load(ui_of(workflow))
     page.fit()
     picture = shots / name(page, workflow.stem)
     page.shoot(picture)
@@ -56,18 +55,18 @@ def test_workflow_is_drawn_without_faults(page, shots, workflow):
     assert len(Image.open(picture).convert("RGB").getcolors(1 << 24)) > 50, "the screenshot is blank"
 
 
-def test_the_frontend_makes_the_prompt_that_our_converter_makes(page, prompt_of, workflow):
-    page.load(json.loads(workflow.read_text(encoding="utf8")))
+def test_the_frontend_makes_the_prompt_that_our_converter_makes(page, ui_of, prompt_of, workflow):
+    page.load(ui_of(workflow))
     assert without_titles(page.prompt()) == without_titles(prompt_of(workflow))
 
 
-def test_run_shows_a_picture(page, prompt_of, shots):
+def test_run_shows_a_picture(page, ui_of, prompt_of, shots):
     """The Run button, for the first workflow that saves a picture."""
     saving = [path for path in WORKFLOWS if {"SaveImage", "PreviewImage"} & {part["class_type"] for part in prompt_of(path).values()}]
     if not saving:
         pytest.skip("workflows/ holds no workflow that saves a picture yet")
-    page.load(json.loads(saving[0].read_text(encoding="utf8")))
-    assert page.run() == "success"
+    page.load(ui_of(saving[0]))
+    assert page.run() == "success", page.broken()
     assert page.pictures() > 0
     assert page.errors() == []
     page.fit()

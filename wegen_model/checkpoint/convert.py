@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -217,13 +218,13 @@ def _expected(preset: ModelConfig, part: str) -> dict[str, int]:
         return {name: getattr(section, name) for name in SECTIONS[part]}
     return {"projectors": {"width": preset.features.width, "language_width": preset.language.width},
             "unet": {k: preset.unet[k] for k in ("cross_attention_dim", "projection_class_embeddings_input_dim")},
-            "vae": {"latent_channels": preset.vae["latent_channels"], "first_width": preset.vae["block_out_channels"][0]},
+            "vae": {"latent_channels": preset.vae["latent_channels"], "first_width": preset.vae.get("block_out_channels", (0,))[0]},
             "layout": {"width": preset.decoder.width}}[part]
 
 
 def _fits(preset: ModelConfig, part: str, sizes: dict[str, int]) -> bool:
     expected = _expected(preset, part)
-    return all(sizes[k] == v for k, v in expected.items() if v)  # 0: open, as the miniature's vocabulary
+    return all(sizes[k] == v for k, v in expected.items() if v or k == "first_width")  # 0: open, as the miniature's vocabulary
 
 
 def _sizes(preset: ModelConfig, part: str) -> str:
@@ -269,8 +270,10 @@ def _assemble(part: str, target: str, pieces: list[Piece], config: ModelConfig) 
 
         return Spec((2 * q.spec.shape[0] + v.spec.shape[0],), q.spec.dtype), fuse
     if first.row.how == "positions":
-        side = config.vision.side
-        if first.spec.shape[1] != 1 + side * side:
+        side, count = config.vision.side, first.spec.shape[1]
+        if math.isqrt(count - 1) ** 2 != count - 1:
+            raise CheckpointError(f"{first.file.path}: {first.key} has {count} positions, which are not one class token and a square grid.")
+        if count != 1 + side * side:
             return (Spec((1, 1 + side * side, first.spec.shape[2]), first.spec.dtype),
                     lambda: resize_positions(first.file.read(first.key), side))
     return first.spec, lambda: first.file.read(first.key)

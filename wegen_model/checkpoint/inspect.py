@@ -74,7 +74,7 @@ _DIMENSIONS = {
                            "layers": _layers(s, r"model\.layers"), "mlp_width": s["model.layers.0.mlp.gate_proj.weight"][0]},
     "projectors": lambda s: {"width": s["input_resampler.proj.weight"][1], "language_width": s["input_resampler.proj.weight"][0]},
     "unet": _unet,
-    "vae": lambda s: {"latent_channels": s["decoder.conv_in.weight"][1], "first_width": s["decoder.conv_out.weight"][1]},
+    "vae": lambda s: {"latent_channels": s["decoder.conv_in.weight"][1], "first_width": s.get("decoder.conv_out.weight", (0, 0))[1]},
     "layout": lambda s: {"width": s["proj.weight"][1]},
 }
 

@@ -217,7 +217,8 @@ def evaluate(model: str, out: str | Path, seed: int = 0, per_concept: int = 4, a
                 for k, image in enumerate(row[i : i + 12]):
                     line[:, k * 130 : k * 130 + 128] = image
                 lines.append(line)
-        Image.fromarray((torch.cat(lines) * 255).round().byte().numpy()).save(out / f"{name.split(' (')[0].replace(' ', '_').replace(',', '')}.png")
+        file = name.split(" (")[0].replace(" ", "_").replace(",", "") + ".png"
+        Image.fromarray((torch.cat(lines) * 255).round().byte().numpy()).save(out / file)
     lines = ["| measure | reached |", "|---|---|"]
     for name, value in bench.rows.items():
         shown = ", ".join(value) if isinstance(value, list) else f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -72,9 +72,12 @@ class Pool:
     scenes: list[Scene]
 
 
-def build_pool(art: Art, samples: int, frees: int, cache: Path | None = None, seed: int = 0, split: str = "train") -> Pool:
-    """Samples `seed*10^7 …` with their scenes rendered, and free pictures after them; kept in a file beside the art."""
-    made = [sample(seed * 10_000_000 + i, split=split) for i in range(samples)]
+def build_pool(art: Art, samples: int, frees: int, cache: Path | None = None, seed: int = 0, split: str = "train", **options) -> Pool:
+    """Samples `seed*10^7 …` with their scenes rendered, and free pictures after them; kept in a file beside the art.
+
+    `options`: `mix` and `cells` of `tasks.sample`.
+    """
+    made = [sample(seed * 10_000_000 + i, split=split, **options) for i in range(samples)]
     index: dict[Scene, int] = {}
     for one in made:
         for turn in one.turns:

@@ -1,7 +1,9 @@
 """The whole recipe of the miniature, stage by stage, each resumable: `wegen mini train`.
 
-    tokenizer ─ encoder ─ (features) ─ stage-1 ──────────────┐
+    tokenizer ─ encoder ─ (features) ─ stage-1 ─ stage-2 ────┐
                 vae ───── (latents) ── visual-decoding ─── sharpen ─ export
+
+`stage-1` learns everything, `stage-2` goes on with the tasks that are left (boxes, references) on boxes of one size.
 
 Stages find what earlier ones left in the work folder, so two processes may run two stages that do not need one another.
 """
@@ -28,10 +30,11 @@ from .concepts import NAMES
 from .dialogue import Options, Writer, dialogue_stage, encode_pool
 from .pictures import Pool, build_pool
 from .stages import EncoderHeads, encoder_stage, vae_stage
+from .tasks import HARDER
 from .visual import encode_latents, init_layout, preview_factors, visual_stage
 from .words import build_tokenizer
 
-STAGES = ("encoder", "vae", "visual-decoding", "stage-1", "sharpen", "export")
+STAGES = ("encoder", "vae", "visual-decoding", "stage-1", "stage-2", "sharpen", "export")
 
 
 @dataclass(frozen=True)
@@ -44,13 +47,14 @@ class Size:
     vae: int
     visual: int
     writer: int
+    harder: int
     sharpen: int
     options: Options = Options()
 
 
 SIZES = {
-    "cpu": Size(30_000, 8_000, 3000, 4000, 6000, 9000, 3000),  # 2 cores, about 2 hours
-    "test": Size(60, 20, 4, 4, 4, 4, 4, Options(tokens=300)),  # seconds: does it run?
+    "cpu": Size(30_000, 8_000, 3000, 4000, 2600, 3000, 6000, 1800),  # 2 cores, about 2 hours
+    "test": Size(60, 20, 4, 4, 4, 4, 4, 4, Options(tokens=300)),  # seconds: does it run?
 }
 
 
@@ -82,6 +86,11 @@ class Workshop:
     def pool(self) -> Pool:
         return build_pool(self.art, self.size.samples, self.size.frees, cache_dir() if self._art is None else None, self.seed)
 
+    @cached_property
+    def harder_pool(self) -> Pool:
+        cache = cache_dir() if self._art is None else None
+        return build_pool(self.art, self.size.samples * 2 // 3, 0, cache, self.seed + 1, mix=HARDER, cells=(4,))
+
     def _stage(self, name: str) -> Stage:
         torch.manual_seed(self.seed * 100 + STAGES.index(name))
         s = self.size
@@ -97,6 +106,13 @@ class Workshop:
         if name == "stage-1":
             recipe = Recipe(s.writer, 1.5e-3, (0.9, 0.95), weight_decay=0.01, warmup=200, ema=0.998, save_every=500, seed=self.seed)
             return dialogue_stage(self.config, self.pool, self.tokenizer, self.features, recipe, s.options)
+        if name == "stage-2":
+            recipe = Recipe(s.harder, 1.5e-3, (0.9, 0.95), weight_decay=0.01, warmup=100, ema=0.998, save_every=500, seed=self.seed + 1)
+            options = dataclasses.replace(s.options, own_from=0.0)
+            stage = dialogue_stage(self.config, self.harder_pool, self.tokenizer, self.harder_features, recipe, options)
+            stage.name = name
+            stage.model.load_state_dict(self.weights("stage-1"))
+            return stage
         if name == "sharpen":
             decoder, latents = self.decoder()
             stage = visual_stage(self.config, decoder, self.features, latents, len(self.pool.scenes),
@@ -109,7 +125,8 @@ class Workshop:
 
     def steps(self, name: str) -> int:
         s = self.size
-        return {"encoder": s.encoder, "vae": s.vae, "visual-decoding": s.visual, "stage-1": s.writer, "sharpen": s.sharpen}[name]
+        return {"encoder": s.encoder, "vae": s.vae, "visual-decoding": s.visual, "stage-1": s.writer, "stage-2": s.harder,
+                "sharpen": s.sharpen}[name]
 
     def train(self, name: str, stop_after: float | None = None) -> None:
         """Run or resume one stage."""
@@ -133,26 +150,30 @@ class Workshop:
     @cached_property
     def features(self) -> Tensor:
         """(m,n,c) of every picture of the pool."""
-        return encode_pool(self.tower, self.config, self.pool.pictures, path=self._cache("features"))
+        return encode_pool(self.tower, self.config, self.pool.pictures, path=self._cache("features", self.pool))
+
+    @cached_property
+    def harder_features(self) -> Tensor:
+        return encode_pool(self.tower, self.config, self.harder_pool.pictures, path=self._cache("features", self.harder_pool))
 
     def decoder(self) -> tuple[Decoder, Tensor]:
         """A fresh decoder over the trained VAE, and the pool's scaled latents (m,k,h,w)."""
         decoder = Decoder(self.config.decoder, self.config.unet, self.config.vae, self.config.scheduler)
         decoder.vae.load_state_dict(self.weights("vae"))
         decoder.vae.eval().requires_grad_(False)
-        latents = encode_latents(decoder, self.pool.pictures, path=self._cache("latents"))
+        latents = encode_latents(decoder, self.pool.pictures, path=self._cache("latents", self.pool))
         scale = round(1 / latents[:2000].float().std().item(), 5)
         decoder.vae.register_to_config(scaling_factor=scale)
         return decoder, (latents.float() * scale).half()
 
-    def _cache(self, what: str) -> Path:
+    def _cache(self, what: str, pool: Pool) -> Path:
         stage = self.folder / {"features": "encoder", "latents": "vae"}[what] / "checkpoint"
         digest = hashlib.sha256((stage / "weights.pt").read_bytes()).hexdigest()[:10]
-        return self.folder / f"{what}-{digest}-{len(self.pool.pictures)}.pt"
+        return self.folder / f"{what}-{digest}-{len(pool.pictures)}.pt"
 
     def writer(self) -> Writer:
         writer = Writer(self.config)
-        writer.load_state_dict(self.weights("stage-1"))
+        writer.load_state_dict(self.weights("stage-2" if (self.folder / "stage-2" / "checkpoint").is_dir() else "stage-1"))
         return writer.eval().requires_grad_(False)
 
     def predicted(self, count: int = 3000) -> tuple[Tensor, list[int]]:
@@ -180,7 +201,7 @@ class Workshop:
             self.config, concepts=NAMES, knows=f"{len(NAMES)} things in one style of drawing, on 16 plain colours",
             features=dataclasses.replace(self.config.features, space=space, tower=space),
             decoder=dataclasses.replace(self.config.decoder, space=space, tower=space, latent_rgb=factors),
-            vae=dict(decoder.vae.config))
+            vae=self.config.vae | {"scaling_factor": decoder.vae.config.scaling_factor})
         states = {"vision": tower, "language": writer.language.state_dict(), "projectors": writer.projectors.state_dict(),
                   "unet": {k[5:]: v for k, v in painter.items() if k.startswith("unet.")},
                   "layout": {k[7:]: v for k, v in painter.items() if k.startswith("layout.")}, "vae": decoder.vae.state_dict()}

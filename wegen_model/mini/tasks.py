@@ -41,6 +41,12 @@ MIX: Mapping[str, float] = {
 }
 
 
+HARDER: Mapping[str, float] = {  # what is left to learn once single things are drawn well
+    **MIX, "text": 0.14, "pair": 0.14, "boxes": 0.28, "references": 0.24, "subject": 0.04, "name": 0.02, "caption": 0.02,
+    "refine": 0.07, "rewrite": 0.03,
+}
+
+
 @dataclass(frozen=True)
 class Ref:
     """What a turn refers to: a picture, a box, or both."""
@@ -67,17 +73,25 @@ class Sample:
     turns: tuple[Turn, ...]
 
 
-def sample(seed: int, mix: Mapping[str, float] = MIX, split: str = "train") -> Sample:
+class _Rng(random.Random):
+    """Random draws, and the sizes of boxes (cells a side) that the tasks may use."""
+
+    cells: tuple[int, ...] = (3, 4, 5)
+
+
+def sample(seed: int, mix: Mapping[str, float] = MIX, split: str = "train", cells: tuple[int, ...] = (3, 4, 5)) -> Sample:
     """The conversation of a seed: a pure function, the same on every machine.
 
-    mix: task -> weight (need not sum to 1); its order does not matter. ValueError for an unknown task or split.
+    mix: task -> weight (need not sum to 1); its order does not matter. cells: allowed sides of boxes, 4 among them.
+    ValueError for an unknown task or split.
     """
     if split not in SPLITS:
         raise ValueError(f"no split {split!r}: choose one of {', '.join(SPLITS)}")
     unknown = [task for task in mix if task not in TASKS]
     if unknown:
         raise ValueError(f"no task {unknown[0]!r}: the tasks are {', '.join(TASKS)}")
-    rng = random.Random(f"{split}:{seed}")
+    rng = _Rng(f"{split}:{seed}")
+    rng.cells = cells
     task = rng.choices(list(TASKS), [mix.get(task, 0.0) for task in TASKS])[0]
     return Sample(task, TASKS[task](rng, split == "heldout"))
 
@@ -208,11 +222,11 @@ def _scene(rng: random.Random, count: int, held_out: bool, layout: str, plain: b
     return _pick(rng, make, held_out)
 
 
-def _sizes(rng: random.Random, count: int) -> tuple[int, ...]:
+def _sizes(rng: _Rng, count: int) -> tuple[int, ...]:
     """Cells a side of each box: mostly 4."""
-    if count == 1:
-        return (rng.choices((3, 4, 5), (2, 6, 2))[0],)
-    return rng.choices(((4, 4), (3, 4), (4, 3), (3, 3), (3, 5), (5, 3)), (10, 3, 3, 2, 1, 1))[0]
+    table = {(3,): 2, (4,): 6, (5,): 2} if count == 1 else {(4, 4): 10, (3, 4): 3, (4, 3): 3, (3, 3): 2, (3, 5): 1, (5, 3): 1}
+    allowed = {sizes: weight for sizes, weight in table.items() if set(sizes) <= set(rng.cells)}
+    return rng.choices(list(allowed), list(allowed.values()))[0]
 
 
 def _shown(rng: random.Random, concept: str, not_on: str | None = None) -> Scene:

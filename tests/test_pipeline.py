@@ -1,0 +1,162 @@
+"""`WeGen`: whole calls on a tiny random model, and what they refuse or warn of. (The nodes' own bad input: nodes/test_bad_input.py.)"""
+
+import dataclasses
+
+import pytest
+import torch
+from wegen.tests.support import picture, tiny_model
+from wegen.wegen_model.conversation import Conversation, Reference, Turn
+from wegen.wegen_model.pipeline import WeGen
+from wegen.wegen_model.runtime import Cancelled, Runtime
+
+
+class Listener(Runtime):
+    """Remembers warnings and progress; cancels when told to."""
+
+    def __init__(self, cancel_at: str = ""):
+        super().__init__("cpu", torch.float32)
+        self.warnings, self.ticks, self.cancel_at = [], [], cancel_at
+
+    def warn(self, text):
+        self.warnings.append(text)
+
+    def tick(self, i, n, what, preview=None, text=None):
+        self.ticks.append((what, i, n))
+        if what == self.cancel_at and i == 2:
+            raise Cancelled
+
+
+@pytest.fixture
+def wegen(tiny):
+    return WeGen.load(tiny, runtime=Listener())
+
+
+@pytest.fixture(scope="module")
+def drawn(tiny):
+    """A finished exchange."""
+    model = WeGen.load(tiny, runtime=Listener())
+    return model.draw(model.chat(Conversation().user("a fox"), picture="always", max_tokens=4))
+
+
+def test_a_second_turn_sees_the_first(wegen, drawn):
+    again = wegen.chat(drawn[1].user("make it blue"), picture="always", max_tokens=4)
+    features, conversation = wegen.draw(again)
+    alone, _ = wegen.draw(wegen.chat(Conversation().user("make it blue"), picture="always", max_tokens=4))
+    assert len(conversation.turns) == 4 and not torch.equal(features.tokens, alone.tokens)
+    assert [len(t.pictures) for t in conversation.turns] == [0, 1, 0, 1]
+    assert torch.equal(conversation.turns[1].pictures[0].tokens, drawn[0].tokens)
+
+
+def test_a_written_turn_without_ids_keeps_its_words(wegen):
+    """Turns made by hand have text and no ids; drawing their picture must not lose the text."""
+    turns = (Turn("user", "a fox"), Turn("assistant", "Here it is", open_image=True))
+    features, conversation = wegen.draw(Conversation(turns))
+    from wegen.wegen_model import prompt
+
+    before = prompt.build(wegen.encode_references(Conversation(turns)), wegen.tokenizer, 1024)
+    after = prompt.build(conversation, wegen.tokenizer, 1024)
+    assert after.ids[: len(before)] == before.ids and len(after) == len(before) + 65
+
+
+def test_a_conversation_of_another_model_is_refused(wegen, drawn, tmp_path):
+    other = WeGen.load(tiny_model(tmp_path / "other", parts=("language", "projectors"), seed=1), runtime=Listener())
+    (tmp_path / "other/added_tokens.json").write_text((tmp_path / "other/added_tokens.json").read_text().replace("<patch>", "<patch2>"))
+    for call in (lambda c: other.chat(c.user("more"), max_tokens=2), lambda c: other.draw(c.with_last(
+            dataclasses.replace(c.last, open_image=True)))):
+        with pytest.raises(ValueError, match="held with another model"):
+            call(drawn[1])
+
+
+def test_features_of_another_space_are_refused_wherever_they_stand(wegen, drawn):
+    features, conversation = drawn
+    foreign = dataclasses.replace(features, space="elsewhere/8x8x32")
+    with pytest.raises(ValueError, match=r"turn 1, image_1.*elsewhere/8x8x32.*tiny/8x8x32"):
+        wegen.chat(Conversation().user("a", (Reference(features=foreign),)))
+    last = dataclasses.replace(conversation.last, pictures=(foreign,))
+    with pytest.raises(ValueError, match=r"the picture of turn 2.*elsewhere/8x8x32"):
+        wegen.chat(conversation.with_last(last).user("more"))
+    with pytest.raises(ValueError, match="elsewhere/8x8x32"):
+        wegen.decode(foreign)
+    wegen.decode(dataclasses.replace(features, tower="other"), steps=1)
+    assert wegen.runtime.warnings == ["SDXL Feature Decoder: the features come from the tower 'other', the decoder 'tiny' was trained "
+                                      "with 'tiny'. The picture may differ in colour and detail."]
+
+
+@pytest.mark.parametrize("options, error", [
+    (dict(width=0), "width is 0: it must be a multiple of 8"), (dict(height=-8), "height is -8"), (dict(width=30), "width is 30"),
+    (dict(steps=0), "steps is 0: at least 1"), (dict(guidance_scale=-1.0), "guidance_scale is -1.0"),
+    (dict(scheduler="Magic"), "scheduler 'Magic' is not one of EulerDiscreteScheduler"),
+])
+def test_decoder_options_that_make_no_sense(wegen, drawn, options, error):
+    with pytest.raises(ValueError, match=error):
+        wegen.decode(drawn[0], **options)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (1, 8, 8, 2), (1, 0, 8, 3)])
+def test_images_that_are_no_pictures(wegen, shape):
+    with pytest.raises(ValueError, match="is no picture; expected .batch, height, width"):
+        wegen.encode(torch.zeros(shape))
+
+
+def test_every_kind_of_picture_is_read(wegen):
+    grey = picture(20, 20, 1)
+    colour = wegen.encode(grey.expand(-1, -1, -1, 3))
+    assert torch.equal(wegen.encode(grey).tokens, colour.tokens)
+    assert torch.equal(wegen.encode(grey[0]).tokens, colour.tokens)
+    clear = torch.cat([picture(20, 20), torch.zeros(1, 20, 20, 1)], -1)
+    assert torch.equal(wegen.encode(clear).tokens, wegen.encode(torch.ones(1, 20, 20, 3)).tokens)
+    for width, height in ((1, 1), (3, 900), (500, 2)):
+        assert torch.isfinite(wegen.encode(picture(width, height)).tokens).all()
+    wide = picture(64, 32)
+    fits = {fit: wegen.encode(wide, fit).tokens for fit in ("squash", "crop", "pad")}
+    assert torch.equal(fits["crop"], wegen.encode(wide[:, :, 16:48]).tokens)
+    assert not torch.equal(fits["squash"], fits["pad"])
+    with pytest.raises(ValueError, match="choose squash, crop or pad"):
+        wegen.encode(wide, "stretch")
+
+
+def test_many_references_are_a_warning(wegen):
+    references = tuple(Reference(picture(seed=i)) for i in range(6))
+    wegen.chat(Conversation().user("all of them", references), max_tokens=1, picture="never")
+    assert wegen.runtime.warnings == ["6 references: the paper reports that identity suffers past three."]
+
+
+@pytest.mark.parametrize("keep, error", [((3, 3), "mask has 9 cells, the features have 64"), ((64,), None)])
+def test_the_mask_has_a_cell_for_each_feature(wegen, drawn, keep, error):
+    features, conversation = drawn
+    waiting = wegen.chat(Conversation().user("a fox"), picture="always", max_tokens=4)
+    if error is None:
+        assert torch.equal(wegen.draw(waiting, keep=(features, torch.ones(keep)))[0].tokens, features.tokens)
+    else:
+        with pytest.raises(ValueError, match=error):
+            wegen.draw(waiting, keep=(features, torch.ones(keep)))
+
+
+def test_never_and_always(wegen):
+    question = Conversation().user("a fox")
+    never = wegen.chat(question, picture="never", max_tokens=30, temperature=2.0, seed=1)
+    always = wegen.chat(question, picture="always", max_tokens=3)
+    start = wegen.tokenizer.image_start
+    assert not never.open_image and start not in never.last.ids
+    assert always.open_image and always.last.ids[-1] == start
+    with pytest.raises(ValueError, match="choose auto, always or never"):
+        wegen.chat(question, picture="maybe")
+
+
+@pytest.mark.parametrize("what", ["EVA-CLIP", "WeGen writes", "WeGen draws", "Decoder"])
+def test_cancelling_leaves_the_next_run_intact(tiny, drawn, what):
+    model = WeGen.load(tiny, runtime=Listener(cancel_at=what))
+
+    def run():
+        chat = model.chat(Conversation().user("a <image_1>", (Reference(picture()),)), picture="always", max_tokens=4)
+        features, _ = model.draw(chat)
+        return features.tokens, model.decode(features, steps=3)
+
+    with pytest.raises(Cancelled):
+        run()
+    model.runtime.cancel_at = ""
+    after = run()
+    expected = WeGen.load(tiny, runtime=Listener())
+    model = expected
+    assert all(torch.equal(a, b) for a, b in zip(after, run()))
+    assert {name for name, _, _ in expected.runtime.ticks} == {"EVA-CLIP", "WeGen writes", "WeGen draws", "Decoder"}
