@@ -264,8 +264,7 @@ def check_model(name: str, kind: str) -> bool | str:
     if name == BUNDLED:
         if (bundled() / "config.json").is_file():
             return True
-        return (f"the bundled {BUNDLED} is missing its weights ({bundled()}). Reinstall WeGen, or fetch the files that git left out "
-                "(git lfs pull).")
+        return (f"the bundled {BUNDLED} is missing its weights, which come with WeGen ({bundled()}). Install WeGen again.")
     listed = list_models(kind)
     if name in listed or not inside_comfyui() and (Path(name) / "config.json").is_file():
         return True

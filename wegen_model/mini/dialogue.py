@@ -108,6 +108,19 @@ class Options:
     blank_share: float = 0.04  # unconditional samples
     language: float = 0.1
     cosine: float = 0.5
+    focus: tuple[tuple[str, float], ...] = ()  # (task, factor): how much more often than its share a task is trained
+
+
+def _buckets(tasks: list[str], lengths: np.ndarray, focus: dict[str, float], size: int = 400) -> tuple[list[np.ndarray], np.ndarray]:
+    """Samples of one task and alike in length, and how likely each bucket is."""
+    buckets, weights = [], []
+    for task in sorted(set(tasks)):
+        mine = np.array([i for i, t in enumerate(tasks) if t == task])
+        mine = mine[np.argsort(lengths[mine], kind="stable")]
+        for i in range(0, len(mine), size):
+            buckets.append(mine[i : i + size])
+            weights.append(len(buckets[-1]) * focus.get(task, 1.0))
+    return buckets, np.array(weights) / sum(weights)
 
 
 def dialogue_stage(config: ModelConfig, pool: Pool, tokenizer: Tokenizer, features: Tensor, recipe: Recipe,
@@ -122,13 +135,12 @@ def dialogue_stage(config: ModelConfig, pool: Pool, tokenizer: Tokenizer, featur
     everything = plans(pool, tokenizer, config.language.positions)
     drawn = [p.pictures[-1][1] for p in everything if p.pictures and p.pictures[-1][2]]
     lengths = np.array([len(p.ids) for p in everything])
-    order = np.argsort(lengths, kind="stable")
-    buckets = [order[i : i + 400] for i in range(0, len(order), 400)]  # alike in length
+    buckets, weights = _buckets([s.task for s in pool.samples], lengths, dict(options.focus))
 
     def make(step: int):
         rng = np.random.default_rng((recipe.seed, 7, step))
-        bucket = buckets[rng.integers(len(buckets))]
-        count = max(3, int(options.tokens / lengths[bucket].max()))
+        bucket = buckets[rng.choice(len(buckets), p=weights)]
+        count = min(len(bucket), max(3, int(options.tokens / lengths[bucket].max())))
         picked = [everything[i] for i in rng.choice(bucket, count, replace=False)]
         if rng.random() < options.blank_share * 4:
             picked += [unconditional(tokenizer, drawn[rng.integers(len(drawn))], n) for _ in range(max(1, count // 4))]

@@ -58,6 +58,11 @@ SIZES = {
 }
 
 
+# of stage-2: places are what is left to learn, the rest is kept alive
+FOCUS = (("boxes", 2.0), ("references", 1.5), ("refine", 0.6), ("text", 0.3), ("pair", 0.3), ("subject", 0.5), ("rewrite", 0.5),
+         ("name", 0.5), ("caption", 0.5), ("colour", 0.5), ("where", 0.5))
+
+
 class Workshop:
     """The recipe's state: its work folder and what is made in it."""
 
@@ -108,7 +113,7 @@ class Workshop:
             return dialogue_stage(self.config, self.pool, self.tokenizer, self.features, recipe, s.options)
         if name == "stage-2":
             recipe = Recipe(s.harder, 1.5e-3, (0.9, 0.95), weight_decay=0.01, warmup=100, ema=0.998, save_every=500, seed=self.seed + 1)
-            options = dataclasses.replace(s.options, own_from=0.0)
+            options = dataclasses.replace(s.options, own_from=0.0, focus=FOCUS)
             stage = dialogue_stage(self.config, self.harder_pool, self.tokenizer, self.harder_features, recipe, options)
             stage.name = name
             stage.model.load_state_dict(self.weights("stage-1"))

@@ -1,0 +1,76 @@
+"""The miniature's recipe at its smallest: every stage runs, resumes, and exports a folder that sees, talks and draws."""
+
+import numpy as np
+import pytest
+import torch
+from wegen.wegen_model import generate, prompt
+from wegen.wegen_model.conversation import Conversation, Reference
+from wegen.wegen_model.mini.art import Art
+from wegen.wegen_model.mini.concepts import CONCEPTS
+from wegen.wegen_model.mini.dialogue import conversation, plans
+from wegen.wegen_model.mini.recipe import STAGES, Workshop
+from wegen.wegen_model.mini.rollout import grouped, write
+from wegen.wegen_model.pipeline import WeGen
+from wegen.wegen_model.runtime import Runtime
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    sprites = {}
+    for i, concept in enumerate(CONCEPTS):
+        sprite = np.zeros((256, 256, 4), np.uint8)
+        sprite[20 + 3 * i : 240, 10:250] = (8 * i, 255 - 8 * i, 100, 255)
+        sprites[concept.name, "noto"] = sprite
+    shop = Workshop(tmp_path_factory.mktemp("mini"), "test", Runtime("cpu"), art=Art(sprites))
+    for name in STAGES[:-1]:
+        shop.train(name)
+    return shop
+
+
+@pytest.fixture(scope="module")
+def model(shop):
+    return WeGen.load(shop.export(shop.folder / "out"), runtime=Runtime("cpu"))
+
+
+def test_the_exported_folder_sees_talks_and_draws(model):
+    picture = torch.rand(1, 40, 60, 3)
+    talk = model.chat(Conversation().user("<image_1> on a red background", (Reference(picture),)), picture="always", max_tokens=8)
+    features, talk = model.draw(talk, guidance=1.5)
+    assert not talk.open_image and talk.turns[-1].pictures[0] is features
+    image = model.decode(features, steps=2)
+    assert image.shape == (1, 128, 128, 3) and 0 <= image.min() and image.max() <= 1
+
+
+def test_a_finished_stage_is_not_run_again(shop):
+    before = (shop.folder / "vae" / "log.jsonl").read_text()
+    shop.train("vae")
+    assert (shop.folder / "vae" / "log.jsonl").read_text() == before
+
+
+def test_weights_shipped_fit_in_the_repository(model):
+    size = sum(f.stat().st_size for f in model.folder.rglob("*") if f.is_file())
+    assert size < 40e6
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_bulk_writing_equals_the_pipeline(shop, parallel):
+    """`rollout.write` (training, evaluation) and `generate.write_features` (people) are one algorithm."""
+    from dataclasses import replace
+
+    writer, everything = shop.writer(), plans(shop.pool, shop.tokenizer, 1024)
+    at = next(i for i, s in enumerate(shop.pool.samples) if s.task == "text")
+    bulk = write(writer, shop.config, [everything[at]], shop.features, parallel)[0]
+    talk, _ = conversation(shop.pool.samples[at], shop.pool.index)
+    talk = replace(talk, turns=(talk.turns[0], replace(talk.turns[1], pictures=(), open_image=True)))
+    model = generate.Model(writer.language, writer.projectors, shop.tokenizer, torch.device("cpu"), torch.float32)
+    with torch.no_grad():
+        one = generate.write_features(model, prompt.build(talk, shop.tokenizer, 1024), mode="parallel" if parallel else "autoregressive")
+    assert torch.allclose(bulk, one, atol=1e-4)
+
+
+def test_grouped_keeps_only_samples_that_draw(shop):
+    everything = plans(shop.pool, shop.tokenizer, 1024)
+    groups = grouped(everything, list(range(len(everything))), 8)
+    drawn = {i for i, s in enumerate(shop.pool.samples) if s.turns[-1].picture is not None}
+    assert {i for g in groups for i in g} == drawn
+    assert all(len({everything[i].pictures[-1][0] for i in g}) == 1 for g in groups)
