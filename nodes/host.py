@@ -196,14 +196,13 @@ def shown(result: tuple, notes: list[str], text: str = "") -> dict:
 
 
 def show(text: str) -> None:
-    """Text on the node that runs: below it, and as the event `wegen.text` for this pack's own panels."""
+    """Text below the node that runs, where this ComfyUI can show it."""
     server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
     node = _executing_node() if inside_comfyui() else None
     if server is None or node is None:
         return
     if hasattr(server, "send_progress_text"):
         server.send_progress_text(text, node, server.client_id)
-    server.send_sync("wegen.text", {"node": node, "text": text}, server.client_id)
 
 
 # --- model folders --------------------------------------------------------------------------------------------------

@@ -225,7 +225,7 @@ class WeGen:
         if temperature < 0 or not 0 < top_p <= 1:
             raise ValueError(f"temperature is {temperature} and top_p {top_p}: temperature must be 0 or more, top_p in 0..1.")
         conversation = self.encode_references(conversation)
-        self._notes(conversation.turns[-1])
+        self._notes(conversation)
         n = self.config.features.count
         reserve = max_tokens + (n + 2 if picture != "never" else 0)
         context = prompt.build(conversation, self.tokenizer, self.config.language.positions, reserve, trim_oldest=trim_oldest)
@@ -283,13 +283,15 @@ class WeGen:
     def _cache_bytes(self, rows: int, slots: int) -> int:
         return Cache.bytes(self.config.language, rows, slots, self.runtime.place("language").dtype)
 
-    def _notes(self, turn: Turn) -> None:
+    def _notes(self, conversation: Conversation) -> None:
+        turn = conversation.turns[-1]
         pictures = sum(r.has_picture for r in turn.references)
+        earlier = any(t.pictures for t in conversation.turns)
         if pictures > 3:
             self.runtime.warn(f"{pictures} references: the paper reports that identity suffers past three.")
         known = self.config.concepts
         words = set(re.findall(r"[a-z]+", turn.text.lower()))
-        if known and not pictures and not words & {form for c in known for form in (c, c + "s")}:
+        if known and not pictures and not earlier and not words & {form for c in known for form in (c, c + "s")}:
             self.runtime.warn(f"{self.config.name} knows {len(known)} things and none of them is in «{turn.text[:60]}»: "
                               f"the picture will be a guess. It knows {', '.join(known)}.")
 

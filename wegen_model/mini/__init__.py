@@ -1,1 +1,1 @@
-"""The bundled miniature: its data recipe (art, concepts, scenes, tasks) and its weights."""
+"""The bundled miniature: its art, conversations, stages, judge and weights. `recipe.py` is the whole of it in order."""

@@ -53,7 +53,7 @@ class Size:
 
 
 SIZES = {
-    "cpu": Size(30_000, 8_000, 3000, 4000, 2600, 3000, 6000, 1800),  # 2 cores, about 2 hours
+    "cpu": Size(30_000, 8_000, 3000, 4000, 2600, 3000, 9000, 1800),  # 2 cores, about 2 hours
     "test": Size(60, 20, 4, 4, 4, 4, 4, 4, Options(tokens=300)),  # seconds: does it run?
 }
 

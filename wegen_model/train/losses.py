@@ -30,7 +30,8 @@ def diffusion_loss(decoder: Decoder, alphas: Tensor, latents: Tensor, tokens: Te
                    noise: Tensor, time_ids: Tensor, gamma: float | None = 5.0) -> tuple[Tensor, Tensor]:
     """Denoising loss of latents (b,k,h,w) under tokens (b,n,c); gradients reach the tokens.
 
-    Weights: min(SNR, gamma) / SNR for noise prediction, min(SNR, gamma) / (SNR + 1) for v-prediction, 1 without gamma.
+    Weights: min(SNR, gamma) / SNR for noise prediction (the public code's), min(SNR + 1, gamma) / (SNR + 1) for v-prediction,
+    which keeps the steps of (almost) no signal that a schedule of zero terminal SNR starts from; 1 without gamma.
 
     Returns:
         the mean loss, and the UNet's prediction (b,k,h,w).
@@ -43,7 +44,8 @@ def diffusion_loss(decoder: Decoder, alphas: Tensor, latents: Tensor, tokens: Te
     target = a.sqrt() * noise - (1 - a).sqrt() * latents if velocity else noise
     loss = (predicted.float() - target.float()).square().mean((1, 2, 3))
     if gamma is not None:
-        loss = loss * ratio.clamp(max=gamma) / (ratio + 1 if velocity else ratio)
+        ratio = ratio + 1 if velocity else ratio
+        loss = loss * ratio.clamp(max=gamma) / ratio
     return loss.mean(), predicted
 
 
