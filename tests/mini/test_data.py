@@ -182,7 +182,8 @@ def test_a_sample_is_a_function_of_its_seed_alone(train):
 
 
 def test_a_sample_is_the_same_in_another_process():
-    code = "import hashlib; from wegen.wegen_model.mini.tasks import sample; print(hashlib.sha256(repr([sample(i) for i in range(200)]).encode()).hexdigest())"
+    code = ("import hashlib; from wegen.wegen_model.mini.tasks import sample; "
+            "print(hashlib.sha256(repr([sample(i) for i in range(200)]).encode()).hexdigest())")
     found = [
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True,
@@ -343,7 +344,8 @@ def test_missing_npm_is_said(monkeypatch, tmp_path):
 
 def test_a_failing_npm_is_quoted(monkeypatch, tmp_path):
     npm = tmp_path / "npm"
-    npm.write_text("#!/bin/sh\necho 'npm error network getaddrinfo ENOTFOUND' >&2\necho 'npm error A complete log of this run is in x' >&2\nexit 1\n")
+    npm.write_text("#!/bin/sh\necho 'npm error network getaddrinfo ENOTFOUND' >&2\n"
+                   "echo 'npm error A complete log of this run is in x' >&2\nexit 1\n")
     npm.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
     with pytest.raises(ArtError, match="could not fetch @iconify-json/noto@1.2.9: npm error network getaddrinfo ENOTFOUND$"):

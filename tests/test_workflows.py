@@ -1,0 +1,85 @@
+"""The example workflows with the bundled miniature, without ComfyUI: each gives the picture or the words it promises."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from wegen.nodes import NODE_CLASS_MAPPINGS
+from wegen.wegen_model import graph
+from wegen.wegen_model.mini.concepts import COLOURS
+
+ROOT = Path(__file__).parent.parent
+WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+CORE = {"SaveImage", "PreviewImage", "PreviewAny", "MarkdownNote", "LoadImage"}
+
+
+def run(name: str, folder: Path, **changes) -> tuple[list[np.ndarray], list[str]]:
+    """Pictures (h,w,3) in 0..1 and texts, in the order of the nodes."""
+    workflow = graph.load_workflow(ROOT / "workflows" / f"{name}.json", NODE_CLASS_MAPPINGS)
+    graph.set_values(workflow, [f"{node}={value}" for node, value in changes.items()])
+    saved = graph.run(workflow, NODE_CLASS_MAPPINGS, out_dir=folder)
+    pictures = [np.array(Image.open(s.path).convert("RGB")) / 255 for s in saved if s.kind == "image"]
+    return pictures, [s.text for s in saved if s.kind == "text"]
+
+
+def background(picture: np.ndarray) -> str:
+    rim = np.concatenate([picture[:5].reshape(-1, 3), picture[-5:].reshape(-1, 3)])
+    table = np.array(list(COLOURS.values())) / 255
+    return list(COLOURS)[int(((table - np.median(rim, 0)) ** 2).sum(1).argmin())]
+
+
+def drawn(picture: np.ndarray, x: float, y: float, width: float, height: float) -> float:
+    """The share of a box (fractions) that differs from the picture's background."""
+    s = picture.shape[0]
+    part = picture[round(y * s) : round((y + height) * s), round(x * s) : round((x + width) * s)]
+    return float((np.abs(part - np.array(COLOURS[background(picture)]) / 255).max(-1) > 0.2).mean())
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda p: p.stem)
+def test_a_workflow_is_whole(path):
+    nodes = json.loads(path.read_text())["nodes"]
+    assert {n["type"] for n in nodes} <= CORE | set(NODE_CLASS_MAPPINGS)
+    assert any(n["type"] == "MarkdownNote" for n in nodes), "a note explains each workflow"
+    assert path.with_suffix(".jpg").is_file(), "the template browser shows a same-named .jpg"
+    graph.check(graph.load_workflow(path, NODE_CLASS_MAPPINGS), NODE_CLASS_MAPPINGS)
+
+
+def test_text_to_picture(tmp_path):
+    (picture,), _ = run("text_to_picture", tmp_path)
+    assert background(picture) == "teal" and drawn(picture, 0.25, 0.25, 0.5, 0.5) > 0.5
+
+
+def test_the_message_and_the_seed_decide(tmp_path):
+    (a,), _ = run("text_to_picture", tmp_path / "a", **{"WeGenChat.message": "a star on a navy background"})
+    (b,), _ = run("text_to_picture", tmp_path / "b", **{"WeGenChat.message": "a star on a navy background"})
+    assert background(a) == "navy" and np.array_equal(a, b)
+    (c,), _ = run("text_to_picture", tmp_path / "c", **{"WeGenChat.message": "a star on a navy background", "WeGenDecode.seed": 9})
+    assert not np.array_equal(a, c)
+
+
+def test_a_picture_survives_its_features(tmp_path):
+    (first, again), _ = run("picture_to_features_and_back", tmp_path)
+    assert -10 * np.log10(((first - again) ** 2).mean()) > 20
+
+
+def test_two_references_land_in_their_boxes(tmp_path):
+    pictures, _ = run("two_references_in_two_boxes", tmp_path)
+    picture = next(p for p in pictures if p.shape == (128, 128, 3))
+    assert background(picture[20:60, :60]) == "pink"
+    assert drawn(picture, 0.05, 0.55, 0.4, 0.4) > 0.3 and drawn(picture, 0.55, 0.05, 0.4, 0.4) > 0.2  # the boxes
+    assert drawn(picture, 0.05, 0.05, 0.4, 0.4) < 0.1 and drawn(picture, 0.55, 0.55, 0.4, 0.4) < 0.1  # and nothing elsewhere
+
+
+def test_questions_are_answered_in_words_and_boxes(tmp_path):
+    _, texts = run("question_about_a_picture", tmp_path)
+    assert any("sailboat" in t and "cyan" in t for t in texts)
+    box = next(json.loads(t)[0][0] for t in texts if t.startswith("[["))
+    assert abs(box["x"] - 64) < 16 and abs(box["y"] - 32) < 16 and abs(box["width"] - 64) < 16  # the right half of 128 px
+
+
+def test_the_second_turn_changes_the_first_picture(tmp_path):
+    (first, second), _ = run("second_turn_refines", tmp_path)
+    assert (background(first), background(second)) == ("yellow", "blue")
+    assert drawn(second, 0.25, 0.25, 0.5, 0.5) > 0.4
