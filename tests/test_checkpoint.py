@@ -54,31 +54,99 @@ def test_saving_in_half_precision(tiny, tmp_path):
     assert torch.equal(model.cls_token, state["cls_token"].bfloat16().float())
 
 
-def test_an_interrupted_save_leaves_what_was_there(own, monkeypatch):
-    before = {p: p.read_bytes() for p in own.rglob("*") if p.is_file()}
-    config = files.read_config(own)
-    with pytest.raises(AttributeError):
-        files.save(own, config, {"vision": {"cls_token": "not a tensor"}})
-    assert {p: p.read_bytes() for p in own.rglob("*") if p.is_file()} == before
+def contents(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
+
+def beside(folder):
+    return sorted(p.name for p in folder.parent.iterdir() if p != folder)
+
+
+def test_an_interrupted_save_leaves_what_was_there(own):
+    before = contents(own)
+    states = {part: {"weight": torch.zeros(1)} for part in files.parts(own)}
+    with pytest.raises(AttributeError):
+        files.save(own, files.read_config(own), states | {"vision": {"cls_token": "not a tensor"}}, tokenizer=own)
+    assert contents(own) == before and beside(own) == []
+
+
+@pytest.mark.parametrize("error", [OSError("no space"), KeyboardInterrupt()])
+def test_an_interruption_between_the_renames_puts_the_old_folder_back(own, monkeypatch, error):
     def fail(old, new):
-        if str(old).endswith(".part"):
-            raise OSError("no space")
+        if str(old).endswith("new"):
+            raise error
         os.rename(old, new)
 
+    before = contents(own)
     monkeypatch.setattr(files.os, "replace", fail)
-    with pytest.raises(OSError, match="no space"):
-        files.replace_folder(own.with_name("own.part"), own)
-    assert {p: p.read_bytes() for p in own.rglob("*") if p.is_file()} == before
+    with pytest.raises(type(error)), files.replacing(own) as new:
+        (new / "config.json").write_text("{}")
+    assert contents(own) == before and beside(own) == []
 
 
-def test_an_interruption_between_the_renames_is_mended(own):
-    os.rename(own, own.with_name("own.old"))
-    new = own.with_name("own.part")
-    new.mkdir()
-    (new / "config.json").write_text("{}")
-    files.replace_folder(new, own)
-    assert sorted(p.name for p in own.parent.iterdir()) == ["own"] and (own / "config.json").read_text() == "{}"
+def test_a_crash_between_the_renames_leaves_the_old_folder_where_it_is_named(own, monkeypatch):
+    """As good as killed: after the first rename nothing more can be renamed."""
+    renamed = []
+
+    def fail(old, new):
+        if renamed:
+            raise OSError("killed")
+        renamed.append(new)
+        os.rename(old, new)
+
+    before = contents(own)
+    monkeypatch.setattr(files.os, "replace", fail)
+    with pytest.raises(OSError, match="killed"), files.replacing(own):
+        pass
+    monkeypatch.undo()
+    [old] = renamed
+    assert not own.exists() and contents(old) == before
+    for name, roots in ((str(own), ()), (own.name, (own.parent,))):
+        with pytest.raises(CheckpointError, match="interrupted. What was there before is .*/old; rename it to .*own"):
+            files.resolve(name, roots)
+    with files.replacing(own):
+        pass
+    assert contents(old) == before  # a later call does not take away what it did not make
+
+
+def test_neighbours_of_similar_names_are_left_alone(own):
+    for name in ("own.old", "own.part", ".own.mine"):
+        own.with_name(name).mkdir()
+        (own.with_name(name) / "letter.txt").write_text("dear")
+    states = {part: {"weight": torch.zeros(1)} for part in files.parts(own)}
+    files.save(own, files.read_config(own), states, tokenizer=own)
+    assert files.read_tensors(own / "vision.safetensors").keys() == {"weight"} and (own / "tokenizer.json").is_file()
+    assert beside(own) == [".own.mine", "own.old", "own.part"]
+    assert all((own.with_name(name) / "letter.txt").is_file() for name in beside(own))
+
+
+def test_a_folder_that_would_lose_something_is_not_replaced(own, tmp_path):
+    config, vision = files.read_config(own), {"vision": {"weight": torch.zeros(1)}}
+    before = contents(tmp_path)
+    with pytest.raises(CheckpointError, match="exists and is not a WeGen model folder"):
+        files.save(tmp_path, config, vision)
+    with pytest.raises(CheckpointError, match="language, projectors, unet, vae, tokenizer would be lost"):
+        files.save(own, config, vision)
+    with pytest.raises(CheckpointError, match="config.json is a file"):
+        files.save(own / "config.json", config, vision)
+    (own / "another-model").mkdir()
+    with pytest.raises(CheckpointError, match="no part of a model and would be lost: another-model"):
+        files.save(own, config, dict.fromkeys(files.parts(own), {}), tokenizer=own)
+    assert contents(tmp_path) == before and beside(own) == []
+
+
+def test_the_recipe_checks_its_target_before_it_trains(own, tmp_path, monkeypatch):
+    from wegen.wegen_model.mini import recipe
+
+    ran = []
+    monkeypatch.setattr(recipe.Workshop, "train", lambda self, name: ran.append(name))
+    with pytest.raises(CheckpointError, match="is not a WeGen model folder"):
+        recipe.train(tmp_path / "work", "test", target=own.parent)
+    with pytest.raises(CheckpointError, match="the work folder .*work is in it"):
+        recipe.train(tmp_path / "runs/work", "test", target=tmp_path / "runs")
+    assert ran == []
+    recipe.train(tmp_path / "work", "test", ("vae",), target=own.parent)  # writes nothing there
+    assert ran == ["vae"]
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -137,6 +205,22 @@ def test_a_bad_config(own, content, error):
         WeGen.load(own)
 
 
+@pytest.mark.parametrize("file", ["unet/config.json", "vae/config.json", "scheduler/scheduler_config.json"])
+@pytest.mark.parametrize("content", ["{", "[]", "\xff"])
+def test_a_bad_diffusers_configuration_is_named(own, file, content):
+    (own / file).write_bytes(content.encode("latin-1"))
+    with pytest.raises(CheckpointError, match=f"own/{file}: not a valid configuration"):
+        files.read_config(own)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"weight_map": ["a"]}', '{"weight_map": {"a": 1}}'])
+def test_a_bad_index_is_named(own, content):
+    (own / "vision.safetensors").unlink()
+    (own / "vision.safetensors.index.json").write_text(content)
+    with pytest.raises(CheckpointError, match="own/vision.safetensors.index.json: not a"):
+        files.files(own, "vision")
+
+
 # --- missing parts ------------------------------------------------------------------------------------------------
 
 def test_an_absent_part_is_an_error_only_where_it_is_needed(tmp_path):
@@ -168,6 +252,17 @@ def test_names_that_are_no_folder(tmp_path):
         WeGen.load("fox", roots=(tmp_path,))
     with pytest.raises(CheckpointError, match="'wegen-7b' is a preset of sizes; its weights are not bundled"):
         WeGen.load("wegen-7b", roots=(tmp_path,))
+
+
+def test_a_name_below_the_roots_wins_over_one_in_the_current_folder(tmp_path, monkeypatch):
+    for place in ("here", "models/fox", "here/fox", "here/owl"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path / "here")
+    roots = (tmp_path / "none", tmp_path / "models")
+    assert files.resolve("fox", roots) == tmp_path / "models/fox"
+    assert files.resolve("owl", roots).resolve() == tmp_path / "here/owl"
+    assert files.resolve(tmp_path / "here/fox", roots) == tmp_path / "here/fox"
 
 
 # --- inspect ------------------------------------------------------------------------------------------------------

@@ -317,9 +317,12 @@ def test_an_interrupted_conversion_leaves_the_target_as_it_was(checkpoint, conve
     with pytest.raises(Cancelled):
         convert(checkpoint, target, runtime=Interrupt("cpu"))
     assert contents(target) == before and [p.name for p in tmp_path.iterdir()] == ["model"]
-    (tmp_path / "model.part").mkdir()  # left by a killed run
+    for name in ("model.part", "model.old"):  # somebody's own
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "letter.txt").write_text("dear")
     convert(checkpoint, target)
-    assert contents(target) == contents(converted) and [p.name for p in tmp_path.iterdir()] == ["model"]
+    assert contents(target) == contents(converted) and sorted(p.name for p in tmp_path.iterdir()) == ["model", "model.old", "model.part"]
+    assert all((tmp_path / name / "letter.txt").is_file() for name in ("model.part", "model.old"))
 
 
 def test_a_full_disk(checkpoint, tmp_path, monkeypatch):
@@ -348,3 +351,21 @@ def test_targets_that_would_lose_something(checkpoint, converted, tmp_path):
         with pytest.raises(CheckpointError, match="outside the source"):
             convert(tmp_path / "model", inside)
     assert (tmp_path / "photos/cat.png").read_bytes() == b"cat" and contents(tmp_path / "model") == contents(converted)
+
+
+def test_a_tokenizer_that_was_put_there_by_hand_is_not_lost(checkpoint, converted, tmp_path):
+    """The public release brings none."""
+    target = shutil.copytree(converted, tmp_path / "model")
+    (target / "tokenizer.model").write_bytes(b"words")
+    with pytest.raises(CheckpointError, match="holds a model whose tokenizer would be lost.*taken from beside the source's weights"):
+        convert(checkpoint, target)
+    assert (target / "tokenizer.model").read_bytes() == b"words"
+
+
+def test_a_broken_table_of_tokens_is_named(words, tmp_path):
+    torch.save(words, tmp_path / "pytorch_model.bin")
+    byte_tokenizer(tmp_path / "fast")
+    shutil.copy(tmp_path / "fast/tokenizer.json", tmp_path)
+    (tmp_path / "added_tokens.json").write_text("{")
+    with pytest.raises(CheckpointError, match="added_tokens.json: not a valid"):
+        convert(tmp_path, tmp_path.with_name("out"))

@@ -78,7 +78,7 @@ def test_features_of_another_space_are_refused_wherever_they_stand(wegen, drawn)
     with pytest.raises(ValueError, match="elsewhere/8x8x32"):
         wegen.decode(foreign)
     wegen.decode(dataclasses.replace(features, tower="other"), steps=1)
-    assert wegen.runtime.warnings == ["SDXL Feature Decoder: the features come from the tower 'other', the decoder 'tiny' was trained "
+    assert wegen.runtime.warnings == ["SDXL Feature Decoder, features: the features come from the tower 'other', the decoder 'tiny' was trained "
                                       "with 'tiny'. The picture may differ in colour and detail."]
 
 
@@ -143,7 +143,7 @@ def test_never_and_always(wegen):
         wegen.chat(question, picture="maybe")
 
 
-@pytest.mark.parametrize("what", ["EVA-CLIP", "WeGen writes", "WeGen draws", "Decoder"])
+@pytest.mark.parametrize("what", ["EVA-CLIP", "WeGen writes", "WeGen draws", "Decoder", "VAE"])
 def test_cancelling_leaves_the_next_run_intact(tiny, drawn, what):
     model = WeGen.load(tiny, runtime=Listener(cancel_at=what))
 
@@ -159,4 +159,4 @@ def test_cancelling_leaves_the_next_run_intact(tiny, drawn, what):
     expected = WeGen.load(tiny, runtime=Listener())
     model = expected
     assert all(torch.equal(a, b) for a, b in zip(after, run()))
-    assert {name for name, _, _ in expected.runtime.ticks} == {"EVA-CLIP", "WeGen writes", "WeGen draws", "Decoder"}
+    assert {name for name, _, _ in expected.runtime.ticks} == {"EVA-CLIP", "WeGen writes", "WeGen draws", "Decoder", "VAE"}

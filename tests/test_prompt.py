@@ -67,6 +67,16 @@ def test_a_prompt_by_hand(tokenizer):
     assert not any(built.written) and not any(built.trained) and len(built) == len(built.read) == len(built.written)
 
 
+@pytest.mark.parametrize("words", ["<image_1><bbox_1> big", "<image_1> big"])
+def test_a_box_without_a_tag_follows_its_picture(tokenizer, words):
+    t = tokenizer
+    start, ask = [1, *text(t, "[INST]")], (Reference(features=features(), box=BOX),)
+    shown = [*image(t), *box(t, 112, 56, 112, 112)]
+    assert prompt.build(Conversation().user(words, ask), t, 4096).ids == [*start, *shown, *text(t, "big [/INST]\n")]
+    twice = prompt.build(Conversation().user(words + " <image_1>", ask), t, 4096).ids
+    assert twice == [*start, *shown, *text(t, "big"), *image(t), *text(t, "[/INST]\n")]  # once, where the picture stands first
+
+
 def test_a_training_prompt_by_hand(tokenizer):
     """Two exchanges with a written picture: what is trained are the reply's words, <img> and </s>, never the features or </img>."""
     t = tokenizer
@@ -82,7 +92,8 @@ def test_a_training_prompt_by_hand(tokenizer):
 
 @pytest.mark.parametrize("case", json.loads((STORED / "prompts.json").read_text(encoding="utf8")), ids=lambda c: repr(c["text"]))
 def test_prompts_equal_the_public_tokenizer_s(pieces, case):
-    references = tuple(Reference(features=features(k), box=BOX) for k in range(case["references"]))
+    boxless = "<image_" in case["text"] and "<bbox_" not in case["text"]
+    references = tuple(Reference(features=features(k), box=None if boxless else BOX) for k in range(case["references"]))
     turns = (Turn("user", case["text"], references), Turn("assistant", "Here is your image", pictures=(features(),)),
              Turn("user", "the same"))
     assert prompt.build(Conversation(turns), pieces, 4096).ids == case["ids"]

@@ -10,11 +10,11 @@ from wegen.tests.support import picture, tiny_model
 from wegen.wegen_model import generate, prompt
 from wegen.wegen_model.config import LanguageConfig
 from wegen.wegen_model.conversation import Box, Conversation, Reference
-from wegen.wegen_model.features import pool
+from wegen.wegen_model.features import Features, check_space, pool
 from wegen.wegen_model.language import Cache, Language
 from wegen.wegen_model.pipeline import WeGen
 from wegen.wegen_model.runtime import Runtime
-from wegen.wegen_model.vision import resize_positions
+from wegen.wegen_model.vision import prepare, resize_positions
 
 CPU = torch.device("cpu")
 
@@ -237,6 +237,38 @@ def test_positions_interpolate_by_the_documented_formula():
     assert resize_positions(out, 32) is out
     with pytest.raises(ValueError, match="square grid"):
         resize_positions(pos[:, :-1], 32)
+
+
+def test_padding_keeps_the_shape_in_the_middle_of_the_mean_colour(wegen):
+    config = wegen.config.vision
+    s = config.image_size
+    for w, h in ((4 * s, 2 * s), (2 * s, 4 * s), (20, 10)):
+        pixels = prepare(torch.ones(1, h, w, 3), config, "pad")
+        assert pixels.shape == (1, 3, s, s)
+        inside = pixels[0].abs().amax(0) > 1e-6  # the mean colour is zero here
+        rows, columns = inside.any(1).nonzero(), inside.any(0).nonzero()
+        wide, high = (s, s // 2) if w > h else (s // 2, s)
+        assert (len(rows), len(columns)) == (high, wide) and inside.sum() == wide * high
+        assert (int(rows[0]), int(columns[0])) == ((s - high) // 2, (s - wide) // 2)
+    square = picture(50, 50)
+    assert torch.equal(prepare(square, config, "pad"), prepare(square, config))
+
+
+def test_padding_a_very_long_picture_needs_no_canvas_of_its_length_squared(wegen):
+    """As a square of its length this one would be 480 GB."""
+    pixels = prepare(torch.ones(1, 1, 200_000, 3), wegen.config.vision, "pad")
+    assert (pixels.abs().amax(1) > 1e-6).sum() == wegen.config.vision.image_size
+
+
+def test_features_of_no_picture_or_of_another_width_are_named():
+    def check(batch, width):
+        return check_space(Features(torch.zeros(batch, 4, width), (2, 2), "s", "t"), "s", "t", "the decoder 'd'", "Node, features", width=5)
+
+    assert check(1, 5) is None
+    with pytest.raises(ValueError, match="Node, features: .*6.*the decoder 'd' reads .*5"):
+        check(1, 6)
+    with pytest.raises(ValueError, match="Node, features: .*empty"):
+        check(0, 5)
 
 
 def test_the_unet_does_not_care_about_the_order_of_the_tokens(wegen, drawn):

@@ -6,6 +6,7 @@ Exit codes: 0 done · 1 failed · 2 wrong usage or input · 3 a workflow with fo
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -84,9 +85,13 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         _say("cancelled")
         return 130
-    except (ValueError, FileNotFoundError, PermissionError, RuntimeError) as error:
+    except ImportError as error:
+        _say(f"wegen {args.command}: {error.name or error} is not installed. `make demo` sets the environment up; "
+             "otherwise: pip install torch, then pip install -r requirements.txt")
+        return 1
+    except (ValueError, OSError, RuntimeError) as error:
         _say(f"wegen {args.command}: {error}")
-        return 2 if isinstance(error, (ValueError, FileNotFoundError)) else 1
+        return 2 if isinstance(error, (ValueError, OSError)) else 1
 
 
 def _say(text: str) -> None:
@@ -108,19 +113,31 @@ def _load(args):
 
 
 def _picture(path: str):
-    """(1,h,w,3) float of a file; readable errors for what is no picture."""
-    import numpy as np
-    import torch
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    """(1,h,w,3) float of a file, transparency laid over white; readable errors for what is no picture."""
+    from PIL import Image
+
+    from .graph.standins import read_frame
 
     try:
         with Image.open(path) as image:
-            image = ImageOps.exif_transpose(image).convert("RGBA")
-    except UnidentifiedImageError as error:
-        raise ValueError(f"{path} is not a picture that can be read (PNG, JPEG, WebP …).") from error
-    from .pipeline import check_images
+            picture, mask = read_frame(image)
+    except IsADirectoryError:
+        raise ValueError(f"{path} is a folder, not a picture.") from None
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no picture {path}.") from None
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"{path} is not a picture that can be read, or it is damaged ({error}).") from error
+    if mask.shape[1:] == picture.shape[1:3]:
+        picture = picture * (1 - mask[..., None]) + mask[..., None]
+    return picture
 
-    return check_images(torch.from_numpy(np.array(image)).float()[None] / 255)
+
+def _writable(*folders: Path) -> None:
+    """Refuse before the work what could not be saved after it."""
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(f"{folder} cannot be written: choose another place, or change its permissions.")
 
 
 def _save(image, path: Path) -> None:
@@ -135,6 +152,7 @@ def _save(image, path: Path) -> None:
 def _encode(args) -> None:
     from .features import save_features
 
+    _writable(Path(args.features).parent)
     features = _load(args).encode(_picture(args.picture), fit=args.fit)
     save_features(features, args.features)
     _say(f"{args.features}: {tuple(features.tokens.shape)} of {features.space}")
@@ -143,6 +161,7 @@ def _encode(args) -> None:
 def _decode(args) -> None:
     from .features import load_features
 
+    _writable(Path(args.picture).parent)
     model = _load(args)
     image = model.decode(load_features(args.features), steps=args.steps, guidance_scale=args.guidance_scale, seed=args.seed,
                          width=args.width, height=args.height)
@@ -153,7 +172,10 @@ def _decode(args) -> None:
 def _chat(args) -> int:
     from .conversation import Conversation, Reference
 
-    model, talk, pictures, waiting = _load(args), Conversation(), 0, []
+    out = Path(args.out)
+    _writable(out)
+    pictures = max((int(p.stem[5:]) for p in out.glob("chat_*.png") if p.stem[5:].isdigit()), default=0)  # earlier sessions' stay
+    model, talk, waiting = _load(args), Conversation(), []
     _say(f"{model.config.name}. It knows {model.config.knows or 'what its training data holds'}.\n"
          "Write a message; /image FILE attaches a picture, /new starts over, /quit ends.")
     while True:
@@ -173,7 +195,8 @@ def _chat(args) -> int:
                 waiting.append(Reference(_picture(line[7:].strip())))
                 _say(f"attached as <image_{len(waiting)}>")
                 continue
-            answer = model.chat(talk.user(line, tuple(waiting)), rewrite=args.rewrite, temperature=args.temperature, seed=args.seed)
+            answer = model.chat(talk.user(line, tuple(waiting)), rewrite=args.rewrite, temperature=args.temperature, seed=args.seed,
+                                trim_oldest=True)
             reply = answer.last
             for k, reference in enumerate(reply.references, 1):
                 box = reference.box
@@ -181,9 +204,9 @@ def _chat(args) -> int:
             if reply.text:
                 sys.stdout.write(f"wegen> {reply.text}\n")
             if answer.open_image:
-                features, answer = model.draw(answer, guidance=args.guidance)
+                features, answer = model.draw(answer, guidance=args.guidance, trim_oldest=True)
                 pictures += 1
-                path = Path(args.out) / f"chat_{pictures:03d}.png"
+                path = out / f"chat_{pictures:03d}.png"
                 _save(model.decode(features, seed=args.seed)[0], path)
                 sys.stdout.write(f"wegen> [picture: {path}]\n")
             talk, waiting = answer, []
@@ -223,6 +246,7 @@ def _mini(args) -> None:
     else:
         from .mini.judge import evaluate
 
+        _writable(Path(args.out))
         sys.stdout.write(evaluate(args.model, args.out, args.seed, args.per_concept) + "\n")
 
 

@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from .conversation import Box, Reference, Turn
 FORMATS = ("xywh", "xyxy")  # of bare tuples: x, y, width, height | left, top, right, bottom
 SIDE = ("x", "y", "width", "height")
 COLOURS = ((235, 94, 40), (46, 134, 222), (39, 174, 96), (155, 89, 182), (241, 196, 15))
+LINE = re.compile(r"\[[^][{}]*],?|[^][{}]*")  # of box_text: numbers, bare or in brackets
 PREVIEW = 768  # pixels, the preview's longer side at most
 
 
@@ -48,48 +50,53 @@ def compose(pictures: Sequence[Reference | None], boxes: Sequence[Box | None], p
     """
     if width < 8 or height < 8:
         raise ValueError(f"Bbox Compose: the canvas is {width}x{height}; both sides must be at least 8 pixels.")
-    references = list(chained)
-    for k in range(max(len(pictures), len(boxes))):
-        picture = pictures[k] if k < len(pictures) else None
-        box = boxes[k] if k < len(boxes) else None
-        if picture is not None:
-            references.append(picture if box is None else replace(picture, box=box))
-        elif box is not None:
-            references.append(Reference(box=box))
-    turn = Turn("user", prompt, tuple(references))
+    turn = Turn("user", prompt, (*chained, *(r for r in join(pictures, boxes) if r is not None)))
     if turn.tags():
         turn.check()
-    return Composition(turn.references, prompt, native(references, width, height), preview(references, width, height),
+    references = turn.references
+    return Composition(references, prompt, native(references, width, height), preview(references, width, height),
                        masks(references, width, height))
+
+
+def join(pictures: Sequence[Reference | None], boxes: Sequence[Box | None]) -> list[Reference | None]:
+    """One entry a slot: its picture in its box, either alone, or None."""
+    out: list[Reference | None] = []
+    for picture, box in zip_longest(pictures, boxes):
+        if picture is None:
+            out.append(None if box is None else Reference(box=box))
+        else:
+            out.append(picture if box is None else replace(picture, box=box))
+    return out
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
 
 
-def normalise_boxes(value: Any, width: int, height: int, bbox_format: str = "xywh") -> tuple[Box, ...]:
-    """Any of the forms above to boxes; of several frames, the first.
+def normalise_boxes(value: Any, width: int, height: int, bbox_format: str = "xywh") -> tuple[Box | None, ...]:
+    """Any of the forms above to boxes; of several frames, the first. None stays: no box for that picture.
 
     Raises:
         ValueError: which box is wrong, and how.
     """
     if isinstance(value, str):
         value = _json(value, "boxes")
-    return tuple(b for b in _boxes(_frame(value), width, height, bbox_format, "boxes") if b is not None)
+    return _boxes(_frame(value), width, height, bbox_format, "boxes")
 
 
 def parse_boxes(text: str, width: int, height: int, bbox_format: str = "xywh") -> tuple[Box | None, ...]:
-    """The lines of the box widget, one a reference: `x y width height`, commas or spaces; blank or `-` is no box. Or JSON.
+    """The lines of the box widget, one a reference: `x y width height`, commas or spaces; blank or `-` is no box. Or JSON, on one line or
+    several: what starts with a bracket and is not lines of numbers, each in brackets of its own.
 
     Raises:
         ValueError: which line is wrong, and how.
     """
     text, where = text.rstrip(), "box_text"
-    if "{" in text or text.lstrip().startswith("[["):
+    if text.lstrip()[:1] in ("[", "{") and not all(LINE.fullmatch(line.strip()) for line in text.splitlines()):
         return _boxes(_frame(_json(text, where)), width, height, bbox_format, where)
     rows: list = []
     for number, line in enumerate(text.splitlines(), 1):
-        line = line.strip().strip("[]()").strip()
-        if line in ("", "-", "none"):
+        line = line.strip().strip("[](),").strip()
+        if line in ("", "-", "none", "null"):
             rows.append(None)
             continue
         parts = [p for p in re.split(r"[\s,;]+", line) if p]
@@ -259,4 +266,4 @@ def _font(size: int):
         return ImageFont.load_default()
 
 
-__all__ = ["Composition", "compose", "edges", "masks", "native", "normalise_boxes", "parse_boxes", "preview"]
+__all__ = ["Composition", "compose", "edges", "join", "masks", "native", "normalise_boxes", "parse_boxes", "preview"]

@@ -128,11 +128,3 @@ class Conversation:
     @property
     def open_image(self) -> bool:
         return bool(self.turns) and self.turns[-1].open_image
-
-    def markdown(self) -> str:
-        """The transcript as Markdown, pictures as placeholders."""
-        out = []
-        for turn in self.turns:
-            extra = f" *[{len(turn.pictures)} picture]*" if turn.pictures else ""
-            out.append(f"**{turn.role}**: {turn.text}{extra}")
-        return "\n\n".join(out)

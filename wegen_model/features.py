@@ -54,12 +54,20 @@ class Features:
                              "A 16-bit overflow upstream is the usual cause; encode or generate them anew in a wider precision.")
 
 
-def check_space(features: Features, space: str, tower: str, reader: str, where: str) -> str | None:
-    """Error when the features are of another space than the reader's; a warning text when only the tower differs."""
+def check_space(features: Features, space: str, tower: str, reader: str, where: str, width: int | None = None) -> str | None:
+    """Error when the features are of another space than the reader's; a warning text when only the tower differs.
+
+    `width`: what each feature must measure; an empty batch is an error too.
+    """
+    if not len(features):
+        raise ValueError(f"{where}: the batch of features is empty. Encode at least one picture.")
     if features.space != space:
         raise ValueError(
             f"{where}: the features are of the space '{features.space}', but {reader} reads '{space}'. "
             f"Encode or generate them with a model of '{space}', or load a decoder made for '{features.space}'.")
+    if width is not None and features.tokens.shape[-1] != width:
+        raise ValueError(f"{where}: each feature has {features.tokens.shape[-1]} numbers, {reader} reads {width}. The file or node that "
+                         "made them is not of this model; encode the picture again.")
     if features.tower != tower:
         return (f"{where}: the features come from the tower '{features.tower}', {reader} was trained with '{tower}'. "
                 "The picture may differ in colour and detail.")

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from . import generate, prompt, vision
 from .checkpoint import folder as files
+from .checks import check_draw, check_images, check_number, check_seed
 from .config import ModelConfig
-from .conversation import Conversation, Reference, Turn
+from .conversation import Conversation, Turn
 from .decoder import Decoder, noise
 from .features import Features, Projectors, check_space, pool
 from .language import Cache, Language
@@ -79,13 +80,13 @@ class WeGenDecoder:
         width, height = c.size if width is None else width, c.size if height is None else height
         if steps < 1:
             raise ValueError(f"steps is {steps}: at least 1 denoising step is needed (this decoder's default is {c.steps}).")
-        if guidance_scale < 0:
-            raise ValueError(f"guidance_scale is {guidance_scale}: it must be 0 or more (this decoder's default is {c.guidance_scale}).")
+        check_number("SDXL Feature Decoder", "guidance_scale", guidance_scale, 0, hint=f" (this decoder's default is {c.guidance_scale})")
+        check_seed("SDXL Feature Decoder", seed)
         for side, value in (("width", width), ("height", height)):
             if value < 8 or value % 8:
                 raise ValueError(f"{side} is {value}: it must be a multiple of 8, and at least 8.")
         features.check_finite("SDXL Feature Decoder, features")
-        note = check_space(features, c.space, c.tower, f"the decoder '{self.name}'", "SDXL Feature Decoder")
+        note = check_space(features, c.space, c.tower, f"the decoder '{self.name}'", "SDXL Feature Decoder, features", width=c.width)
         if note:
             self.runtime.warn(note)
         decoder = self._load()
@@ -101,7 +102,11 @@ class WeGenDecoder:
                                      guidance_scale=guidance_scale, scheduler=scheduler, generator=generator,
                                      runtime=self.runtime)
         with self.runtime.use(self._parts["vae"], extra_bytes=64 * width * height * 4 * 8) as device:
-            pixels = torch.cat([decoder.to_pixels(row[None].to(device)).cpu() for row in latents])
+            pixels = []
+            for i, row in enumerate(latents):
+                pixels.append(decoder.to_pixels(row[None].to(device)).cpu())
+                self.runtime.tick(i + 1, len(latents), "VAE")
+        pixels = torch.cat(pixels)
         return ((pixels + 1) / 2).clamp(0, 1).movedim(1, -1)
 
 
@@ -122,6 +127,8 @@ class WeGen:
     def load(cls, name_or_path: str | Path = "wegen-mini", dtype: torch.dtype | None = None, runtime: Runtime | None = None,
              roots: tuple = ()) -> WeGen:
         """Open a model folder; weights are read when a call first needs them.
+
+        `dtype` is for the default runtime; a runtime that is given chooses its own.
 
         Raises:
             CheckpointError: no such folder, or one without a valid config.json.
@@ -160,13 +167,14 @@ class WeGen:
         return Features(tokens.float().cpu(), tuple(f.grid), f.space, f.tower)
 
     @torch.no_grad()
-    def encode(self, images: Tensor, fit: str = "squash") -> Features:
+    def encode(self, images: Tensor, fit: str = "squash", where: str = "EVA-CLIP Encode, image") -> Features:
         """Pictures (b,h,w,3), (b,h,w,1) or (b,h,w,4), float 0..1, to features. `fit`: squash, crop or pad to the square.
+        `where` names the input in errors.
 
         Raises:
             ValueError: NaN, or a shape that is no picture.
         """
-        images = check_images(images)
+        images = check_images(images, where)
         part = self.part("vision")
         place = self.runtime.place("vision")
         out = []
@@ -187,14 +195,12 @@ class WeGen:
         for number, turn in enumerate(conversation.turns, 1):
             references = []
             for k, r in enumerate(turn.references, 1):
+                where = f"WeGen Chat, turn {number}, image_{k}"
                 if r.features is None and r.picture is not None:
-                    r = replace(r, features=self.encode(r.picture[:1]))
+                    r = replace(r, features=self.encode(r.picture[:1], where=where))
                 elif r.features is not None:
-                    where = f"WeGen Chat, turn {number}, image_{k}"
                     r.features.check_finite(where)
-                    note = self._check_space(r.features, where)
-                    if note:
-                        self.runtime.warn(note)
+                    self._check_space(r.features, where)
                 references.append(r)
             for features in turn.pictures:
                 self._check_space(features, f"WeGen Chat, the picture of turn {number}")
@@ -222,10 +228,12 @@ class WeGen:
             raise ValueError(f"picture is {picture!r}; choose auto, always or never.")
         if not conversation.turns or conversation.turns[-1].role != "user":
             raise ValueError("the conversation has no new message to answer: add one.")
-        if temperature < 0 or not 0 < top_p <= 1:
-            raise ValueError(f"temperature is {temperature} and top_p {top_p}: temperature must be 0 or more, top_p in 0..1.")
+        check_number("WeGen Chat", "temperature", temperature, 0)
+        check_number("WeGen Chat", "top_p", top_p, 1e-6, 1)
+        check_seed("WeGen Chat", seed)
+        self._need("language", "projectors")
         conversation = self.encode_references(conversation)
-        self._notes(conversation)
+        self._notes(conversation, picture)
         n = self.config.features.count
         reserve = max_tokens + (n + 2 if picture != "never" else 0)
         context = prompt.build(conversation, self.tokenizer, self.config.language.positions, reserve, trim_oldest=trim_oldest)
@@ -252,6 +260,7 @@ class WeGen:
             ValueError: no open picture, or options that exclude each other.
         """
         check_draw(conversation, self.config, guidance, mode, readout, keep)
+        self._need("language", "projectors")
         conversation = self.encode_references(conversation)
         n = self.config.features.count
         context = prompt.build(conversation, self.tokenizer, self.config.language.positions, n + 1, trim_oldest=trim_oldest)
@@ -267,6 +276,7 @@ class WeGen:
             tokens = generate.write_features(self._model(device), context, guidance=guidance, mode=mode, readout=readout, keep=kept,
                                              runtime=self.runtime)
         features = self.features(tokens[None])
+        features.check_finite("AR Feature Decode, the written features")
         last = conversation.turns[-1]
         ids = None if last.ids is None else (*last.ids, *prompt.picture_ids(n, self.tokenizer))
         turn = replace(last, ids=ids, pictures=(*last.pictures, features), open_image=False)
@@ -276,14 +286,22 @@ class WeGen:
         """Paint with the model's own decoder: see `WeGenDecoder.decode`."""
         return self.painter.decode(features, **options)
 
-    def _check_space(self, features: Features, where: str) -> str | None:
+    def _check_space(self, features: Features, where: str) -> None:
         f = self.config.features
-        return check_space(features, f.space, f.tower, f"the model '{self.config.name}'", where)
+        note = check_space(features, f.space, f.tower, f"the model '{self.config.name}'", where, width=f.width)
+        if note:
+            self.runtime.warn(note)
+
+    def _need(self, *parts: str) -> None:
+        """Refuse at once, before other parts are loaded, what the folder cannot do."""
+        for part in parts:
+            if part not in self._parts and not files.files(self.folder, part):
+                files.missing(self.folder, part)
 
     def _cache_bytes(self, rows: int, slots: int) -> int:
         return Cache.bytes(self.config.language, rows, slots, self.runtime.place("language").dtype)
 
-    def _notes(self, conversation: Conversation) -> None:
+    def _notes(self, conversation: Conversation, picture: str) -> None:
         turn = conversation.turns[-1]
         pictures = sum(r.has_picture for r in turn.references)
         earlier = any(t.pictures for t in conversation.turns)
@@ -291,50 +309,7 @@ class WeGen:
             self.runtime.warn(f"{pictures} references: the paper reports that identity suffers past three.")
         known = self.config.concepts
         words = set(re.findall(r"[a-z]+", turn.text.lower()))
-        if known and not pictures and not earlier and not words & {form for c in known for form in (c, c + "s")}:
+        names = {form for c in known for form in (c, c + "s", c + "es", c[:-1] + "ies", c[:-2] + "i")}
+        if known and picture != "never" and not pictures and not earlier and not words & names:
             self.runtime.warn(f"{self.config.name} knows {len(known)} things and none of them is in «{turn.text[:60]}»: "
                               f"the picture will be a guess. It knows {', '.join(known)}.")
-
-
-def check_draw(conversation: Conversation, config: ModelConfig, guidance: float, mode: str, readout: str, keep) -> None:
-    """Everything that `draw` refuses, before anything is loaded."""
-    if not conversation.open_image:
-        raise ValueError("AR Feature Decode: this turn opened no picture, so there is nothing to draw. Ask for one, or set "
-                         "`picture` to «always» on WeGen Chat.")
-    if guidance < 0:
-        raise ValueError(f"AR Feature Decode: guidance is {guidance}; it must be 0 or more (1 is off).")
-    if mode not in ("autoregressive", "parallel") or readout not in ("aligned", "released"):
-        raise ValueError(f"AR Feature Decode: mode is {mode!r} and readout {readout!r}; choose autoregressive or parallel, "
-                         "aligned or released.")
-    if mode == "parallel" and not config.features.parallel:
-        raise ValueError(f"AR Feature Decode: the weights of '{config.name}' were not trained to write in parallel. "
-                         "Set mode to «autoregressive».")
-    if mode == "parallel" and readout == "released":
-        raise ValueError("AR Feature Decode: the released read-out exists only for autoregressive writing. Set readout to «aligned».")
-    if keep is not None:
-        if mode == "parallel" or readout == "released":
-            raise ValueError("AR Feature Decode: keeping cells needs mode «autoregressive» and readout «aligned».")
-        if keep[1].numel() != config.features.count:
-            raise ValueError(f"AR Feature Decode: the mask has {keep[1].numel()} cells, the features have {config.features.count} "
-                             f"({config.features.grid[0]}x{config.features.grid[1]}).")
-
-
-def check_images(images: Tensor) -> Tensor:
-    """Float pictures (b,h,w,3) in 0..1 of whatever came: greyscale is repeated, alpha laid over white."""
-    if images.ndim == 3:
-        images = images[None]
-    if images.ndim != 4 or images.shape[-1] not in (1, 3, 4) or 0 in images.shape:
-        raise ValueError(f"EVA-CLIP Encode, image: the shape {tuple(images.shape)} is no picture; expected (batch, height, width, "
-                         "channels) with 1, 3 or 4 channels.")
-    images = images.float()
-    if not torch.isfinite(images).all():
-        raise ValueError("EVA-CLIP Encode, image: it contains NaN or infinite values. A VAE that overflows in 16 bits is the usual "
-                         "cause: decode it in 32 bits.")
-    if images.shape[-1] == 1:
-        images = images.expand(*images.shape[:-1], 3)
-    elif images.shape[-1] == 4:
-        images = images[..., :3] * images[..., 3:] + (1 - images[..., 3:])
-    return images.clamp(0, 1)
-
-
-__all__ = ["Conversation", "Reference", "WeGen", "WeGenDecoder", "check_images"]

@@ -77,7 +77,8 @@ def _segment(prompt: Prompt, pieces: list, t: Tokenizer, written: bool = False) 
 
 
 def body(turn: Turn) -> list:
-    """A turn's text with its tags replaced; references that no tag names come first."""
+    """A turn's text with its tags replaced; references that no tag names come first. A box that no tag names follows its picture,
+    where the picture stands first."""
     turn.check()
     tags = turn.tags()
     pieces: list = []
@@ -88,11 +89,15 @@ def body(turn: Turn) -> list:
                 pieces.append(reference.box)
         elif not reference.has_picture and ("bbox", k) not in tags:
             pieces.append(reference.box)
-    end = 0
+    end, placed = 0, {k for kind, k in tags if kind == "bbox"}
     for match in TAG.finditer(turn.text):
-        reference = turn.references[int(match[2]) - 1]
+        k = int(match[2])
+        reference = turn.references[k - 1]
         pieces.append(turn.text[end : match.start()])
-        pieces.append(reference.box if match[1] == "bbox" else _features(reference, int(match[2])))
+        pieces.append(reference.box if match[1] == "bbox" else _features(reference, k))
+        if reference.box is not None and k not in placed:
+            pieces.append(reference.box)
+            placed.add(k)
         end = match.end()
     return [*pieces, turn.text[end:]]
 

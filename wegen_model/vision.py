@@ -104,9 +104,12 @@ def prepare(images: Tensor, config: VisionConfig, fit: str = "squash") -> Tensor
         top, left = (h - side) // 2, (w - side) // 2
         x = x[..., top : top + side, left : left + side]
     elif fit == "pad":
-        side = max(h, w)
-        canvas = mean.expand(len(x), 3, side, side).clone()
-        top, left = (side - h) // 2, (side - w) // 2
+        scale = s / max(h, w)  # first, so that a long picture needs no canvas of its length squared
+        h, w = max(1, round(h * scale)), max(1, round(w * scale))
+        if x.shape[-2:] != (h, w):
+            x = F.interpolate(x, (h, w), mode="bilinear", antialias=True, align_corners=False)
+        canvas = mean.expand(len(x), 3, s, s).clone()
+        top, left = (s - h) // 2, (s - w) // 2
         canvas[..., top : top + h, left : left + w] = x
         x = canvas
     elif fit != "squash":

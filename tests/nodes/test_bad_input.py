@@ -23,6 +23,18 @@ def test_tag_without_its_picture(model):
             image_1=picture(), image_2=picture())
 
 
+def test_tag_that_counts_sockets(model):
+    refused(r"says <image_3>, but the picture at image_3 is reference 2 here: write <image_2>\.", "WeGenChat", model=model,
+            message="<image_3>", image_1=picture(), image_3=picture())
+    refused("picture at image_3 is reference 2 here: write <image_2>", "WeGenBboxCompose", prompt="<image_3>", image_1=picture(),
+            image_3=picture())
+    refused("says <bbox_3>, but box 3 is reference 2 here: write <bbox_2>", "WeGenBboxCompose", prompt="<bbox_3>",
+            box_text="0 0 1 1\n\n0 0 0.5 0.5", image_1=picture())
+    place = call("WeGenBboxCompose", box_text="0 0 1 1")[0][0]
+    refused("picture at image_1 is reference 2 here: write <image_2>", "WeGenChat", model=model, message="<image_1>",
+            references=place, image_1=picture())
+
+
 def test_tag_without_its_box(model):
     refused(r"<bbox_1>, but reference 1 has no box. Give it one \(Bbox Compose\)", "WeGenChat", model=model, message="<bbox_1>",
             image_1=picture())
@@ -94,6 +106,12 @@ def test_half_of_the_keep_inputs(model, asked, lack):
     refused(f"but {lack} is not. Keeping needs both", "WeGenDraw", model=model, chat=asked, **keep)
 
 
+def test_no_picture_in_keep_features(model, asked):
+    features = call("WeGenEncode", model=model, image=picture())[0][0]
+    refused("keep_features is an empty batch", "WeGenDraw", model=model, chat=asked, keep_features=features[:0],
+            keep_mask=torch.ones(1, 8, 8))
+
+
 @pytest.mark.parametrize("options", [{"mode": "parallel"}, {"readout": "released"}])
 def test_keeping_excludes_other_ways(model, asked, options):
     features = call("WeGenEncode", model=model, image=picture())[0][0]
@@ -139,6 +157,8 @@ def test_damaged_weights_name_the_file(tmp_path):
     ({"box_text": "0 0 left"}, "box_text, line 1: «0 0 left» is not four numbers"),
     ({"box_text": "0 0 1"}, "box_text, box 1: .* is not four numbers"),
     ({"box_text": "{'x': 1}"}, "box_text: neither lines of four numbers nor JSON"),
+    ({"box_text": "[\n  [0, 0, 1, 1],\n"}, "box_text: neither lines of four numbers nor JSON"),
+    ({"box_text": "[\n  [0, 0, 1, 1],\n  [0, 0, 1]\n]"}, "box_text, box 2: .* is not four numbers"),
     ({"boxes": {"x": 0, "y": 0, "width": 600, "height": 10}}, r"boxes, box 1: .*pixels of a canvas of 512x512"),
     ({"boxes": [(50, 50, 10, 10)], "bbox_format": "xyxy"}, "empty or reversed"),
     ({"boxes": {"x": 0, "width": 1, "height": 1}}, "boxes, box 1: it has no y"),

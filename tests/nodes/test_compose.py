@@ -39,6 +39,18 @@ def test_no_boxes(value):
     assert normalise_boxes(value, 200, 100) == ()
 
 
+@pytest.mark.parametrize("value", [[None, NATIVE], [[None, NATIVE]], [None, (50, 50, 100, 25)], json.dumps([None, NATIVE])])
+def test_no_box_for_one_leaves_the_others_in_place(value):
+    assert normalise_boxes(value, 200, 100) == (None, HALF)
+    (references, *_), _ = call("WeGenBboxCompose", boxes=value, width=200, height=100, image_1=picture(), image_2=picture())
+    assert [r.box for r in references] == [None, HALF]
+
+
+def test_a_place_with_another_number_is_told_as_a_box():
+    _, shown = call("WeGenBboxCompose", box_text="\n0 0 0.5 0.5")
+    assert shown == ["Note: box 2 is reference 1 here: write <bbox_1> for it in the text."]
+
+
 def test_one_pixel_beside_pixel_boxes_is_a_pixel():
     assert normalise_boxes([(0, 0, 1, 1), (50, 50, 100, 25)], 200, 100) == (Box(0, 0, 1 / 200, 1 / 100), HALF)
 
@@ -58,6 +70,11 @@ def test_a_detectors_overshoot_is_cut():
     ("[0.25, 0.5, 0.5, 0.25]\n[0.25, 0.5, 0.5, 0.25]", (HALF, HALF)),
     ("[[0.25, 0.5, 0.5, 0.25], null]", (HALF, None)),
     ('[{"x": 0.25, "y": 0.5, "width": 0.5, "height": 0.25}]', (HALF,)),
+    (json.dumps([[0.25, 0.5, 0.5, 0.25], None, [0.25, 0.5, 0.5, 0.25]], indent=2), (HALF, None, HALF)),
+    (json.dumps({"x": 0.25, "y": 0.5, "width": 0.5, "height": 0.25}, indent=2), (HALF,)),
+    ("[\n[0.25, 0.5, 0.5, 0.25],\n[0.25, 0.5, 0.5, 0.25]\n]", (HALF, HALF)),
+    ("[\n0.25, 0.5, 0.5, 0.25\n]", (HALF,)),
+    ("\n[0.25, 0.5, 0.5, 0.25]", (None, HALF)),
     ("", ()),
     ("\n \n", ()),
 ])

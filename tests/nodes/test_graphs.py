@@ -50,6 +50,19 @@ def test_decoder_socket_takes_model_or_decoder(model, folder):
     assert torch.equal(*(call("WeGenDecode", features=features, decoder=d, seed=1)[0][0] for d in (model, decoder)))
 
 
+def test_an_error_of_the_model_s_own_decoder_is_not_swallowed(model, monkeypatch):
+    def broken(self):
+        raise AttributeError("inside the property")
+
+    features = call("WeGenEncode", model=model, image=picture())[0][0]
+    closed = []
+    monkeypatch.setattr(type(model), "painter", property(broken))
+    monkeypatch.setattr(model.runtime, "close", lambda: closed.append(True))
+    with pytest.raises(AttributeError, match="inside the property"):
+        call("WeGenDecode", features=features, decoder=model)
+    assert closed
+
+
 def test_decode_switches(model):
     features = call("WeGenEncode", model=model, image=picture())[0][0]
     own = call("WeGenDecode", features=features, decoder=model, steps=9, guidance_scale=1.0, width=8, height=16)[0][0]
@@ -129,6 +142,15 @@ def test_kept_cells_come_back_bit_for_bit(model, asked):
     assert torch.equal(kept[grid], earlier.tokens[0][grid])
     assert torch.equal(kept[:36], free[:36])  # nothing before the first kept cell (row 4, column 4) changes
     assert not torch.equal(kept[40:44], free[40:44])
+
+
+def test_keeping_nothing_and_keeping_of_a_batch_are_told(model, asked):
+    earlier = call("WeGenEncode", model=model, image=picture(batch=2))[0][0]
+    (features, _), shown = call("WeGenDraw", model=model, chat=asked, keep_features=earlier, keep_mask=torch.zeros(1, 8, 8))
+    assert torch.equal(features.tokens, call("WeGenDraw", model=model, chat=asked)[0][0].tokens)
+    assert [line.split(":")[1] for line in shown] == [" keep_features holds 2 pictures", " keep_mask keeps no cell"]
+    whole = call("WeGenDraw", model=model, chat=asked, keep_features=earlier, keep_mask=torch.ones(1, 8, 8))[0][0]
+    assert torch.equal(whole.tokens, earlier.tokens[:1])
 
 
 def test_mask_cells_count_half_and_join():

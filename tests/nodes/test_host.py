@@ -38,6 +38,16 @@ def test_folders_are_listed_recursively_and_by_kind(models):
     assert combo[0] == options["default"] == "wegen-mini" and "art/whole" in combo
 
 
+def test_a_loop_of_links_ends(models):
+    tiny_model(models / "art" / "whole")
+    try:
+        (models / "art" / "back").symlink_to(models, target_is_directory=True)
+        (models / "also").symlink_to(models / "art", target_is_directory=True)
+    except OSError:
+        pytest.skip("no links here")
+    assert host.list_models("model") == ["wegen-mini", "also/whole", "art/whole"]
+
+
 def test_a_name_from_the_list_opens(models):
     tiny_model(models / "art" / "whole", parts=("vision",))
     node = NODE_CLASS_MAPPINGS["WeGenLoadModel"]

@@ -24,7 +24,7 @@ from ..config import PRESETS, ModelConfig
 from ..runtime import Runtime
 from ..tokenizer import special_tokens
 from ..vision import resize_positions
-from .folder import PLACES, CheckpointError, replace_folder, write_config
+from .folder import PLACES, CheckpointError, check_target, read_json, replacing, write_config
 from .inspect import EXTRA, ORIGINS, PARTS, Piece, Report, Survey, summarise, survey
 from .storage import Spec, write_file
 
@@ -58,30 +58,24 @@ def convert(source: str | Path, target: str | Path, parts: Sequence[str] | None 
     found, target = survey(source), Path(target).expanduser()
     wanted = _choose(found, parts)
     planned = plan(found, config, wanted, dtype)
-    _check_target(target, Path(source).expanduser(), planned)
-    new = target.with_name(target.name + ".part")
+    words = found.tokenizer if "tokenizer" in wanted else None
+    check_target(target, {*planned.parts, "tokenizer"} if words else set(planned.parts), Path(source).expanduser())
     report = Report(target, "WeGen model folder", preset=planned.config.name, space=planned.config.features.space,
                     tower=planned.config.features.tower, dropped=dict(found.dropped), notes=planned.notes,
                     scheduler=planned.config.scheduler.get("_class_name", "") if "unet" in planned.parts else "")
     total, done = sum(len(tensors) for tensors in planned.parts.values()), itertools.count(1)
     try:
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir(parents=True)
-        write_config(new, planned.config)
-        for part, tensors in planned.parts.items():
-            path = new / (PLACES[part] + ".safetensors")
-            path.parent.mkdir(exist_ok=True)
-            write_file(path, tensors, lambda key: runtime.tick(next(done), total, "Converting", text=key))
-            report.parts.append(summarise(part, [path.relative_to(new).as_posix()], [spec for spec, _ in tensors.values()]))
-        if found.tokenizer is not None and "tokenizer" in wanted:
-            report.tokenizer = _copy_tokenizer(found.tokenizer, new, planned.config)
-        replace_folder(new, target)
+        with replacing(target) as new:
+            write_config(new, planned.config)
+            for part, tensors in planned.parts.items():
+                path = new / (PLACES[part] + ".safetensors")
+                path.parent.mkdir(exist_ok=True)
+                write_file(path, tensors, lambda key: runtime.tick(next(done), total, "Converting", text=key))
+                report.parts.append(summarise(part, [path.relative_to(new).as_posix()], [spec for spec, _ in tensors.values()]))
+            if words is not None:
+                report.tokenizer = _copy_tokenizer(words, new, planned.config)
     except OSError as error:
-        shutil.rmtree(new, ignore_errors=True)
         raise CheckpointError(f"{target}: could not be written ({error.strerror or error}). What was there before is unchanged.") from error
-    except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
-        raise
     report.missing = [p for p in (*PARTS, "tokenizer") if p not in planned.parts and not (p == "tokenizer" and report.tokenizer)]
     return report
 
@@ -98,22 +92,6 @@ def _choose(found: Survey, parts: Sequence[str] | None) -> set[str]:
             raise CheckpointError(f"{found.path}: no {part} there; it holds {', '.join(p for p in known if p in there)}. "
                                   f"Its usual source: {ORIGINS.get(part, 'a model folder')}.")
     return set(parts) | ({"layout"} & there if "unet" in parts else set())
-
-
-def _check_target(target: Path, source: Path, planned: Plan) -> None:
-    if target.exists() and not target.is_dir():
-        raise CheckpointError(f"{target} is a file; name a folder to write.")
-    here, there = target.resolve(), source.resolve()
-    if here == there or there in here.parents or here in there.parents:
-        raise CheckpointError(f"{target}: choose a folder outside the source {source}, which is never touched.")
-    if not target.exists() or not any(target.iterdir()):
-        return
-    if not (target / "config.json").is_file() or "format_version" not in (target / "config.json").read_text():
-        raise CheckpointError(f"{target} exists and is not a WeGen model folder: nothing there is overwritten. Name another folder.")
-    lost = [part for part in PLACES if list(target.glob(PLACES[part] + "*.safetensors")) and part not in planned.parts]
-    if lost:
-        raise CheckpointError(f"{target} holds a model whose {', '.join(lost)} would be lost, since this conversion does not write "
-                              "it. Name another folder, or convert all of it.")
 
 
 def plan(found: Survey, config: str | Path | dict | None = None, wanted: set[str] | None = None,
@@ -315,7 +293,7 @@ def _copy_tokenizer(file: Path, folder: Path, config: ModelConfig) -> str:
     shutil.copy(file, folder / file.name)
     added = file.with_name("added_tokens.json")
     if added.is_file():
-        table = json.loads(added.read_text())
+        table = read_json(added)
     elif config.language.vocab_size == 32330:
         table = special_tokens(32000)
     else:

@@ -10,11 +10,16 @@ Any part may be absent. A folder of unet/, vae/, scheduler/ and config.json alon
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import glob
 import json
 import os
 import shutil
+import tempfile
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +31,8 @@ UNET_FILE, VAE_FILE = "diffusion_pytorch_model", "diffusion_pytorch_model"
 # part -> where its weights are: a file, or a folder of (sharded) safetensors
 PLACES = {"vision": "vision", "language": "language/model", "projectors": "projectors", "unet": f"unet/{UNET_FILE}",
           "layout": "unet/layout", "vae": f"vae/{VAE_FILE}"}
+TOKENIZER = ("tokenizer.json", "tokenizer.model", "added_tokens.json")
+FOLDERS = ("language", "unet", "vae", "scheduler")
 
 
 class CheckpointError(ValueError):
@@ -39,8 +46,8 @@ def read_config(folder: str | Path) -> ModelConfig:
     if not path.is_file():
         raise CheckpointError(f"{folder}: no config.json, so this is not a WeGen model folder. `wegen inspect {folder}` says what "
                               "it is; `wegen convert` makes a model folder from public files.")
+    values = read_json(path)
     try:
-        values = json.loads(path.read_text())
         if values.get("format_version", 0) > FORMAT_VERSION:
             raise CheckpointError(f"{path}: format version {values['format_version']} is newer than this program's "
                                   f"({FORMAT_VERSION}). Update WeGen.")
@@ -52,8 +59,19 @@ def read_config(folder: str | Path) -> ModelConfig:
     extra = {}
     for name, file in (("unet", "unet/config.json"), ("vae", "vae/config.json"), ("scheduler", "scheduler/scheduler_config.json")):
         if (folder / file).is_file():
-            extra[name] = json.loads((folder / file).read_text())
+            extra[name] = read_json(folder / file)
     return dataclasses.replace(config, **extra)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; anything else is an error that names the file."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # also what is no text
+        raise CheckpointError(f"{path}: not a valid configuration (no JSON: {error}). Copy or convert it again.") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path}: not a valid configuration (a JSON object was expected).")
+    return values
 
 
 def write_config(folder: Path, config: ModelConfig) -> None:
@@ -82,7 +100,10 @@ def files(folder: str | Path, part: str) -> list[Path]:
             return [single]
     index = base.with_name(base.name + ".safetensors.index.json")
     if index.is_file():
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        listed = read_json(index).get("weight_map")
+        if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
+            raise CheckpointError(f"{index}: not an index of safetensors (no «weight_map» of file names). Copy it again.")
+        names = sorted(set(listed.values()))
         missing = [n for n in names if not (base.parent / n).is_file()]
         if missing:
             raise CheckpointError(f"{base.parent}: {index.name} lists {', '.join(missing)}, which is not there. Copy it again.")
@@ -107,6 +128,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
                               "again.") from error
 
 
+def missing(folder: str | Path, part: str) -> None:
+    """Raise the error of a part that the folder lacks."""
+    raise CheckpointError(f"{Path(folder).name}: the model folder has no {part} ({PLACES[part]}.safetensors in {folder}). "
+                          f"It has: {', '.join(parts(folder)) or 'nothing'}. Convert a checkpoint that holds it, or choose "
+                          "another model.")
+
+
 def load_into(module: nn.Module, folder: str | Path, part: str, dtype: torch.dtype | None = None) -> nn.Module:
     """Give a module built on the meta device the tensors of a part (assigned, not copied), strictly.
 
@@ -115,9 +143,7 @@ def load_into(module: nn.Module, folder: str | Path, part: str, dtype: torch.dty
     """
     paths = files(folder, part)
     if not paths:
-        raise CheckpointError(f"{Path(folder).name}: the model folder has no {part} ({PLACES[part]}.safetensors in {folder}). "
-                              f"It has: {', '.join(parts(folder)) or 'nothing'}. Convert a checkpoint that holds it, or choose "
-                              "another model.")
+        missing(folder, part)
     state: dict[str, Tensor] = {}
     for path in paths:
         state |= read_tensors(path)
@@ -147,50 +173,88 @@ def save(folder: str | Path, config: ModelConfig, states: dict[str, dict[str, Te
 
     Args:
         states: part (a key of PLACES) -> tensors. tokenizer: a folder whose tokenizer files are copied.
+    Raises:
+        CheckpointError: the folder holds something that would be lost (`check_target`).
     """
     from safetensors.torch import save_file
 
     folder = Path(folder)
-    new = folder.with_name(folder.name + ".part")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
-    try:
+    words = [Path(tokenizer) / name for name in TOKENIZER if (Path(tokenizer) / name).is_file()] if tokenizer is not None else []
+    check_target(folder, {*states, "tokenizer"} if words else set(states))
+    with replacing(folder) as new:
         write_config(new, config)
         for part, state in states.items():
             path = new / (PLACES[part] + ".safetensors")
             path.parent.mkdir(exist_ok=True)
             tensors = {k: (v.to(dtype) if dtype and v.is_floating_point() else v).detach().clone().contiguous() for k, v in state.items()}
             save_file(tensors, path, {"format": "pt"})
-        if tokenizer is not None:
-            for name in ("tokenizer.json", "tokenizer.model", "added_tokens.json"):
-                if (Path(tokenizer) / name).is_file():
-                    shutil.copy(Path(tokenizer) / name, new / name)
-        replace_folder(new, folder)
-    except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
-        raise
+        for file in words:
+            shutil.copy(file, new / file.name)
     return folder
 
 
-def replace_folder(new: Path, folder: Path) -> None:
-    """Put a finished folder in the place of another, which stays until the new one is there."""
-    old = folder.with_name(folder.name + ".old")
-    if old.exists() and not folder.exists():  # an interruption between the two renames below: the old one is all there is
-        os.replace(old, folder)
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, old)
+def check_target(target: Path, written: Collection[str], source: Path | None = None) -> None:
+    """Refuse a folder whose replacement would lose something.
+
+    Args:
+        written: what the new folder will hold: keys of PLACES, and "tokenizer".
+        source: what is read; the target must be neither inside it nor around it.
+    Raises:
+        CheckpointError: a file; no model folder; a model with parts, a tokenizer or folders that `written` lacks.
+    """
+    if target.exists() and not target.is_dir():
+        raise CheckpointError(f"{target} is a file; name a folder to write.")
+    if source is not None:
+        here, there = target.resolve(), source.resolve()
+        if here == there or there in here.parents or here in there.parents:
+            raise CheckpointError(f"{target}: choose a folder outside the source {source}, which is never touched.")
+    if not target.exists() or not any(target.iterdir()):
+        return
+    if not (target / "config.json").is_file() or b"format_version" not in (target / "config.json").read_bytes():
+        raise CheckpointError(f"{target} exists and is not a WeGen model folder: nothing there is overwritten. Name another folder.")
+    lost = [part for part in PLACES if part not in written and list(target.glob(PLACES[part] + "*.safetensors"))]
+    lost += ["tokenizer"] if "tokenizer" not in written and any((target / name).is_file() for name in TOKENIZER[:2]) else []
+    if lost:
+        hint = " (the tokenizer's files are taken from beside the source's weights)" if "tokenizer" in lost else ""
+        raise CheckpointError(f"{target} holds a model whose {', '.join(lost)} would be lost, since they are not written anew. "
+                              f"Name another folder, or write all of it{hint}.")
+    others = sorted(p.name for p in target.iterdir() if p.is_dir() and p.name not in FOLDERS)
+    if others:
+        raise CheckpointError(f"{target} holds folders that are no part of a model and would be lost: {', '.join(others)}. "
+                              "Name another folder, or move them away.")
+
+
+@contextlib.contextmanager
+def replacing(folder: str | Path) -> Iterator[Path]:
+    """A new folder to fill, which takes the place of `folder` when the block ends well and is removed when it does not.
+
+    It lies beside, in a hidden folder of a name of its own, which also keeps the old one until the new one is in its place:
+    after a crash between the two renames it is there as `.<name>.<letters>/old`.
+    """
+    folder = Path(folder).resolve()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    new, old = beside / "new", beside / "old"
     try:
+        new.mkdir()
+        yield new
+        if folder.exists():
+            os.replace(folder, old)
         os.replace(new, folder)
-    except OSError:
-        if old.exists():
-            os.replace(old, folder)
+    except BaseException:
+        try:
+            if new.exists() and old.exists():
+                os.replace(old, folder)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+            if not old.exists() or folder.exists():
+                shutil.rmtree(beside, ignore_errors=True)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(beside, ignore_errors=True)
 
 
 def resolve(name_or_path: str | Path, roots: tuple[str | Path, ...] = ()) -> Path:
-    """A model's folder: the bundled `wegen-mini`, a path, or a name below one of `roots`.
+    """A model's folder: the bundled `wegen-mini`, a name below one of `roots`, or a path.
 
     Raises:
         CheckpointError: naming the folders that were searched and what they hold.
@@ -198,9 +262,14 @@ def resolve(name_or_path: str | Path, roots: tuple[str | Path, ...] = ()) -> Pat
     name = str(name_or_path)
     if name == "wegen-mini":
         return Path(__file__).parent.parent / "mini" / "weights"
-    for place in (Path(name), *(Path(root) / name for root in roots)):
+    places = [*(Path(root) / name for root in roots), Path(name)]
+    for place in places:
         if (place / "config.json").is_file():
             return place
+    for place in places:  # killed while it was replaced
+        for left in sorted(place.parent.glob(f".{glob.escape(place.name)}.*/old/config.json")) if place.name else ():
+            raise CheckpointError(f"no model folder '{name}': writing it was interrupted. What was there before is {left.parent}; "
+                                  f"rename it to {place}.")
     searched = ", ".join(str(r) for r in roots) or "the current folder"
     presets = f" ('{name}' is a preset of sizes; its weights are not bundled.)" if name in PRESETS else ""
     raise CheckpointError(f"no model folder '{name}' (searched {searched}).{presets} Use wegen-mini, which is bundled, or a folder "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from . import folder as own
-from .folder import CheckpointError
+from .folder import CheckpointError, read_json
 from .layouts import LAYOUTS, ORIGINS, OWN, RELEASE, RELEASE_CONFIGS, ROOTS, TOKENIZERS, Layout, Place, Row, detect
 from .storage import NAMES, Spec, TensorFile, open_file
 
@@ -94,9 +93,9 @@ def survey(path: str | Path) -> Survey:
         if (path.parent / "config.json").is_file():  # a diffusers UNet or VAE beside its configuration
             part = next((p for p in ("unet", "vae") if p in found.parts), None)
             if part:
-                found.configs[part] = _json(path.parent / "config.json")
+                found.configs[part] = read_json(path.parent / "config.json")
         return found
-    if (path / "config.json").is_file() and "format_version" in _json(path / "config.json"):
+    if (path / "config.json").is_file() and "format_version" in read_json(path / "config.json"):
         return _own_folder(path)
     for root in ROOTS:
         found = _release(path / root)
@@ -130,23 +129,13 @@ def _release(path: Path) -> Survey:
     for place in RELEASE_CONFIGS:
         file = _locate(path, place)
         if file is not None:
-            found.configs[place.what] = _json(file)
+            found.configs[place.what] = read_json(file)
     found.tokenizer = _locate(path, TOKENIZERS)
     return found
 
 
 def _locate(path: Path, place: Place) -> Path | None:
     return next((hit for glob in place.globs for hit in sorted(path.glob(glob)) if hit.is_file()), None)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path}: not valid JSON ({error}).") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: a configuration must be a JSON object.")
-    return values
 
 
 def _add(found: Survey, path: Path, layout: Layout | None = None) -> Layout:

@@ -55,9 +55,15 @@ def run_command(
 ) -> int:
     """What `wegen run` does. `sets` come after `seed`, so they win.
 
+    What output nodes made is told at the end, also when a later node fails or the run is cancelled.
+
     Returns the exit code: 0 done, 1 a node failed, 2 the workflow or an argument is wrong, 3 the workflow has foreign nodes, 130 cancelled.
     """
-    nodes = nodes or {}
+    nodes, saved = nodes or {}, []
+
+    def tell_saved() -> None:
+        for item in saved:
+            echo(f"{workflow.label(item.node_id)}: {item.path if item.kind == 'image' else item.text}")
 
     def tell(done: int, total: int, node_id: str, title: str) -> None:
         echo(f"[{done + 1}/{total}] {title} (node {node_id})")
@@ -67,7 +73,7 @@ def run_command(
         if seed is not None and not set_seed(workflow, seed):
             echo("--seed: no node of this workflow has a seed; nothing was changed")
         set_values(workflow, list(sets))
-        saved = run(workflow, nodes, out_dir=out, input_dir=input_dir, on_node=tell)
+        run(workflow, nodes, out_dir=out, input_dir=input_dir, on_node=tell, on_saved=saved.append)
     except GraphError as error:
         kind = "uses nodes that are not here" if isinstance(error, ForeignNodesError) else "cannot be run"
         echo(f"{workflow_path} {kind}:")
@@ -75,11 +81,12 @@ def run_command(
             echo(f"  - {problem}")
         return error.exit_code
     except NodeError as error:
+        tell_saved()
         echo(str(error))
         return error.exit_code
     except (KeyboardInterrupt, Cancelled):
+        tell_saved()
         echo("cancelled")
         return CANCELLED
-    for item in saved:
-        echo(f"{workflow.label(item.node_id)}: {item.path if item.kind == 'image' else item.text}")
+    tell_saved()
     return 0

@@ -38,6 +38,7 @@ def run(
     input_dir: str | Path | None = None,
     cancel: Callable[[], bool] | None = None,
     on_node: Callable[[int, int, str, str], None] | None = None,
+    on_saved: Callable[[Saved], None] | None = None,
     only: list[str] | None = None,
 ) -> list[Saved]:
     """Check the whole graph, then run what its outputs need, under inference mode.
@@ -48,6 +49,7 @@ def run(
         input_dir: where Load Image looks first; the workflow's own folder comes second.
         cancel: asked before each node; True stops the run.
         on_node: called before each node with (how many are done, how many there are at most, node id, title).
+        on_saved: called with each thing that an output node made, as soon as the node is done; so it is known when a later one fails.
         only: ids of the output nodes to run; None runs all.
 
     Returns: what the output nodes made, in order.
@@ -61,7 +63,7 @@ def run(
     raise_problems(problems + _folder_problems(Path(out_dir)), foreign)
     outputs = [node_id for node_id in output_nodes(workflow.prompt, table) if only is None or node_id in only]
     with torch.inference_mode():
-        return _Run(workflow, table, outputs, Path(out_dir), cancel, on_node).run()
+        return _Run(workflow, table, outputs, Path(out_dir), cancel, on_node, on_saved).run()
 
 
 def _folder_problems(folder: Path) -> list[str]:
@@ -74,9 +76,11 @@ def _folder_problems(folder: Path) -> list[str]:
 
 
 class _Run:
-    def __init__(self, workflow: Workflow, table: dict[str, type], outputs: list[str], out_dir: Path, cancel: Any, on_node: Any):
+    def __init__(
+        self, workflow: Workflow, table: dict[str, type], outputs: list[str], out_dir: Path, cancel: Any, on_node: Any, on_saved: Any
+    ):
         self.workflow, self.table, self.outputs, self.out_dir = workflow, table, outputs, out_dir
-        self.cancel, self.on_node = cancel, on_node
+        self.cancel, self.on_node, self.on_saved = cancel, on_node, on_saved
         needed, _ = needed_nodes(workflow.prompt, outputs)
         self.waiting = {node_id: set() for node_id in needed}  # node -> who still needs its result
         for node_id in needed:
@@ -173,9 +177,14 @@ class _Run:
         for entry in shown.get("images", []):
             if isinstance(entry, dict) and "filename" in entry:
                 folder = self.out_dir / PREVIEW_FOLDER if entry.get("type") == "temp" else self.out_dir
-                self.saved.append(Saved(node_id, "image", path=folder / entry.get("subfolder", "") / entry["filename"]))
+                self._save(Saved(node_id, "image", path=folder / entry.get("subfolder", "") / entry["filename"]))
         for text in shown.get("text", []):
-            self.saved.append(Saved(node_id, "text", text=str(text)))
+            self._save(Saved(node_id, "text", text=str(text)))
+
+    def _save(self, item: Saved) -> None:
+        self.saved.append(item)
+        if self.on_saved is not None:
+            self.on_saved(item)
 
 
 def map_over_lists(target: Any, function: str, data: dict[str, Any]) -> list:

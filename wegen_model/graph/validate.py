@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,8 @@ def _check_value(node_id: str, entry: Input, inputs: dict, judged_by_node: bool)
             value = inputs[entry.name] = convert(value)
         except (TypeError, ValueError, OverflowError):
             return f"{value!r} is not of type {entry.type}; set another value ({remedy})"
+    if isinstance(value, float) and not math.isfinite(value):  # the server lets them pass: no comparison with a range catches them all
+        return f"{value} is not a finite number; set another value ({remedy})"
     if judged_by_node:
         return None
     low, high = entry.options.get("min"), entry.options.get("max")

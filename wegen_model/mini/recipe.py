@@ -181,15 +181,22 @@ class Workshop:
         writer.load_state_dict(self.weights("stage-2" if (self.folder / "stage-2" / "checkpoint").is_dir() else "stage-1"))
         return writer.eval().requires_grad_(False)
 
-    def predicted(self, count: int = 3000) -> tuple[Tensor, list[int]]:
-        """The writer's own features for training samples (p,n,c), written in both modes, and the rows they aim at."""
+    def predicted(self, count: int = 3000, worst: float = 0.1) -> tuple[Tensor, list[int]]:
+        """The writer's own features for training samples (p,n,c), written in both modes, and the rows they aim at.
+
+        Those with a normalised squared error above `worst` are left out: a decoder can sharpen a blur, not undo a mistake.
+        """
         from .rollout import roll
 
         path = self.folder / "predicted.pt"
         if path.is_file():
             saved = torch.load(path, weights_only=True)
             return saved["tokens"], saved["rows"]
-        tokens, rows = roll(self.writer(), self.config, self.tokenizer, self.pool, self.features, count, self.runtime)
+        writer = self.writer()
+        tokens, rows = roll(writer, self.config, self.tokenizer, self.pool, self.features, count, self.runtime)
+        error = ((tokens.float() - self.features[rows].float()) / writer.projectors.std).square().mean((1, 2))
+        kept = (error < max(worst, error.median().item())).nonzero().flatten().tolist()
+        tokens, rows = tokens[kept], [rows[i] for i in kept]
         torch.save({"tokens": tokens, "rows": rows}, path)
         return tokens, rows
 
@@ -215,10 +222,19 @@ class Workshop:
 
 def train(folder: str | Path, size: str = "cpu", only: tuple[str, ...] = (), target: str | Path | None = None,
           runtime: Runtime | None = None) -> Path | None:
-    """Run the recipe, or the stages named in `only`; returns the exported model folder."""
+    """Run the recipe, or the stages named in `only`; returns the exported model folder.
+
+    Raises:
+        CheckpointError: before anything runs, when the target holds something that would be lost.
+    """
     shop = Workshop(folder, size, runtime)
+    target = Path(target or shop.folder / "wegen-mini")
+    if "export" in (only or STAGES):
+        files.check_target(target, {*files.PLACES, "tokenizer"})
+        if shop.folder.resolve().is_relative_to(target.resolve()):
+            raise files.CheckpointError(f"{target}: the work folder {shop.folder} is in it. Name another folder to export to.")
     for name in only or STAGES:
         if name == "export":
-            return shop.export(target or shop.folder / "wegen-mini")
+            return shop.export(target)
         shop.train(name)
     return None
