@@ -32,7 +32,7 @@ class WeGenChat:
                 "model": (MODEL, {"tooltip": "The model to talk with. A conversation stays with the model that began it."}),
                 "message": ("STRING", {"default": "", "multiline": True, "dynamicPrompts": True, "tooltip": (
                     "What you say. <image_1> stands for the picture at image_1, <bbox_1> for its place in the picture to be made "
-                    "(boxes come from Bbox Compose).")}),
+                    "(boxes come from Bbox Compose; a box without a tag follows its picture).")}),
                 "picture": (["auto", "always", "never"], {"default": "auto", "tooltip": (
                     "May the answer be a picture? auto: as the model decides. always: one is opened after the reply. never: words only.")}),
                 "rewrite": ("BOOLEAN", {"default": False, "tooltip": (
@@ -64,8 +64,7 @@ class WeGenChat:
         with host.watch(model.runtime) as notes:
             chained = tuple(references or ())
             slots = pictures(images, model.runtime.warn)
-            tell_numbers([s is not None for s in slots], len(chained) + 1, model.runtime.warn)
-            turn = (*chained, *(r for r in slots if r is not None))
+            turn = tell_numbers(message, chained, slots, model.runtime.warn)
             conversation = (chat or Conversation()).user(message, turn)
             answer = model.chat(conversation, picture=picture, rewrite=rewrite, temperature=temperature, top_p=top_p,
                                 seed=seed, max_tokens=max_tokens, trim_oldest=trim_oldest)

@@ -29,8 +29,8 @@ class WeGenBboxCompose:
         return {
             "required": {
                 "prompt": ("STRING", {"default": "", "multiline": True, "dynamicPrompts": True, "tooltip": (
-                    "The message for WeGen Chat. <image_1> stands for the first reference, <bbox_1> for its box. Without tags the "
-                    "references are simply shown first.")}),
+                    "The message for WeGen Chat. <image_1> stands for the first reference, <bbox_1> for its box; a box without a "
+                    "tag follows its picture. Without tags the references are simply shown first.")}),
                 "box_text": ("STRING", {"default": "", "multiline": True, "tooltip": (
                     "One line for each image socket, in order: x y width height as fractions of the canvas (x, y: the top-left corner), "
                     "for example 0.1 0.2 0.4 0.5. An empty line: no box. A line without a picture is a place alone. JSON works too. "
@@ -63,8 +63,6 @@ class WeGenBboxCompose:
                     run.warn("box_text is ignored while boxes is connected.")
             else:
                 places = library.parse_boxes(box_text, width, height, bbox_format)
-            count = max(len(slots), len(places))
-            filled = [any(k < len(row) and row[k] is not None for row in (slots, places)) for k in range(count)]
-            tell_numbers(filled, len(chained) + 1, run.warn)
+            tell_numbers(prompt, chained, library.join(slots, places), run.warn)
             made = library.compose(slots, places, prompt, chained, width, height)
             return host.shown((made.references, made.prompt, made.boxes, made.preview, made.masks), notes)

@@ -59,7 +59,15 @@ class WeGenDraw:
                 raise ValueError(f"AR Feature Decode: {have} is connected but {lack} is not. Keeping needs both: the earlier features, "
                                  "and a mask that is white where they stay. Connect both, or neither.")
             if keep_mask is not None:
-                keep = (keep_features, cells(keep_mask, model.config.features.grid))
+                if not len(keep_features):
+                    raise ValueError("AR Feature Decode: keep_features is an empty batch. Connect the features of one earlier picture.")
+                if len(keep_features) > 1:
+                    model.runtime.warn(f"keep_features holds {len(keep_features)} pictures: the first is used.")
+                kept = cells(keep_mask, model.config.features.grid)
+                if not kept.any():
+                    model.runtime.warn("keep_mask keeps no cell: no cell is more than half white, so the whole picture is written anew. "
+                                       "Paint larger areas white.")
+                keep = (keep_features[:1], kept)
             features, conversation = model.draw(chat, guidance=guidance, mode=mode, readout=readout, keep=keep, trim_oldest=trim_oldest)
             return host.shown((features, conversation), notes)
 

@@ -250,9 +250,15 @@ def list_models(kind: str) -> list[str]:
 
 
 def _folders(root: Path):
-    """Folders with a config.json, the topmost of each branch."""
+    """Folders with a config.json, the topmost of each branch. Links are followed, but not back to a folder they lie in."""
+    above: dict[str, frozenset[str]] = {}  # walked folder: real paths of itself and all above it
     for path, names, files in os.walk(root, followlinks=True):
         names.sort()
+        real, outer = os.path.realpath(path), above.get(os.path.dirname(path), frozenset())
+        if real in outer:
+            names.clear()
+            continue
+        above[path] = outer | {real}
         if "config.json" in files and Path(path) != root:
             names.clear()
             yield Path(path)

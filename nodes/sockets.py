@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..wegen_model.conversation import Reference
+from ..wegen_model.conversation import Reference, Turn
 
 CATEGORY = "WeGen"
 MODEL, DECODER, FEATURES, REFERENCES, CHAT = "WEGEN_MODEL", "WEGEN_DECODER", "WEGEN_FEATURES", "WEGEN_REFERENCES", "WEGEN_CHAT"
@@ -36,10 +36,27 @@ def pictures(values: dict, warn) -> list[Reference | None]:
     return out
 
 
-def tell_numbers(filled: list[bool], first: int, warn) -> None:
-    """References count without gaps, after `first` - 1 chained ones: say so where that is not the slot's own number."""
-    number = first
-    for k, there in enumerate(filled, 1):
-        if there and number != k:
-            warn(f"image_{k} is reference {number} here: write <image_{number}> for it in the text.")
-        number += there
+def tell_numbers(text: str, chained: tuple[Reference, ...], slots: list[Reference | None], warn) -> tuple[Reference, ...]:
+    """The turn's references: they count without gaps, after the chained ones. Says so where that is not the slot's own number.
+
+    Raises:
+        ValueError: a tag of the text counts slots, and no reference of that number answers it.
+    """
+    references, numbers = list(chained), {}
+    for k, slot in enumerate(slots, 1):
+        if slot is None:
+            continue
+        references.append(slot)
+        n = numbers[k] = len(references)
+        if n != k:
+            what, tag = (f"image_{k}", "image") if slot.has_picture else (f"box {k}", "bbox")
+            warn(f"{what} is reference {n} here: write <{tag}_{n}> for it in the text.")
+    for kind, k in Turn("user", text).tags():
+        if k in numbers and _answers(slots[k - 1], kind) and not (k <= len(references) and _answers(references[k - 1], kind)):
+            what = f"the picture at image_{k}" if kind == "image" else f"box {k}"
+            raise ValueError(f"the text says <{kind}_{k}>, but {what} is reference {numbers[k]} here: write <{kind}_{numbers[k]}>.")
+    return tuple(references)
+
+
+def _answers(reference: Reference, kind: str) -> bool:
+    return reference.has_picture if kind == "image" else reference.box is not None

@@ -109,6 +109,21 @@ def test_a_crash_between_the_renames_leaves_the_old_folder_where_it_is_named(own
     assert contents(old) == before  # a later call does not take away what it did not make
 
 
+def test_a_folder_that_appears_meanwhile_and_the_old_one_both_stay(own, monkeypatch):
+    def rename(old, new):
+        os.rename(old, new)
+        if str(new).endswith("old"):
+            own.mkdir()
+            (own / "letter.txt").write_text("dear")
+
+    before = contents(own)
+    monkeypatch.setattr(files.os, "replace", rename)
+    with pytest.raises(OSError), files.replacing(own):
+        pass
+    [left] = beside(own)
+    assert contents(own) == {files.Path("letter.txt"): b"dear"} and contents(own.with_name(left) / "old") == before
+
+
 def test_neighbours_of_similar_names_are_left_alone(own):
     for name in ("own.old", "own.part", ".own.mine"):
         own.with_name(name).mkdir()

@@ -152,7 +152,9 @@ def test_ctrl_c_is_130_and_leaves_nothing_half_written(tmp_path, monkeypatch):
     assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == []
 
 
-@pytest.mark.parametrize("stop, code, words", [(ValueError("the disk is full"), 1, "the disk is full"), (KeyboardInterrupt(), 130, "cancelled")])
+@pytest.mark.parametrize(
+    "stop, code, words", [(ValueError("the disk is full"), 1, "the disk is full"), (KeyboardInterrupt(), 130, "cancelled")]
+)
 def test_what_was_saved_before_the_end_is_told(tmp_path, stop, code, words):
     def fail():
         raise stop

@@ -78,8 +78,8 @@ def test_features_of_another_space_are_refused_wherever_they_stand(wegen, drawn)
     with pytest.raises(ValueError, match="elsewhere/8x8x32"):
         wegen.decode(foreign)
     wegen.decode(dataclasses.replace(features, tower="other"), steps=1)
-    assert wegen.runtime.warnings == ["SDXL Feature Decoder, features: the features come from the tower 'other', the decoder 'tiny' was trained "
-                                      "with 'tiny'. The picture may differ in colour and detail."]
+    assert wegen.runtime.warnings == ["SDXL Feature Decoder, features: the features come from the tower 'other', the decoder 'tiny' "
+                                      "was trained with 'tiny'. The picture may differ in colour and detail."]
 
 
 @pytest.mark.parametrize("options, error", [
@@ -143,7 +143,7 @@ def test_never_and_always(wegen):
         wegen.chat(question, picture="maybe")
 
 
-@pytest.mark.parametrize("what", ["EVA-CLIP", "WeGen writes", "WeGen draws", "Decoder", "VAE"])
+@pytest.mark.parametrize("what", ["EVA-CLIP", "WeGen writes", "WeGen draws", "Decoder"])
 def test_cancelling_leaves_the_next_run_intact(tiny, drawn, what):
     model = WeGen.load(tiny, runtime=Listener(cancel_at=what))
 

@@ -15,13 +15,13 @@ def check_number(where: str, name: str, value: float, low: float, high: float = 
     """A finite number in low..high, or an error naming the input."""
     if not (math.isfinite(value) and low <= value <= high):
         span = f"between {low:g} and {high:g}" if math.isfinite(high) else f"{low:g} or more"
-        raise ValueError(f"{where}: {name} is {value}; it must be {span}{hint}.")
+        raise ValueError(f"{where}: {name} is {value}: it must be {span}{hint}.")
 
 
 def check_seed(where: str, seed: int) -> None:
     """A seed of torch's generators."""
     if not -(2**63) <= seed < 2**64:
-        raise ValueError(f"{where}: seed is {seed}; it must fit in 64 bits (0 to {2**64 - 1}).")
+        raise ValueError(f"{where}: seed is {seed}: it must fit in 64 bits (0 to {2**64 - 1}).")
 
 
 def check_draw(conversation: Conversation, config: ModelConfig, guidance: float, mode: str, readout: str, keep) -> None:

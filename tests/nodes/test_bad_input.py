@@ -87,7 +87,7 @@ def test_decoder_numbers(model, inputs, match):
 
 
 def test_guidance_below_zero(model, asked):
-    refused("guidance is -0.5; it must be 0 or more", "WeGenDraw", model=model, chat=asked, guidance=-0.5)
+    refused("guidance is -0.5: it must be 0 or more", "WeGenDraw", model=model, chat=asked, guidance=-0.5)
 
 
 def test_drawing_where_no_picture_was_opened(model):

@@ -242,12 +242,13 @@ def replacing(folder: str | Path) -> Iterator[Path]:
             os.replace(folder, old)
         os.replace(new, folder)
     except BaseException:
+        placed = not new.exists()
         try:
-            if new.exists() and old.exists():
+            if old.exists() and not placed:
                 os.replace(old, folder)
         finally:
             shutil.rmtree(new, ignore_errors=True)
-            if not old.exists() or folder.exists():
+            if placed or not old.exists():
                 shutil.rmtree(beside, ignore_errors=True)
         raise
     shutil.rmtree(beside, ignore_errors=True)

@@ -1,9 +1,10 @@
 """The whole recipe of the miniature, stage by stage, each resumable: `wegen mini train`.
 
-    tokenizer ─ encoder ─ (features) ─ stage-1 ─ stage-2 ────┐
-                vae ───── (latents) ── visual-decoding ─── sharpen ─ export
+    tokenizer ─ encoder ─ (features) ─ stage-1 ─ stage-2 ─ questions ─┐
+                vae ───── (latents) ── visual-decoding ─── sharpen ─── export
 
-`stage-1` learns everything, `stage-2` goes on with the tasks that are left (boxes, references) on boxes of one size.
+`stage-1` learns everything, `stage-2` goes on with the tasks that are left (boxes, references) on boxes of one size, and
+`questions` ends on answers in words and boxes.
 
 Stages find what earlier ones left in the work folder, so two processes may run two stages that do not need one another.
 """
@@ -30,11 +31,11 @@ from .concepts import NAMES
 from .dialogue import Options, Writer, dialogue_stage, encode_pool
 from .pictures import Pool, build_pool
 from .stages import EncoderHeads, encoder_stage, vae_stage
-from .tasks import HARDER
+from .tasks import HARDER, QUESTIONS
 from .visual import encode_latents, init_layout, preview_factors, visual_stage
 from .words import build_tokenizer
 
-STAGES = ("encoder", "vae", "visual-decoding", "stage-1", "stage-2", "sharpen", "export")
+STAGES = ("encoder", "vae", "visual-decoding", "stage-1", "stage-2", "questions", "sharpen", "export")
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,14 @@ class Size:
     visual: int
     writer: int
     harder: int
+    questions: int
     sharpen: int
     options: Options = Options()
 
 
 SIZES = {
-    "cpu": Size(30_000, 8_000, 3000, 4000, 2600, 3000, 9000, 1800),  # 2 cores, about 2 hours
-    "test": Size(60, 20, 4, 4, 4, 4, 4, 4, Options(tokens=300)),  # seconds: does it run?
+    "cpu": Size(30_000, 8_000, 3000, 4000, 2600, 3000, 9000, 1900, 1800),  # 2 cores, about 2 hours
+    "test": Size(60, 20, 4, 4, 4, 4, 4, 4, 4, Options(tokens=300)),  # seconds: does it run?
 }
 
 
@@ -91,10 +93,11 @@ class Workshop:
     def pool(self) -> Pool:
         return build_pool(self.art, self.size.samples, self.size.frees, cache_dir() if self._art is None else None, self.seed)
 
-    @cached_property
-    def harder_pool(self) -> Pool:
+    def later_pool(self, number: int, mix) -> Pool:
+        """The conversations of a later stage, on boxes of one size."""
         cache = cache_dir() if self._art is None else None
-        return build_pool(self.art, self.size.samples * 2 // 3, 0, cache, self.seed + 1, mix=HARDER, cells=(4,))
+        count = self.size.samples * 2 // 3 if number == 1 else self.size.samples * 3 // 10
+        return build_pool(self.art, count, 0, cache, self.seed + number, mix=mix, cells=(4,))
 
     def _stage(self, name: str) -> Stage:
         torch.manual_seed(self.seed * 100 + STAGES.index(name))
@@ -111,12 +114,15 @@ class Workshop:
         if name == "stage-1":
             recipe = Recipe(s.writer, 1.5e-3, (0.9, 0.95), weight_decay=0.01, warmup=200, ema=0.998, save_every=500, seed=self.seed)
             return dialogue_stage(self.config, self.pool, self.tokenizer, self.features, recipe, s.options)
-        if name == "stage-2":
-            recipe = Recipe(s.harder, 1.5e-3, (0.9, 0.95), weight_decay=0.01, warmup=100, ema=0.998, save_every=500, seed=self.seed + 1)
-            options = dataclasses.replace(s.options, own_from=0.0, focus=FOCUS)
-            stage = dialogue_stage(self.config, self.harder_pool, self.tokenizer, self.harder_features, recipe, options)
+        if name in ("stage-2", "questions"):
+            first = name == "stage-2"
+            recipe = Recipe(s.harder if first else s.questions, 1.5e-3 if first else 8e-4, (0.9, 0.95), weight_decay=0.01, warmup=100,
+                            ema=0.998 if first else 0.99, save_every=500 if first else 150, seed=self.seed + (1 if first else 2))
+            options = dataclasses.replace(s.options, own_from=0.0, **({"focus": FOCUS} if first else {"language": 0.5}))
+            pool = self.later_pool(1, HARDER) if first else self.later_pool(2, QUESTIONS)
+            stage = dialogue_stage(self.config, pool, self.tokenizer, self.encoded(pool), recipe, options)
             stage.name = name
-            stage.model.load_state_dict(self.weights("stage-1"))
+            stage.model.load_state_dict(self.weights("stage-1" if first else "stage-2"))
             return stage
         if name == "sharpen":
             decoder, latents = self.decoder()
@@ -131,7 +137,7 @@ class Workshop:
     def steps(self, name: str) -> int:
         s = self.size
         return {"encoder": s.encoder, "vae": s.vae, "visual-decoding": s.visual, "stage-1": s.writer, "stage-2": s.harder,
-                "sharpen": s.sharpen}[name]
+                "questions": s.questions, "sharpen": s.sharpen}[name]
 
     def train(self, name: str, stop_after: float | None = None) -> None:
         """Run or resume one stage."""
@@ -152,14 +158,13 @@ class Workshop:
         heads.load_state_dict(self.weights("encoder"))
         return heads.tower.eval().requires_grad_(False)
 
-    @cached_property
-    def features(self) -> Tensor:
-        """(m,n,c) of every picture of the pool."""
-        return encode_pool(self.tower, self.config, self.pool.pictures, path=self._cache("features", self.pool))
+    def encoded(self, pool: Pool) -> Tensor:
+        """(m,n,c) features of every picture of a pool."""
+        return encode_pool(self.tower, self.config, pool.pictures, path=self._cache("features", pool))
 
     @cached_property
-    def harder_features(self) -> Tensor:
-        return encode_pool(self.tower, self.config, self.harder_pool.pictures, path=self._cache("features", self.harder_pool))
+    def features(self) -> Tensor:
+        return self.encoded(self.pool)
 
     def decoder(self) -> tuple[Decoder, Tensor]:
         """A fresh decoder over the trained VAE, and the pool's scaled latents (m,k,h,w)."""
@@ -173,12 +178,13 @@ class Workshop:
 
     def _cache(self, what: str, pool: Pool) -> Path:
         stage = self.folder / {"features": "encoder", "latents": "vae"}[what] / "checkpoint"
-        digest = hashlib.sha256((stage / "weights.pt").read_bytes()).hexdigest()[:10]
-        return self.folder / f"{what}-{digest}-{len(pool.pictures)}.pt"
+        made = hashlib.sha256((stage / "weights.pt").read_bytes() + repr(pool.scenes).encode())
+        return self.folder / f"{what}-{made.hexdigest()[:10]}-{len(pool.pictures)}.pt"
 
     def writer(self) -> Writer:
         writer = Writer(self.config)
-        writer.load_state_dict(self.weights("stage-2" if (self.folder / "stage-2" / "checkpoint").is_dir() else "stage-1"))
+        reached = [name for name in ("stage-1", "stage-2", "questions") if (self.folder / name / "checkpoint").is_dir()]
+        writer.load_state_dict(self.weights(reached[-1] if reached else "stage-1"))
         return writer.eval().requires_grad_(False)
 
     def predicted(self, count: int = 3000, worst: float = 0.1) -> tuple[Tensor, list[int]]:
