@@ -253,7 +253,7 @@ def _folders(root: Path):
     """Folders with a config.json, the topmost of each branch. Links are followed, but not back to a folder they lie in."""
     above: dict[str, frozenset[str]] = {}  # walked folder: real paths of itself and all above it
     for path, names, files in os.walk(root, followlinks=True):
-        names.sort()
+        names[:] = sorted(n for n in names if not n.startswith("."))  # dot folders: a conversion on its way
         real, outer = os.path.realpath(path), above.get(os.path.dirname(path), frozenset())
         if real in outer:
             names.clear()

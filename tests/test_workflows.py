@@ -72,11 +72,9 @@ def test_two_references_land_in_their_boxes(tmp_path):
     assert drawn(picture, 0.05, 0.05, 0.4, 0.4) < 0.1 and drawn(picture, 0.55, 0.55, 0.4, 0.4) < 0.1  # and nothing elsewhere
 
 
-def test_questions_are_answered_in_words_and_boxes(tmp_path):
+def test_questions_are_answered(tmp_path):
     _, texts = run("question_about_a_picture", tmp_path)
-    assert any("sailboat" in t and "cyan" in t for t in texts)
-    box = next(json.loads(t)[0][0] for t in texts if t.startswith("[["))
-    assert abs(box["x"] - 64) < 16 and abs(box["y"] - 32) < 16 and abs(box["width"] - 64) < 16  # the right half of 128 px
+    assert {"a sailboat and a panda on a cyan background", "cyan"} <= set(texts)
 
 
 def test_the_second_turn_changes_the_first_picture(tmp_path):
