@@ -75,7 +75,7 @@ class DecoderConfig:
     width: int = 1792
     grid: tuple[int, int] = (8, 8)
     time_ids: str = "size"  # "size": (height, width, 0, 0, height, width) as in the release's inference; "zeros"
-    negative: str = "zeros"  # the unconditional input
+    negative: str = "zeros"  # the unconditional input; anything else is refused so far
     guidance_scale: float = 6.0
     steps: int = 50
     size: int = 1024  # pixels, the side the UNet was trained at

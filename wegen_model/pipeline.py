@@ -85,6 +85,8 @@ class WeGenDecoder:
         for side, value in (("width", width), ("height", height)):
             if value < 8 or value % 8:
                 raise ValueError(f"{side} is {value}: it must be a multiple of 8, and at least 8.")
+        if c.negative != "zeros":
+            raise ValueError(f"decoder '{self.name}': its unconditional input is {c.negative!r}; only zeros are known so far.")
         features.check_finite("SDXL Feature Decoder, features")
         note = check_space(features, c.space, c.tower, f"the decoder '{self.name}'", "SDXL Feature Decoder, features", width=c.width)
         if note:
