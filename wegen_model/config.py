@@ -96,6 +96,7 @@ class ModelConfig:
     unet: dict[str, Any] = field(default_factory=dict)  # diffusers UNet2DConditionModel
     vae: dict[str, Any] = field(default_factory=dict)  # diffusers AutoencoderKL
     scheduler: dict[str, Any] = field(default_factory=dict)  # diffusers, with _class_name
+    references: str = "whole"  # how pictures with boxes are shown: "whole", or "placed" in their box (miniature; place.py)
     knows: str = ""  # one sentence for tooltips: what was it trained on?
     concepts: tuple[str, ...] = ()  # the words a small model can draw; empty: open vocabulary
 
@@ -191,6 +192,7 @@ PRESETS: dict[str, ModelConfig] = {
         name="wegen-mini",
         vision=VisionConfig(image_size=128, patch_size=16, width=192, layers=5, heads=6, mlp_width=512),
         language=LanguageConfig(vocab_size=0, width=256, layers=4, heads=4, mlp_width=704, positions=1024),
+        references="placed",
         features=FeatureConfig(_MINI_SPACE, _MINI_SPACE, width=192, normalised=True, slot_embedding=True, parallel=True),
         decoder=DecoderConfig(_MINI_SPACE, _MINI_SPACE, width=192, guidance_scale=1.5, steps=12, size=128, layout_channels=16),
         unet=MINI_UNET, vae=MINI_VAE, scheduler=MINI_SCHEDULER,

@@ -20,6 +20,7 @@ from .conversation import Conversation, Turn
 from .decoder import Decoder, noise
 from .features import Features, Projectors, check_space, pool
 from .language import Cache, Language
+from .place import lay
 from .runtime import Part, Runtime
 from .tokenizer import Tokenizer
 
@@ -199,7 +200,10 @@ class WeGen:
             for k, r in enumerate(turn.references, 1):
                 where = f"WeGen Chat, turn {number}, image_{k}"
                 if r.features is None and r.picture is not None:
-                    r = replace(r, features=self.encode(r.picture[:1], where=where))
+                    picture = check_images(r.picture[:1], where)
+                    if r.box is not None and self.config.references == "placed":
+                        picture = lay(picture[0], r.box, self.config.vision.image_size)[None]
+                    r = replace(r, features=self.encode(picture, where=where))
                 elif r.features is not None:
                     r.features.check_finite(where)
                     self._check_space(r.features, where)

@@ -9,7 +9,6 @@ one with noise, the model's own prediction from a first pass, or nothing at all 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -106,7 +105,7 @@ class Options:
     noise: float = 0.6
     own_from: float = 0.12  # the share of training after which that begins
     blank_share: float = 0.04  # unconditional samples
-    language: float = 0.1
+    language: float = 0.25
     cosine: float = 0.5
     focus: tuple[tuple[str, float], ...] = ()  # (task, factor): how much more often than its share a task is trained
 
@@ -123,12 +122,12 @@ def _buckets(tasks: list[str], lengths: np.ndarray, focus: dict[str, float], siz
     return buckets, np.array(weights) / sum(weights)
 
 
-def dialogue_stage(config: ModelConfig, pool: Pool, tokenizer: Tokenizer, features: Tensor, recipe: Recipe,
+def dialogue_stage(config: ModelConfig, pool: Pool, features: Bank, tokenizer: Tokenizer, recipe: Recipe,
                    options: Options = Options(), sample=None, sample_every: int = 0) -> Stage:
-    """Features (m,n,c) of the pool's pictures, raw; LM, MSE and cosine losses."""
+    """LM, MSE and cosine losses over the features (m,n,c) of the pool's pictures, raw."""
     writer = Writer(config)
     n = config.features.count
-    scenes = features[: len(pool.scenes)].float()
+    scenes = features[: min(600, len(pool.scenes))].float()
     mean = scenes.mean((0, 1))
     std = (scenes - mean).square().mean().sqrt().expand_as(mean)  # one scale: strong directions count more
     init_writer(writer, tokenizer, mean, std)
@@ -188,17 +187,31 @@ def dialogue_stage(config: ModelConfig, pool: Pool, tokenizer: Tokenizer, featur
     return Stage("stage-1", writer, make, loss, recipe, sample, sample_every)
 
 
-def encode_pool(tower: nn.Module, config: ModelConfig, pictures: np.ndarray, batch: int = 64, path: Path | None = None) -> Tensor:
-    """(m,n,c) float16 features of uint8 pictures; kept at `path`."""
+class Bank:
+    """Features of a pool's pictures, each rendered and encoded when it is first asked for: `bank[rows]` is (m,n,c) float16."""
+
+    def __init__(self, tower: nn.Module, config: ModelConfig, pool: Pool):
+        self.tower, self.config, self.pool = tower, config, pool
+        self.known = torch.zeros(len(pool), dtype=torch.bool)
+        self.table = torch.empty(len(pool), config.features.count, config.features.width, dtype=torch.float16)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, rows) -> Tensor:
+        rows = torch.arange(len(self))[rows] if isinstance(rows, slice) else torch.as_tensor(rows, dtype=torch.long)
+        new = rows[~self.known[rows]].unique()
+        for some in new.split(64) if len(new) else ():
+            pictures = np.stack([self.pool.picture(int(i)) for i in some])
+            self.table[some] = encode_pictures(self.tower, self.config, pictures)
+            self.known[some] = True
+        return self.table[rows]
+
+
+@torch.no_grad()
+def encode_pictures(tower: nn.Module, config: ModelConfig, pictures: np.ndarray) -> Tensor:
+    """(b,n,c) float16 features of uint8 pictures."""
     from ..vision import prepare
     from .stages import to_float
 
-    if path and path.is_file():
-        return torch.load(path, weights_only=True)
-    with torch.no_grad():
-        out = torch.cat([tower(prepare(to_float(pictures[i : i + batch]), config.vision)).half() for i in range(0, len(pictures), batch)])
-    if path:
-        part = path.with_suffix(".part")
-        torch.save(out, part)
-        part.replace(path)
-    return out
+    return tower(prepare(to_float(pictures), config.vision)).half()

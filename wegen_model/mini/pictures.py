@@ -9,9 +9,10 @@ hue-shifted drawings, so that tower, VAE and UNet do not know the named scenes a
 from __future__ import annotations
 
 import colorsys
+import hashlib
 import os
-import random
-from dataclasses import dataclass
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +20,14 @@ from PIL import Image
 
 from .art import Art
 from .concepts import NAMES, article
+from .draws import Rng, anything
 from .scenes import SIZE, Scene, render
-from .tasks import Sample, sample
+from .tasks import MIX, Sample, sample
 
 
-def free(seed: int, art: Art, style: str = "noto") -> np.ndarray:
-    """A picture (128,128,3) of one to three drawings anywhere; a pure function of the seed."""
-    rng = random.Random(f"free:{seed}")
+def free(seed: int, art: Art) -> np.ndarray:
+    """A picture (128,128,3) of one to three drawings of any kind anywhere; a pure function of the seed."""
+    rng = Rng(f"free:{seed}")
     a, b = (np.array([int(255 * v) for v in colorsys.hsv_to_rgb(rng.random(), rng.random() ** 0.7, rng.uniform(0.2, 1))]) for _ in "ab")
     if rng.random() < 0.5:
         b = a
@@ -35,7 +37,7 @@ def free(seed: int, art: Art, style: str = "noto") -> np.ndarray:
     picture = (a * (1 - t) + b * t).astype(np.uint8)
     for _ in range(rng.choice((1, 1, 2, 3))):
         side = rng.randint(36, 112)
-        sprite = art.fitted(rng.choice(NAMES), style, side, side)
+        sprite = art.fitted(*anything(rng), side, side)
         if rng.random() < 0.5:
             sprite = sprite[:, ::-1]
         if rng.random() < 0.4:
@@ -62,49 +64,57 @@ def caption(scene: Scene) -> str:
     return f"{' and '.join(article(item.concept) for item in things)} on {article(scene.background)} background"
 
 
-@dataclass
 class Pool:
-    """Samples and the pictures they show and draw, each picture once."""
+    """Samples and the scenes they show and draw, each once. Pictures are rendered when asked for, or all at once."""
 
-    samples: list[Sample]
-    index: dict[Scene, int]  # scene -> row of `pictures`
-    pictures: np.ndarray  # (m,128,128,3) uint8: the scenes first, then free pictures
-    scenes: list[Scene]
+    def __init__(self, samples: list[Sample], art: Art, frees: int = 0, seed: int = 0, cache: Path | None = None):
+        """`frees`: free pictures after the scenes. `cache`: a folder that keeps the rendered table of `pictures`."""
+        self.samples, self.art, self.frees, self.seed, self.cache = samples, art, frees, seed, cache
+        self.index: dict[Scene, int] = {}  # scene -> row
+        for one in samples:
+            for turn in one.turns:
+                for scene in (*(r.scene for r in turn.references), turn.picture):
+                    if scene is not None:
+                        self.index.setdefault(scene, len(self.index))
+        self.scenes = list(self.index)
+
+    def __len__(self) -> int:
+        return len(self.scenes) + self.frees
+
+    def picture(self, row: int) -> np.ndarray:
+        """(128,128,3) uint8 of a row: the scenes first, then free pictures."""
+        if row < len(self.scenes):
+            return render(self.scenes[row], self.art)
+        return free(self.seed * 10_000_000 + row - len(self.scenes), self.art)
+
+    @cached_property
+    def pictures(self) -> np.ndarray:
+        """(m,128,128,3) uint8: every row."""
+        key = self.cache and Path(self.cache) / f"pool-{self.seed}-{len(self)}-{self.digest}.npy"
+        if key and key.is_file():
+            return np.load(key)
+        pictures = np.empty((len(self), SIZE, SIZE, 3), np.uint8)
+        for row in range(len(self)):
+            pictures[row] = self.picture(row)
+        if key:
+            key.parent.mkdir(parents=True, exist_ok=True)
+            part = key.with_suffix(".part.npy")
+            np.save(part, pictures)
+            os.replace(part, key)
+        return pictures
+
+    @cached_property
+    def digest(self) -> str:
+        """Changes with the scenes, the free pictures and the art."""
+        h = hashlib.sha256(repr((self.scenes, self.frees, self.seed)).encode())
+        for concept, style in self.art.keys():
+            h.update(f"{concept} {style}".encode())
+        for name in NAMES:
+            h.update(self.art.sprite(name).tobytes())
+        return h.hexdigest()[:10]
 
 
-def build_pool(art: Art, samples: int, frees: int, cache: Path | None = None, seed: int = 0, split: str = "train", **options) -> Pool:
-    """Samples `seed*10^7 …` with their scenes rendered, and free pictures after them; kept in a file beside the art.
-
-    `options`: `mix` and `cells` of `tasks.sample`.
-    """
-    made = [sample(seed * 10_000_000 + i, split=split, **options) for i in range(samples)]
-    index: dict[Scene, int] = {}
-    for one in made:
-        for turn in one.turns:
-            for scene in (*(r.scene for r in turn.references), turn.picture):
-                if scene is not None:
-                    index.setdefault(scene, len(index))
-    scenes = list(index)
-    key = cache and Path(cache) / f"pool-{split}-{seed}-{samples}-{frees}-{_digest(scenes, art)}.npy"
-    if key and key.is_file():
-        return Pool(made, index, np.load(key), scenes)
-    pictures = np.empty((len(scenes) + frees, SIZE, SIZE, 3), np.uint8)
-    for i, scene in enumerate(scenes):
-        pictures[i] = render(scene, art)
-    for i in range(frees):
-        pictures[len(scenes) + i] = free(seed * 10_000_000 + i, art)
-    if key:
-        key.parent.mkdir(parents=True, exist_ok=True)
-        part = key.with_suffix(".part.npy")
-        np.save(part, pictures)
-        os.replace(part, key)
-    return Pool(made, index, pictures, scenes)
-
-
-def _digest(scenes: list[Scene], art: Art) -> str:
-    import hashlib
-
-    h = hashlib.sha256(repr(scenes).encode())
-    for name in NAMES:
-        h.update(art.sprite(name).tobytes())
-    return h.hexdigest()[:10]
+def build_pool(art: Art, samples: int, frees: int = 0, cache: Path | None = None, seed: int = 0, split: str = "train",
+               mix: Mapping[str, float] = MIX) -> Pool:
+    """The samples `seed*10^7 …` of a mix, and free pictures."""
+    return Pool([sample(seed * 10_000_000 + i, mix, split) for i in range(samples)], art, frees, seed, cache)

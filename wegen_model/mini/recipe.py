@@ -1,10 +1,10 @@
 """The whole recipe of the miniature, stage by stage, each resumable: `wegen mini train`.
 
-    tokenizer ─ encoder ─ (features) ─ stage-1 ─ stage-2 ─ questions ─┐
-                vae ───── (latents) ── visual-decoding ─── sharpen ─── export
+    tokenizer ─ encoder ─ (features) ─ stage-1 ─ stage-2 ─┐
+                vae ───── (latents) ── visual-decoding ── sharpen ─ export
 
-`stage-1` learns everything, `stage-2` goes on with the tasks that are left (boxes, references) on boxes of one size, and
-`questions` ends on answers in words and boxes.
+`stage-1` learns every task, `stage-2` goes on with more of the harder ones. With a start folder, tower, decoder and writer
+come from an earlier miniature, and the recipe begins at `stage-1`.
 
 Stages find what earlier ones left in the work folder, so two processes may run two stages that do not need one another.
 """
@@ -27,55 +27,56 @@ from ..runtime import Runtime
 from ..tokenizer import Tokenizer
 from ..train.loop import Recipe, Stage, finished, run
 from .art import cache_dir, load_art
-from .concepts import NAMES
-from .dialogue import Options, Writer, dialogue_stage, encode_pool
+from .concepts import NAMES, OFFERED_STYLES, TRAINED_STYLES
+from .dialogue import Bank, Options, Writer, dialogue_stage, encode_pictures
 from .pictures import Pool, build_pool
 from .stages import EncoderHeads, encoder_stage, vae_stage
-from .tasks import HARDER, QUESTIONS
-from .visual import encode_latents, init_layout, preview_factors, visual_stage
+from .start import load_decoder, load_tower, load_writer
+from .tasks import HARDER, MIX
+from .visual import Painter, encode_latents, init_layout, preview_factors, visual_stage
 from .words import build_tokenizer
 
-STAGES = ("encoder", "vae", "visual-decoding", "stage-1", "stage-2", "questions", "sharpen", "export")
+STAGES = ("encoder", "vae", "visual-decoding", "stage-1", "stage-2", "sharpen", "export")
+KNOWS = (f"{len(NAMES)} things in {len(OFFERED_STYLES)} styles of drawing ({', '.join(OFFERED_STYLES)}), on 16 plain colours; "
+         "pictures you show it may hold anything drawn")
+MADE_BY_START = ("encoder", "vae", "visual-decoding")  # stages that a start folder replaces
 
 
 @dataclass(frozen=True)
 class Size:
     """How much of everything: one preset of the recipe."""
 
-    samples: int  # conversations
-    frees: int  # pictures beyond the named scenes
+    samples: int  # conversations of the writer's stages
+    pictures: int  # conversations whose pictures teach tower, VAE and UNet
+    frees: int  # pictures beyond the scenes
     encoder: int  # steps of each stage
     vae: int
     visual: int
     writer: int
     harder: int
-    questions: int
     sharpen: int
     options: Options = Options()
 
 
 SIZES = {
-    "cpu": Size(30_000, 8_000, 3000, 4000, 2600, 3000, 9000, 1900, 1800),  # 2 cores, about 2 hours
-    "test": Size(60, 20, 4, 4, 4, 4, 4, 4, 4, Options(tokens=300)),  # seconds: does it run?
+    "cpu": Size(60_000, 16_000, 8_000, 3000, 4000, 2600, 14_000, 4000, 1800),  # 2 cores, an evening
+    "test": Size(60, 60, 20, 4, 4, 4, 4, 4, 4, Options(tokens=300)),  # seconds: does it run?
 }
-
-
-# of stage-2: places are what is left to learn, the rest is kept alive
-FOCUS = (("boxes", 2.0), ("references", 1.5), ("refine", 0.6), ("text", 0.3), ("pair", 0.3), ("subject", 0.5), ("rewrite", 0.5),
-         ("name", 0.5), ("caption", 0.5), ("colour", 0.5), ("where", 0.5))
 
 
 class Workshop:
     """The recipe's state: its work folder and what is made in it."""
 
-    def __init__(self, folder: str | Path, size: str = "cpu", runtime: Runtime | None = None, seed: int = 0, art=None):
+    def __init__(self, folder: str | Path, size: str = "cpu", runtime: Runtime | None = None, seed: int = 0, art=None,
+                 start: str | Path | None = None):
         self.folder, self.size, self.seed = Path(folder), SIZES[size], seed
         self.runtime = runtime or Runtime(progress=True)
+        self.start = Path(start) if start else None
         self._art = art
 
     @cached_property
     def art(self):
-        return self._art or load_art()
+        return self._art or load_art(TRAINED_STYLES, runtime=self.runtime)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -91,13 +92,15 @@ class Workshop:
 
     @cached_property
     def pool(self) -> Pool:
-        return build_pool(self.art, self.size.samples, self.size.frees, cache_dir() if self._art is None else None, self.seed)
-
-    def later_pool(self, number: int, mix) -> Pool:
-        """The conversations of a later stage, on boxes of one size."""
+        """What tower, VAE and UNet learn from."""
         cache = cache_dir() if self._art is None else None
-        count = self.size.samples * 2 // 3 if number == 1 else self.size.samples * 3 // 10
-        return build_pool(self.art, count, 0, cache, self.seed + number, mix=mix, cells=(4,))
+        return build_pool(self.art, self.size.pictures, self.size.frees, cache, self.seed)
+
+    def talks(self, number: int) -> tuple[Pool, Bank]:
+        """The conversations of stage-1 (1) or stage-2 (2), and the features of their pictures."""
+        count = self.size.samples if number == 1 else self.size.samples // 3
+        pool = build_pool(self.art, count, seed=self.seed + number, mix=MIX if number == 1 else HARDER)
+        return pool, Bank(self.tower, self.config, pool)
 
     def _stage(self, name: str) -> Stage:
         torch.manual_seed(self.seed * 100 + STAGES.index(name))
@@ -111,36 +114,39 @@ class Workshop:
             init_layout(decoder, self.features[:4000], latents[:4000])
             return visual_stage(self.config, decoder, self.features, latents, len(self.pool.scenes),
                                 Recipe(s.visual, 1e-3, (0.9, 0.99), warmup=100, ema=0.998, save_every=250, seed=self.seed))
-        if name == "stage-1":
-            recipe = Recipe(s.writer, 1.5e-3, (0.9, 0.95), weight_decay=0.01, warmup=200, ema=0.998, save_every=500, seed=self.seed)
-            return dialogue_stage(self.config, self.pool, self.tokenizer, self.features, recipe, s.options)
-        if name in ("stage-2", "questions"):
-            first = name == "stage-2"
-            recipe = Recipe(s.harder if first else s.questions, 1.5e-3 if first else 8e-4, (0.9, 0.95), weight_decay=0.01, warmup=100,
-                            ema=0.998 if first else 0.99, save_every=500 if first else 150, seed=self.seed + (1 if first else 2))
-            options = dataclasses.replace(s.options, own_from=0.0, **({"focus": FOCUS} if first else {"language": 0.5}))
-            pool = self.later_pool(1, HARDER) if first else self.later_pool(2, QUESTIONS)
-            stage = dialogue_stage(self.config, pool, self.tokenizer, self.encoded(pool), recipe, options)
+        if name in ("stage-1", "stage-2"):
+            first = name == "stage-1"
+            recipe = Recipe(self.steps(name), 1.5e-3 if first else 8e-4, (0.9, 0.95), weight_decay=0.01, warmup=200, ema=0.998,
+                            save_every=500, seed=self.seed + (0 if first else 1))
+            options = s.options if first and not self.start else dataclasses.replace(s.options, own_from=0.0)
+            stage = dialogue_stage(self.config, *self.talks(1 if first else 2), self.tokenizer, recipe, options)
             stage.name = name
-            stage.model.load_state_dict(self.weights("stage-1" if first else "stage-2"))
+            if not first:
+                stage.model.load_state_dict(self.weights("stage-1"))
+            elif self.start:
+                load_writer(self.start, stage.model, self.folder / "tokenizer")
             return stage
         if name == "sharpen":
             decoder, latents = self.decoder()
+            tokens, aims = self.predicted()
             stage = visual_stage(self.config, decoder, self.features, latents, len(self.pool.scenes),
                                  Recipe(s.sharpen, 4e-4, (0.9, 0.99), warmup=50, ema=0.998, save_every=250, seed=self.seed + 1),
-                                 predicted=self.predicted())
+                                 predicted=(tokens, aims))
             stage.name = "sharpen"
-            stage.model.load_state_dict(self.weights("visual-decoding"))
+            if not self.start:
+                stage.model.load_state_dict(self.weights("visual-decoding"))
             return stage
         raise ValueError(f"no stage {name!r}: the stages are {', '.join(STAGES)}.")
 
     def steps(self, name: str) -> int:
         s = self.size
         return {"encoder": s.encoder, "vae": s.vae, "visual-decoding": s.visual, "stage-1": s.writer, "stage-2": s.harder,
-                "questions": s.questions, "sharpen": s.sharpen}[name]
+                "sharpen": s.sharpen}[name]
 
     def train(self, name: str, stop_after: float | None = None) -> None:
-        """Run or resume one stage."""
+        """Run or resume one stage; what a start folder brings along needs no stage."""
+        if self.start and name in MADE_BY_START:
+            return
         if not finished(self.folder / name, Recipe(self.steps(name), 0.0)):
             run(self._stage(name), self.folder / name, self.runtime, stop_after)
 
@@ -154,40 +160,45 @@ class Workshop:
 
     @cached_property
     def tower(self):
+        if self.start:
+            return load_tower(self.start, self.config)
         heads = EncoderHeads(self.config, self.tokenizer.size)
         heads.load_state_dict(self.weights("encoder"))
         return heads.tower.eval().requires_grad_(False)
 
-    def encoded(self, pool: Pool) -> Tensor:
-        """(m,n,c) features of every picture of a pool."""
-        return encode_pool(self.tower, self.config, pool.pictures, path=self._cache("features", pool))
-
     @cached_property
     def features(self) -> Tensor:
-        return self.encoded(self.pool)
+        """(m,n,c) float16: every picture of the pool."""
+        path = self.folder / f"features-{self.pool.digest}.pt"
+        if path.is_file():
+            return torch.load(path, weights_only=True)
+        pictures = self.pool.pictures
+        out = torch.cat([encode_pictures(self.tower, self.config, pictures[i : i + 64]) for i in range(0, len(pictures), 64)])
+        torch.save(out, path.with_suffix(".part"))
+        path.with_suffix(".part").replace(path)
+        return out
 
     def decoder(self) -> tuple[Decoder, Tensor]:
-        """A fresh decoder over the trained VAE, and the pool's scaled latents (m,k,h,w)."""
+        """A decoder over the trained VAE (fresh, or the start's), and the pool's scaled latents (m,k,h,w)."""
         decoder = Decoder(self.config.decoder, self.config.unet, self.config.vae, self.config.scheduler)
-        decoder.vae.load_state_dict(self.weights("vae"))
+        if self.start:
+            load_decoder(self.start, decoder)
+        else:
+            decoder.vae.load_state_dict(self.weights("vae"))
         decoder.vae.eval().requires_grad_(False)
-        latents = encode_latents(decoder, self.pool.pictures, path=self._cache("latents", self.pool))
-        scale = round(1 / latents[:2000].float().std().item(), 5)
+        latents = encode_latents(decoder, self.pool.pictures, path=self.folder / f"latents-{self.pool.digest}.pt")
+        scale = decoder.vae.config.scaling_factor if self.start else round(1 / latents[:2000].float().std().item(), 5)
         decoder.vae.register_to_config(scaling_factor=scale)
         return decoder, (latents.float() * scale).half()
 
-    def _cache(self, what: str, pool: Pool) -> Path:
-        stage = self.folder / {"features": "encoder", "latents": "vae"}[what] / "checkpoint"
-        made = hashlib.sha256((stage / "weights.pt").read_bytes() + repr(pool.scenes).encode())
-        return self.folder / f"{what}-{made.hexdigest()[:10]}-{len(pool.pictures)}.pt"
-
     def writer(self) -> Writer:
+        """The writer as far as the stages have reached."""
         writer = Writer(self.config)
-        reached = [name for name in ("stage-1", "stage-2", "questions") if (self.folder / name / "checkpoint").is_dir()]
+        reached = [name for name in ("stage-1", "stage-2") if (self.folder / name / "checkpoint").is_dir()]
         writer.load_state_dict(self.weights(reached[-1] if reached else "stage-1"))
         return writer.eval().requires_grad_(False)
 
-    def predicted(self, count: int = 3000, worst: float = 0.1) -> tuple[Tensor, list[int]]:
+    def predicted(self, count: int = 4000, worst: float = 0.1) -> tuple[Tensor, list[int]]:
         """The writer's own features for training samples (p,n,c), written in both modes, and the rows they aim at.
 
         Those with a normalised squared error above `worst` are left out: a decoder can sharpen a blur, not undo a mistake.
@@ -206,6 +217,13 @@ class Workshop:
         torch.save({"tokens": tokens, "rows": rows}, path)
         return tokens, rows
 
+    def painter(self, decoder: Decoder) -> dict[str, Tensor]:
+        """The weights of UNet and layout as far as the stages have reached."""
+        for name in ("sharpen", "visual-decoding"):
+            if (self.folder / name / "checkpoint").is_dir():
+                return self.weights(name)
+        return Painter(decoder).state_dict() if self.start else self.weights("visual-decoding")
+
     def export(self, target: str | Path) -> Path:
         """Write the model folder from whatever the stages have reached; spaces carry the tower's hash."""
         tower = self.tower.state_dict()
@@ -213,10 +231,10 @@ class Workshop:
         space = f"{self.config.features.space}@{digest}"
         decoder, latents = self.decoder()
         factors = preview_factors(latents[:500].float(), self.pool.pictures[:500])
-        painter = self.weights("sharpen" if (self.folder / "sharpen" / "checkpoint").is_dir() else "visual-decoding")
+        painter = self.painter(decoder)
         writer = self.writer()
         config = dataclasses.replace(
-            self.config, concepts=NAMES, knows=f"{len(NAMES)} things in one style of drawing, on 16 plain colours",
+            self.config, concepts=NAMES, knows=KNOWS,
             features=dataclasses.replace(self.config.features, space=space, tower=space),
             decoder=dataclasses.replace(self.config.decoder, space=space, tower=space, latent_rgb=factors),
             vae=self.config.vae | {"scaling_factor": decoder.vae.config.scaling_factor})
@@ -227,13 +245,13 @@ class Workshop:
 
 
 def train(folder: str | Path, size: str = "cpu", only: tuple[str, ...] = (), target: str | Path | None = None,
-          runtime: Runtime | None = None) -> Path | None:
-    """Run the recipe, or the stages named in `only`; returns the exported model folder.
+          runtime: Runtime | None = None, start: str | Path | None = None) -> Path | None:
+    """Run the recipe, or the stages named in `only`, from nothing or from a model folder; returns the exported model folder.
 
     Raises:
         CheckpointError: before anything runs, when the target holds something that would be lost.
     """
-    shop = Workshop(folder, size, runtime)
+    shop = Workshop(folder, size, runtime, start=start)
     target = Path(target or shop.folder / "wegen-mini")
     if "export" in (only or STAGES):
         files.check_target(target, {*files.PLACES, "tokenizer"})

@@ -15,6 +15,7 @@ import numpy as np
 
 from .art import Art
 from .concepts import COLOURS
+from .effects import apply
 
 Box = tuple[float, float, float, float]
 
@@ -31,9 +32,10 @@ RIGHT: Box = (4 / 8, 2 / 8, 4 / 8, 4 / 8)
 class Item:
     """One thing, centred in its box with its aspect kept."""
 
-    concept: str
+    concept: str  # a concept's name, or the code point of a drawing without one
     style: str
     box: Box
+    tint: str = ""  # painted in a named colour; empty: as drawn
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Scene:
 
     background: str
     items: tuple[Item, ...]
+    effect: str = ""  # what was done to the picture: "name" or "name:seed", see effects.EFFECTS
 
 
 def canonical(concept: str, background: str, style: str = "noto") -> Scene:
@@ -67,9 +70,24 @@ def render(scene: Scene, art: Art, size: int = SIZE) -> np.ndarray:
     picture[:] = COLOURS[scene.background]
     for item in scene.items:
         over, place, part = _placed(item, art, size)
+        if item.tint:
+            over = tint(over, COLOURS[item.tint])
         under = picture[place].astype(np.uint16) * (255 - over[part][..., 3:].astype(np.uint16))
         picture[place] = np.minimum(over[part][..., :3] + (under + 127) // 255, 255)
+    if scene.effect:
+        shown = np.max([mask(scene, i, art, size) for i in range(len(scene.items))], 0)
+        picture = apply(scene.effect, picture, shown)
     return picture
+
+
+def tint(sprite: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+    """A premultiplied sprite painted in one colour: its lightness runs from black over the colour to white."""
+    alpha = np.maximum(sprite[..., 3:].astype(np.float32), 1)
+    light = (sprite[..., :3] / alpha) @ np.array([0.3, 0.59, 0.11], np.float32)
+    light = light[..., None]
+    target = np.array(colour, np.float32) / 255
+    painted = np.where(light < 0.6, target * light / 0.6, target + (1 - target) * (light - 0.6) / 0.4)
+    return np.concatenate([(painted.clip(0, 1) * alpha).astype(np.uint8), sprite[..., 3:]], -1)
 
 
 def mask(scene: Scene, index: int, art: Art, size: int = SIZE) -> np.ndarray:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from ..tokenizer import special_tokens
-from .concepts import COLOURS, HELD_OUT_NAMES, NAMES
+from .concepts import COLOURS, HELD_OUT_NAMES, NAMES, OFFERED_STYLES
 from .tasks import corpus
 
 SIZE = 600  # ids of text; the special tokens follow
@@ -24,7 +24,8 @@ def build_tokenizer(folder: Path, samples: int = 20_000, features: int = 64) -> 
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
     # every word with and without its space, the commonest first: a name must be one token wherever it stands
     texts = ["[INST]", "[/INST]", " [/INST]", "\n"] * 50 + list(corpus(samples))
-    texts += [lead + word + tail for word in (*NAMES, *HELD_OUT_NAMES, *COLOURS) for lead in ("", " ") for tail in ("", "s")] * 20
+    known = (*NAMES, *HELD_OUT_NAMES, *COLOURS, *OFFERED_STYLES)
+    texts += [lead + word + tail for word in known for lead in ("", " ") for tail in ("", "s")] * 20
     trainer = trainers.BpeTrainer(vocab_size=SIZE, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False,
                                   initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))
     tokenizer.train_from_iterator(texts, trainer)
@@ -32,3 +33,12 @@ def build_tokenizer(folder: Path, samples: int = 20_000, features: int = 64) -> 
     tokenizer.save(str(folder / "tokenizer.json"))
     table = special_tokens(tokenizer.get_vocab_size(), features)
     (folder / "added_tokens.json").write_text(json.dumps(table, indent=1))
+
+
+def same_words(old: Path, new: Path) -> list[tuple[int, int]]:
+    """(old id, new id) of every token, special ones included, that two tokenizer folders share."""
+    tables = []
+    for folder in (old, new):
+        table = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+        tables.append(table | json.loads((folder / "added_tokens.json").read_text()))
+    return [(i, tables[1][token]) for token, i in tables[0].items() if token in tables[1]]
