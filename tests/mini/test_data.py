@@ -3,6 +3,8 @@
 import dataclasses
 import errno
 import hashlib
+import io
+import json
 import os
 import random
 import subprocess
@@ -11,10 +13,38 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from PIL import Image
 from wegen.wegen_model.mini import art as art_module
+from wegen.wegen_model.mini import packages
 from wegen.wegen_model.mini.art import Art, ArtError, cache_path, load_art
-from wegen.wegen_model.mini.concepts import COLOURS, CONCEPTS, HELD_OUT_NAMES, NAMES, STYLES, article, held_out_combination
-from wegen.wegen_model.mini.scenes import CENTRE, Item, Scene, boxed, canonical, grid_box, grid_boxes, mask, overlap, pair, render
+from wegen.wegen_model.mini.concepts import (
+    COLOURS,
+    CONCEPTS,
+    DRAWINGS,
+    HELD_OUT_DRAWINGS,
+    HELD_OUT_NAMES,
+    NAMES,
+    OFFERED_STYLES,
+    STYLES,
+    TRAINED_STYLES,
+    article,
+    held_out_combination,
+)
+from wegen.wegen_model.mini.effects import EFFECTS, apply
+from wegen.wegen_model.mini.scenes import (
+    CENTRE,
+    Item,
+    Scene,
+    boxed,
+    canonical,
+    grid_box,
+    grid_boxes,
+    mask,
+    overlap,
+    pair,
+    render,
+    tint,
+)
 from wegen.wegen_model.mini.tasks import MIX, TAG, TASKS, Sample, corpus, expected, sample
 
 SEEDS = range(4000)
@@ -26,7 +56,7 @@ def fake_art():
     sprites = {}
     for i, concept in enumerate(CONCEPTS):
         sprite = np.zeros((256, 256, 4), np.uint8)
-        sprite[20 + 3 * i : 240, 10:250] = (8 * i, 255 - 8 * i, 100, 255)
+        sprite[20 + 3 * i : 240, 10:250] = (6 * i, 255 - 6 * i, 100, 255)
         sprites[concept.name, "noto"] = sprite
     return Art(sprites)
 
@@ -55,11 +85,21 @@ def is_held_out(scene: Scene) -> bool:
 # -- concepts --------------------------------------------------------------------------------------------------
 
 
-def test_the_table_offers_24_things_and_keeps_8():
-    assert (len(NAMES), len(HELD_OUT_NAMES), len(COLOURS)) == (24, 8, 16)
-    assert len({c.name for c in CONCEPTS}) == len({c.codepoint for c in CONCEPTS}) == 32
+def test_the_table_offers_32_things_and_keeps_8():
+    assert (len(NAMES), len(HELD_OUT_NAMES), len(COLOURS)) == (32, 8, 16)
+    assert len({c.name for c in CONCEPTS}) == len({c.codepoint for c in CONCEPTS}) == 40
     assert all(c.name.isalpha() and c.name.islower() for c in CONCEPTS)
-    assert all(style in STYLES for c in CONCEPTS for style in c.icons)
+
+
+def test_a_tenth_of_the_drawings_and_one_vendor_are_kept_out_of_training(train):
+    assert len(DRAWINGS) > 1000 and 0.07 < len(HELD_OUT_DRAWINGS) / len(DRAWINGS) < 0.13
+    named = {c.codepoint for c in CONCEPTS}
+    assert not {*DRAWINGS} & {*HELD_OUT_DRAWINGS} and not named & {*DRAWINGS, *HELD_OUT_DRAWINGS}
+    assert [s for s in STYLES if s not in TRAINED_STYLES] == ["noto-v1"]
+    used = {(i.concept, i.style) for one in train for scene in scenes_of(one) for i in scene.items}
+    assert {style for _, style in used} <= {*TRAINED_STYLES}
+    assert not {concept for concept, _ in used} & {*HELD_OUT_DRAWINGS, *HELD_OUT_NAMES}
+    assert len({concept for concept, _ in used} & {*DRAWINGS}) > 500
 
 
 def test_colours_are_far_apart_in_cielab():
@@ -172,6 +212,38 @@ def test_no_room_is_none_or_an_error():
         grid_boxes(random.Random(0), (5, 5))
 
 
+# -- effects ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", EFFECTS)
+def test_an_effect_changes_the_picture_as_its_seed_says(fake_art, name):
+    plain = canonical("cat", "orange")
+    done = [render(dataclasses.replace(plain, effect=f"{name}:{seed}"), fake_art) for seed in (1, 1, 2)]
+    assert done[0].shape == (128, 128, 3) and (done[0] == done[1]).all() and (done[0] != render(plain, fake_art)).any()
+    assert (done[0] != done[2]).any() == (name in ("noise", "holes"))
+
+
+def test_conditions_show_only_lines_and_shapes(fake_art):
+    scene = canonical("cat", "orange")
+    shape = render(dataclasses.replace(scene, effect="silhouette"), fake_art)
+    assert ((shape[..., 0] > 127) == (mask(scene, 0, fake_art) > 127)).all() and set(np.unique(shape)) == {0, 255}
+    edges = render(dataclasses.replace(scene, effect="edges"), fake_art)
+    assert set(np.unique(edges)) == {0, 255} and 0 < (edges > 0).mean() < 0.2 and not edges[60:68, 60:68].any()
+
+
+def test_an_unknown_effect_is_named():
+    with pytest.raises(ValueError, match="'rain'.*blur"):
+        apply("rain:3", np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8))
+
+
+def test_tint_keeps_the_shape_and_takes_the_colour(fake_art):
+    sprite = fake_art.fitted("cat", "noto", 64, 64)
+    painted = tint(sprite, COLOURS["red"])
+    assert (painted[..., 3] == sprite[..., 3]).all()
+    r, g, b = painted[32, 32, :3].astype(int)
+    assert r > g + 50 and r > b + 50
+
+
 # -- tasks -----------------------------------------------------------------------------------------------------
 
 
@@ -196,8 +268,8 @@ def test_a_sample_is_the_same_in_another_process():
 
 def test_the_mix_is_kept(train):
     counts = Counter(one.task for one in train)
-    assert sum(MIX.values()) == pytest.approx(1) and set(MIX) == set(TASKS)
-    assert all(abs(counts[task] / len(train) - weight) < 0.03 for task, weight in MIX.items())
+    assert set(MIX) == set(TASKS)
+    assert all(abs(counts[task] / len(train) - weight / sum(MIX.values())) < 0.03 for task, weight in MIX.items())
     assert {sample(seed, {"pair": 1}).task for seed in range(50)} == {"pair"}
 
 
@@ -212,7 +284,7 @@ def test_no_held_out_combination_or_concept_is_in_any_training_picture(train):
     for one in train:
         for scene in scenes_of(one):
             assert not is_held_out(scene), one
-            assert all(item.concept in NAMES for item in scene.items)
+            assert all(item.concept in NAMES or item.concept in DRAWINGS for item in scene.items)
 
 
 def test_every_held_out_target_is_held_out(heldout):
@@ -222,7 +294,7 @@ def test_every_held_out_target_is_held_out(heldout):
 
 
 def test_every_trained_combination_is_reached():
-    seen = {(i.concept, s.background) for seed in range(6000) for s in scenes_of(sample(seed)) for i in s.items}
+    seen = {(i.concept, s.background) for seed in range(6000) for s in scenes_of(sample(seed)) for i in s.items if i.concept in NAMES}
     assert seen == {(c, k) for c in NAMES for k in COLOURS if not held_out_combination(c, k)}
 
 
@@ -238,7 +310,7 @@ def test_tags_match_references(split, train, heldout):
 
 
 def test_boxes_are_where_the_things_are_drawn(train):
-    seen = 0
+    laid = whole = 0
     for one in train:
         if one.task not in ("boxes", "references"):
             continue
@@ -246,19 +318,20 @@ def test_boxes_are_where_the_things_are_drawn(train):
         assert len(items) == len(references)
         for item, ref in zip(items, references):
             assert ref.box in (item.box, None)
-            if ref.scene:
-                assert ref.scene.items == (Item(item.concept, "noto", CENTRE),)
-            seen += 1
-        assert not any(overlap(a.box, b.box) for i, a in enumerate(items) for b in items[:i])
-    assert seen > 500
+            if ref.scene:  # shown where it will stand, or whole
+                (seen,) = ref.scene.items
+                assert (seen.concept, seen.style) == (item.concept, item.style) and seen.box in (item.box, CENTRE)
+                laid, whole = laid + (seen.box == item.box), whole + (seen.box == CENTRE)
+    assert laid > 300 and whole > 30
 
 
 def test_texts_say_what_is_drawn(train):
     for one in train:
         text, target = one.turns[0].text, expected(one)
-        assert "{" not in text and text == text.lower() and len(text.split()) <= 16
+        assert "{" not in text and text == text.lower() and len(text.split()) <= 18
         if one.task in ("text", "pair", "boxes"):
             assert all(item.concept in text for item in target.items)
+            assert {item.style for item in target.items} == {"3d" if "3d style" in text else "noto"}
             assert target.background in text or target.background == "white"
             if one.task == "pair" and "to the right of" in text:
                 assert text.index(target.items[1].concept) < text.index(target.items[0].concept)
@@ -277,33 +350,79 @@ def test_articles_are_right_everywhere(train):
 
 def test_answers_are_true(train):
     for one in train:
-        if one.task not in ("name", "caption", "colour", "where"):
+        if one.task not in ("name", "caption", "colour", "count", "where"):
             continue
         user, answer = one.turns
         scene = user.references[0].scene
         assert answer.picture is None and expected(one) is None
         if one.task == "colour":
             assert answer.text == scene.background
+        elif one.task == "count":
+            assert answer.text == ("one", "two", "three")[len(scene.items) - 1]
         elif one.task == "where":
             item = next(item for item in scene.items if item.concept in user.text.replace("?", "").split())
             assert answer.text == "<bbox_1>" and answer.references[0].box == item.box
         else:
             assert all(item.concept in answer.text for item in scene.items)
-            assert (scene.background in answer.text) == (one.task == "caption")
+            assert answer.text.endswith(f" {scene.background} background" if one.task == "caption" else f", {scene.items[0].style} style")
 
 
-def test_refining_changes_one_thing(train):
+def test_refining_changes_one_thing_a_turn(train):
+    lengths = Counter()
     for one in (one for one in train if one.task == "refine"):
-        assert [turn.role for turn in one.turns] == ["user", "assistant"] * 2
-        first, second = one.turns[1].picture, one.turns[3].picture
-        things = [[item.concept for item in scene.items] for scene in (first, second)]
-        if first.background != second.background:
-            assert things[0] == things[1]
-        elif len(second.items) == 2:
-            assert things[0][0] in things[1]
-            assert ("left" in one.turns[2].text) == (things[1][1] == things[0][0])
+        lengths[len(one.turns)] += 1
+        pictures = [turn.picture for turn in one.turns[1::2]]
+        for before, after, request in zip(pictures, pictures[1:], one.turns[2::2]):
+            things = [[item.concept for item in scene.items] for scene in (before, after)]
+            assert {i.style for i in after.items} == {i.style for i in before.items}
+            if before.background != after.background:
+                assert things[0] == things[1] and after.background in request.text
+            elif len(after.items) > len(before.items):
+                assert things[0][0] in things[1]
+                assert ("left" in request.text) == (things[1][1] == things[0][0])
+            else:
+                assert things[0] != things[1]
+    assert lengths[4] > lengths[6] > 20
+
+
+def test_edits_change_what_they_say(train):
+    kinds = Counter()
+    for one in (one for one in train if one.task == "edit"):
+        text, before, after = one.turns[0].text, one.turns[0].references[0].scene, expected(one)
+        first, rest = before.items[0], before.items[1:]
+        if "remove" in text or "without" in text:
+            assert after == dataclasses.replace(before, items=rest) and first.concept in text
+            kinds["remove"] += 1
+        elif "<bbox_2>" in text and len(after.items) > len(before.items):
+            assert after.items[:-1] == before.items and after.items[-1].box == one.turns[0].references[1].box
+            kinds["add"] += 1
+        elif "<bbox_2>" in text:
+            assert after.items[0] == dataclasses.replace(first, box=one.turns[0].references[1].box) and after.items[1:] == rest
+            kinds["move"] += 1
+        elif "background" in text:
+            assert after.items == before.items and after.background in text
+            kinds["background"] += 1
         else:
-            assert things[0] != things[1]
+            assert after.items[1:] == rest and after.background == before.background
+            kinds["paint" if after.items[0].tint else "replace"] += 1
+            assert (after.items[0].tint or after.items[0].concept) in text
+    assert len(kinds) == 6 and min(kinds.values()) > 20
+
+
+def test_damaged_pictures_are_answered_with_whole_ones(train):
+    done = Counter()
+    for one in (one for one in train if one.task in ("restore", "condition")):
+        shown, target = one.turns[0].references[0].scene, expected(one)
+        assert shown.items == target.items and shown.effect and not target.effect
+        done[shown.effect.split(":")[0]] += 1
+    assert set(done) == set(EFFECTS) and min(done.values()) > 20
+
+
+def test_style_transfer_keeps_the_thing_and_its_place(train):
+    for one in (one for one in train if one.task == "style"):
+        (before,), (after,) = one.turns[0].references[0].scene.items, expected(one).items
+        assert (before.concept, before.box) == (after.concept, after.box) and before.style != after.style in OFFERED_STYLES
+        assert after.style in one.turns[0].text
 
 
 def test_rewriting_tells_the_picture(train):
@@ -352,38 +471,50 @@ def test_a_failing_npm_is_quoted(monkeypatch, tmp_path):
         load_art(cache=tmp_path)
 
 
+def package(*_):
+    body = '<rect x="2" y="2" width="12" height="12" fill="#0a0"/>'
+    icons = {c.name: {"body": body} for c in CONCEPTS}
+    return {"icons.json": json.dumps({"width": 16, "height": 16, "icons": icons}).encode(),
+            "chars.json": json.dumps({c.codepoint: c.name for c in CONCEPTS}).encode()}
+
+
 def test_missing_resvg_is_said(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "resvg_py", None)
-    monkeypatch.setattr(art_module, "_icon_set", lambda style: {})
+    monkeypatch.setattr(packages, "members", package)
     with pytest.raises(ArtError, match="pip install resvg-py"):
-        load_art(cache=tmp_path)
+        load_art(["noto"], cache=tmp_path)
 
 
-def icon_set():
-    body = '<rect x="2" y="2" width="12" height="12" fill="#0a0"/>'
-    return {"width": 16, "height": 16, "icons": {icon: {"body": body} for c in CONCEPTS for icon in c.icons.values()}}
+def test_drawings_that_are_not_svg_are_read_by_code_point(monkeypatch, tmp_path):
+    data = io.BytesIO()
+    Image.new("RGBA", (40, 20), (0, 0, 200, 255)).save(data, "WEBP", lossless=True)
+    monkeypatch.setattr(packages, "members", lambda style: {"assets/1f431.webp": data.getvalue(), "assets/2b50-fe0f.webp": data.getvalue(),
+                                                            "assets/1f1e6.webp": b"not wanted", "README.md": b""})
+    art = load_art(["3d"], cache=tmp_path)
+    assert sorted(art.keys()) == [("cat", "3d"), ("star", "3d")]
+    sprite = art.sprite("cat", "3d")
+    assert sprite.shape == (160, 160, 4) and tuple(sprite[80, 80]) == (0, 0, 200, 255) and sprite[5, 80, 3] == 0
 
 
 @pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[: len(data) // 2], lambda data: b"not a zip" * 99])
 def test_a_damaged_cache_is_made_again(monkeypatch, tmp_path, damage):
     pytest.importorskip("resvg_py")
-    monkeypatch.setattr(art_module, "_icon_set", lambda style: icon_set())
-    load_art(cache=tmp_path)
+    monkeypatch.setattr(packages, "members", package)
+    load_art(["noto"], cache=tmp_path)
     path = cache_path("noto", tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == [path.name]  # no temporary file is left
     path.write_bytes(damage(path.read_bytes()))
-    sprite = load_art(cache=tmp_path).sprite("cat")
-    assert sprite.shape == (256, 256, 4) and tuple(sprite[128, 128]) == (0, 170, 0, 255) and sprite[0, 0, 3] == 0
-    monkeypatch.setattr(art_module, "_icon_set", None)  # from here on only the cache can answer
-    assert (load_art(cache=tmp_path).sprite("cat") == sprite).all()
+    sprite = load_art(["noto"], cache=tmp_path).sprite("cat")
+    assert sprite.shape == (160, 160, 4) and tuple(sprite[80, 80]) == (0, 170, 0, 255) and sprite[0, 0, 3] == 0
+    monkeypatch.setattr(packages, "members", None)  # from here on only the cache can answer
+    assert (load_art(["noto"], cache=tmp_path).sprite("cat") == sprite).all()
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(monkeypatch, tmp_path):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(art_module, "_icon_set", lambda style: icon_set())
-    monkeypatch.setattr(art_module, "_draw", lambda *_: {c.name: np.zeros((256, 256, 4), np.uint8) for c in CONCEPTS})
+    monkeypatch.setattr(art_module, "draw", lambda *_: {c.name: np.zeros((160, 160, 4), np.uint8) for c in CONCEPTS})
     monkeypatch.setattr(art_module.np, "savez_compressed", full)
     with pytest.raises(ArtError, match="disk is full.*WEGEN_CACHE"):
         load_art(cache=tmp_path)
@@ -400,7 +531,7 @@ def test_an_absent_cache_is_not_fetched_when_told_so(tmp_path):
 def test_the_real_art_is_opaque_things_that_differ():
     if not cache_path("noto").exists():
         pytest.skip(f"the art is not drawn yet ({cache_path('noto')}): load_art() makes it")
-    art = load_art(fetch=False)
+    art = load_art(["noto"], fetch=False)
     small = {c.name: render(canonical(c.name, "gray"), art, 32).astype(int) for c in CONCEPTS}
     for name in small:
         assert 0.15 < (mask(canonical(name, "gray"), 0, art) > 127).mean() < 0.6, name

@@ -6,7 +6,7 @@ import torch
 from wegen.wegen_model import generate, prompt
 from wegen.wegen_model.conversation import Conversation, Reference
 from wegen.wegen_model.mini.art import Art
-from wegen.wegen_model.mini.concepts import CONCEPTS
+from wegen.wegen_model.mini.concepts import CONCEPTS, DRAWINGS, TRAINED_STYLES
 from wegen.wegen_model.mini.dialogue import conversation, plans
 from wegen.wegen_model.mini.recipe import STAGES, Workshop
 from wegen.wegen_model.mini.rollout import grouped, write
@@ -17,10 +17,10 @@ from wegen.wegen_model.runtime import Runtime
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
     sprites = {}
-    for i, concept in enumerate(CONCEPTS):
-        sprite = np.zeros((256, 256, 4), np.uint8)
-        sprite[20 + 3 * i : 240, 10:250] = (8 * i, 255 - 8 * i, 100, 255)
-        sprites[concept.name, "noto"] = sprite
+    for i, concept in enumerate((*(c.name for c in CONCEPTS), *DRAWINGS)):
+        sprite = np.zeros((64, 64, 4), np.uint8)
+        sprite[5 + i % 40 : 60, 2:62] = (6 * i % 256, 255 - 6 * i % 256, 100, 255)
+        sprites |= {(concept, style): sprite for style in TRAINED_STYLES}
     shop = Workshop(tmp_path_factory.mktemp("mini"), "test", Runtime("cpu"), art=Art(sprites))
     for name in STAGES[:-1]:
         shop.train(name)

@@ -80,7 +80,7 @@ def _condition(rng: Rng, held_out: bool) -> tuple[Turn, ...]:
     kind, count = rng.choice(tuple(CONDITIONS)), rng.choices((1, 2), (0.7, 0.3))[0]
     scene = named_scene(rng, count, held_out, "boxes" if rng.random() < 0.6 else "usual", style=asked_style(rng))
     text = say(rng, CONDITIONS[kind][count - 1], **words(scene))
-    return draws(text, scene, (Ref(Scene("black", scene.items, kind) if kind == "silhouette" else replace(scene, effect=kind), None),))
+    return draws(text, scene, (Ref(replace(scene, effect=kind), None),))
 
 
 def _style(rng: Rng, held_out: bool) -> tuple[Turn, ...]:
