@@ -63,11 +63,12 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--size", default="cpu", help="preset of the recipe (default: cpu)")
     train.add_argument("--stage", action="append", default=[], help="only this stage (may be given several times)")
     train.add_argument("--target", help="model folder to export to (default: FOLDER/wegen-mini)")
+    train.add_argument("--start", metavar="MODEL", help="go on from a miniature's tower, decoder and writer: a model folder")
     evaluate = todo.add_parser("eval", help="measure a miniature; prints a table and writes picture sheets")
     evaluate.add_argument("--model", default="wegen-mini")
     evaluate.add_argument("--out", default="output/eval")
-    evaluate.add_argument("--seed", type=int, default=0)
-    evaluate.add_argument("--per-concept", type=int, default=4, help="pictures a concept (default: 4)")
+    evaluate.add_argument("--seeds", type=int, default=3, help="how many seeds (default: 3)")
+    evaluate.add_argument("--per-concept", type=int, default=4, help="pictures a concept and seed; the other tests grow with it (default: 4)")
     concepts = todo.add_parser("concepts", help="list the things the miniature can draw")
     concepts.add_argument("--model", default="wegen-mini")
     return p
@@ -238,16 +239,17 @@ def _mini(args) -> None:
         config = read_config(resolve(args.model))
         sys.stdout.write("\n".join(config.concepts) + "\n" if config.concepts else f"{config.name}: open vocabulary\n")
     elif args.what == "train":
+        from .checkpoint.folder import resolve
         from .mini.recipe import train
 
-        target = train(args.folder, args.size, tuple(args.stage), args.target)
+        target = train(args.folder, args.size, tuple(args.stage), args.target, start=args.start and resolve(args.start))
         if target:
             sys.stdout.write(f"{target}\n")
     else:
-        from .mini.judge import evaluate
+        from .mini.measure import evaluate
 
         _writable(Path(args.out))
-        sys.stdout.write(evaluate(args.model, args.out, args.seed, args.per_concept) + "\n")
+        sys.stdout.write(evaluate(args.model, args.out, args.seeds, args.per_concept) + "\n")
 
 
 COMMANDS = {"run": _run, "chat": _chat, "encode": _encode, "decode": _decode, "inspect": _inspect, "convert": _convert, "mini": _mini}
