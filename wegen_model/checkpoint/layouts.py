@@ -105,6 +105,22 @@ LLAMA_ROWS = (
     Row("model.{rest}", "language"),
     Row("lm_head.weight", "language"),
 )
+GGUF_ROWS = (
+    Row("token_embd.weight", "language", "model.embed_tokens.weight"),
+    Row("blk.{n}.attn_norm.weight", "language", "model.layers.{n}.input_layernorm.weight"),
+    Row("blk.{n}.attn_q.weight", "language", "model.layers.{n}.self_attn.q_proj.weight", "rotary"),
+    Row("blk.{n}.attn_k.weight", "language", "model.layers.{n}.self_attn.k_proj.weight", "rotary"),
+    Row("blk.{n}.attn_v.weight", "language", "model.layers.{n}.self_attn.v_proj.weight"),
+    Row("blk.{n}.attn_output.weight", "language", "model.layers.{n}.self_attn.o_proj.weight"),
+    Row("blk.{n}.ffn_norm.weight", "language", "model.layers.{n}.post_attention_layernorm.weight"),
+    Row("blk.{n}.ffn_gate.weight", "language", "model.layers.{n}.mlp.gate_proj.weight"),
+    Row("blk.{n}.ffn_up.weight", "language", "model.layers.{n}.mlp.up_proj.weight"),
+    Row("blk.{n}.ffn_down.weight", "language", "model.layers.{n}.mlp.down_proj.weight"),
+    Row("output_norm.weight", "language", "model.norm.weight"),
+    Row("output.weight", "language", "lm_head.weight"),
+    Row("rope_freqs.weight", None, why=_ANGLES),
+    Row("blk.{n}.attn_rot_embd", None, why=_ANGLES),
+)
 PROJECTOR_ROWS = (
     Row("input_resampler.avgpoolquery.scale", None, why="never used by the public code's forward pass"),
     Row("input_resampler.proj.weight", "projectors"),
@@ -113,6 +129,7 @@ PROJECTOR_ROWS = (
     Row("std", "projectors"),
 )
 LLAMA = Layout("LLaMA in Hugging Face's names", ("model.embed_tokens.weight",), LLAMA_ROWS)
+GGUF = Layout("LLaMA in GGUF's names", ("token_embd.weight",), GGUF_ROWS)
 PROJECTORS = Layout("WeGen projectors", ("input_resampler.proj.weight",), PROJECTOR_ROWS)
 
 # --- decoder ------------------------------------------------------------------------------------------------------
