@@ -213,7 +213,7 @@ def without(state, part):
     (lambda t: split_bias(t, ("q",)), r"blocks.0.attn.q_bias is there, its v_bias is not"),
     (lambda t: split_bias(t, ("v",)), r"blocks.0.attn.v_bias is there, its q_bias is not"),
     (lambda t: t | split_bias(t), "two sources of one tensor"),
-    (lambda t: without(t, "blocks.1."), r"vision \(patch_size 14, width 32, layers 1, mlp_width 64\) has the sizes of no known model"),
+    (lambda t: without(t, "blocks.1."), r"visual.pt has 1 blocks, tiny's has 2: from block 1 on they are missing"),
     (lambda t: without(t, "blocks.0.norm1.bias"), r"the vision in visual.pt is not a tiny vision: blocks.0.norm1.bias is missing"),
     (lambda t: without(t, "cls_token"), "the vision lacks 'cls_token'"),
     (lambda t: t | {"blocks.0.attn.rope.freqs": torch.zeros(2), "wing": torch.zeros(2)},
@@ -260,7 +260,7 @@ def test_parts_of_different_models(words, tower, tmp_path):
 def test_a_plain_vocabulary_and_a_stock_unet(words, checkpoint, tmp_path):
     cut = {k: v[:32000] if v.shape[:1] == (32330,) else v for k, v in words.items()}
     torch.save(cut, tmp_path / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match=r"language \(vocab_size 32000.*wegen-7b: vocab_size 32330"):
+    with pytest.raises(CheckpointError, match=r"plain LLaMA-2: its vocabulary of 32000 lacks the 330 tokens.*--initialise"):
         convert(tmp_path / "pytorch_model.bin", tmp_path / "out")
     unet = load_file(checkpoint / "stage1_final/unet/diffusion_pytorch_model.bf16.safetensors")
     unet = {k: torch.zeros(v.shape[0], 48) if "attn2.to_k" in k or "attn2.to_v" in k else v for k, v in unet.items()}
@@ -309,14 +309,14 @@ class Interrupt(Runtime):
 def test_an_interrupted_conversion_leaves_the_target_as_it_was(checkpoint, converted, tmp_path):
     target = tmp_path / "model"
     with pytest.raises(Cancelled):
-        convert(checkpoint, target, runtime=Interrupt("cpu"))
-    assert not list(tmp_path.iterdir())
+        convert(checkpoint / "pytorch_model.bin", target, ["unet"], runtime=Interrupt("cpu"))
+    assert not list(tmp_path.iterdir())  # no file was finished
     shutil.copytree(converted, target)
     (target / "vision.safetensors").write_bytes(b"older")
     before = contents(target)
     with pytest.raises(Cancelled):
         convert(checkpoint, target, runtime=Interrupt("cpu"))
-    assert contents(target) == before and [p.name for p in tmp_path.iterdir()] == ["model"]
+    assert contents(target) == before and sorted(p.name for p in tmp_path.iterdir()) == [".model.converting", "model"]
     for name in ("model.part", "model.old"):  # somebody's own
         (tmp_path / name).mkdir()
         (tmp_path / name / "letter.txt").write_text("dear")
@@ -325,13 +325,87 @@ def test_an_interrupted_conversion_leaves_the_target_as_it_was(checkpoint, conve
     assert all((tmp_path / name / "letter.txt").is_file() for name in ("model.part", "model.old"))
 
 
-def test_a_full_disk(checkpoint, tmp_path, monkeypatch):
-    def full(*args):
-        raise OSError(28, "No space left on device")
+def test_an_interrupted_conversion_goes_on_behind_its_finished_files(checkpoint, converted, tmp_path, monkeypatch, caplog):
+    from wegen.wegen_model.checkpoint import staging
 
-    monkeypatch.setattr("wegen.wegen_model.checkpoint.convert.write_file", full)
-    with pytest.raises(CheckpointError, match="could not be written .No space left on device.. What was there before is unchanged"):
-        convert(checkpoint / "EVA-CLIP/visual.pt", tmp_path / "out")
+    target, written = tmp_path / "model", []
+    with pytest.raises(Cancelled):
+        convert(checkpoint, target, runtime=Interrupt("cpu"))
+    assert "1 finished files wait in" in caplog.text and not target.exists()
+    real = staging.write_file
+    monkeypatch.setattr(staging, "write_file", lambda path, *args: written.append(path.name) or real(path, *args))
+    report = convert(checkpoint, target)
+    assert written[0] == "model.safetensors.part" and "vision.safetensors.part" not in written  # the tower was whole
+    assert contents(target) == contents(converted) and [p.name for p in tmp_path.iterdir()] == ["model"]
+    assert [p.name for p in report.parts] == ["vision", "language", "projectors", "unet", "vae"]
+
+
+@pytest.mark.parametrize("change", ["other work", "damaged file", "changed source"])
+def test_what_an_interruption_left_is_not_trusted_blindly(checkpoint, converted, tmp_path, change, monkeypatch):
+    from wegen.wegen_model.checkpoint import staging
+
+    source, target, written = shutil.copytree(checkpoint, tmp_path / "source"), tmp_path / "model", []
+    with pytest.raises(Cancelled):
+        convert(source, target, runtime=Interrupt("cpu"))
+    dtype = torch.bfloat16 if change == "other work" else None
+    if change == "damaged file":
+        path = tmp_path / ".model.converting/files/vision.safetensors"
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+    elif change == "changed source":
+        os.utime(source / "EVA-CLIP/visual.pt", (0, 0))
+    real = staging.write_file
+    monkeypatch.setattr(staging, "write_file", lambda path, *args: written.append(path.name) or real(path, *args))
+    convert(source, target, dtype=dtype)
+    assert written[0] == "vision.safetensors.part"
+    assert dtype or contents(target) == contents(converted)
+
+
+def test_shards_and_hashes(checkpoint, converted, tmp_path):
+    """Small shards: an index as Hugging Face writes it, every file's hash, and the same model."""
+    convert(checkpoint, tmp_path / "model", shard=200_000)
+    names = [p.name for p in files.files(tmp_path / "model", "vision")]
+    assert names == ["vision-00001-of-00002.safetensors", "vision-00002-of-00002.safetensors"]
+    for part in ("vision", "language", "projectors", "unet", "vae"):
+        wide = load_file(files.files(converted, part)[0])
+        shards = {k: v for path in files.files(tmp_path / "model", part) for k, v in load_file(path).items()}
+        assert set(wide) == set(shards) and all(torch.equal(wide[k], v) for k, v in shards.items()), part
+    assert inspect(tmp_path / "model", verify=True).notes[-1] == "every file is as it was written"
+    convert(tmp_path / "model", tmp_path / "again")  # and back into one file a part
+    assert contents(tmp_path / "again") == contents(converted)
+    broken = tmp_path / "model" / names[1]
+    broken.write_bytes(broken.read_bytes()[:-1] + b"x")
+    assert inspect(tmp_path / "model", verify=True).notes[-1] == f"changed since the conversion: {names[1]}"
+    broken.unlink()
+    with pytest.raises(CheckpointError, match="vision-00002-of-00002.safetensors, which is not there"):
+        inspect(tmp_path / "model")
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_full_disk(checkpoint, converted, tmp_path, before):
+    """A limit on the length of files stands in for a disk that fills up: the system itself refuses to write on."""
+    resource = pytest.importorskip("resource")
+    target = tmp_path / "model"
+    if before:
+        shutil.copytree(converted, target)
+    then = contents(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))  # the tower fits, the language model does not
+    try:
+        with pytest.raises(CheckpointError, match="could not be written .*What was there before is unchanged.*1 finished files wait in"):
+            convert(checkpoint, target)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    now = contents(tmp_path)
+    assert {k: v for k, v in now.items() if ".model.converting" not in k.parts} == then
+    assert not any(k.suffix == ".part" for k in now)
+    convert(checkpoint, target)
+    assert contents(target) == contents(converted) and [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_disk_without_room_is_refused_before_the_work(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
+    with pytest.raises(CheckpointError, match=r"GiB are to be written, 0.0 GiB are free.*--part"):
+        convert(checkpoint, tmp_path / "model")
     assert not list(tmp_path.iterdir())
 
 
