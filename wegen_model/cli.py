@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="precision to store (default: as it is)")
     convert.add_argument("--config", help="JSON of sizes, for models that match no preset")
     convert.add_argument("--whole", action="store_true", help="read PyTorch files from before 1.6 into memory")
-    convert.add_argument("--initialise", action="store_true", help="begin training: a stock SDXL UNet or LLaMA-2, what does not fit drawn anew")
+    convert.add_argument("--initialise", action="store_true", help="for training: take a stock SDXL UNet or LLaMA-2, draw the rest anew")
     convert.add_argument("--layout", metavar="NAME", help="write one file in a public layout instead; a wrong name lists them")
 
     mini = sub.add_parser("mini", help="the miniature: train, evaluate, list what it knows")

@@ -8,9 +8,9 @@ and open_clip's towers; llama.cpp's names; diffusers; the LDM names of single-fi
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 
+from . import ldm
 from .rows import Layout, Row, below
 
 # --- EVA-CLIP's vision tower --------------------------------------------------------------------------------------
@@ -109,32 +109,11 @@ VAE_ROWS = (
     Row("{rest}", "vae"),
 )
 UNET_ROWS = (Row("{rest}", "unet"),)
-
-
-def ldm_vae_rows(keys: Collection[str]) -> tuple[Row, ...]:
-    """Single-file VAEs count the decoder's levels from the other end, so the table depends on how many there are."""
-    levels = 1 + max((int(m[1]) for key in keys if (m := re.search(r"decoder\.up(?:_blocks)?\.(\d+)\.", key))), default=0)
-    rows = [Row(f"{side}.{conv}.{{leaf}}", "vae") for side in ("encoder", "decoder") for conv in ("conv_in", "conv_out")]
-    rows += [Row(f"{conv}.{{leaf}}", "vae") for conv in ("quant_conv", "post_quant_conv")]
-    for side, ldm, ours, sampler in (("encoder", "down", "down_blocks", "downsample"), ("decoder", "up", "up_blocks", "upsample")):
-        rows.append(Row(f"{side}.norm_out.{{leaf}}", "vae", f"{side}.conv_norm_out.{{leaf}}"))
-        for n in range(levels):
-            old, new = f"{side}.{ldm}.{n}.", f"{side}.{ours}.{n if side == 'encoder' else levels - 1 - n}."
-            rows += [Row(old + "block.{m}.nin_shortcut.{leaf}", "vae", new + "resnets.{m}.conv_shortcut.{leaf}"),
-                     Row(old + f"{sampler}.conv.{{leaf}}", "vae", new + f"{sampler}rs.0.conv.{{leaf}}"),
-                     Row(old + "block.{m}.{rest}", "vae", new + "resnets.{m}.{rest}")]
-        mid, block = f"{side}.mid.", f"{side}.mid_block."
-        rows += [Row(mid + f"block_{n + 1}.{{rest}}", "vae", block + f"resnets.{n}.{{rest}}") for n in (0, 1)]
-        rows.append(Row(mid + "attn_1.norm.{leaf}", "vae", block + "attentions.0.group_norm.{leaf}"))
-        for old, new in (("q", "to_q"), ("k", "to_k"), ("v", "to_v"), ("proj_out", "to_out.0")):
-            rows += [Row(mid + f"attn_1.{old}.weight", "vae", block + f"attentions.0.{new}.weight", "pointwise"),
-                     Row(mid + f"attn_1.{old}.bias", "vae", block + f"attentions.0.{new}.bias")]
-    return (*rows, Row("model_ema.{rest}", None, why="averages of training"), Row("loss.{rest}", None, why="the VAE's training loss"))
-
-
 UNET = Layout("diffusers UNet", ("time_embedding.linear_1.weight",), UNET_ROWS)
 VAE = Layout("diffusers VAE", ("decoder.conv_in.weight",), VAE_ROWS)
-LDM_VAE = Layout("LDM VAE", ("decoder.up.0.block.0.conv1.weight",), ldm_vae_rows, ("", "first_stage_model."))
+LDM_UNET = Layout("LDM UNet", ("time_embed.0.weight",), ldm.unet_rows, (ldm.UNET_PREFIX, ""))
+LDM_VAE = Layout("LDM VAE", ("decoder.up.0.block.0.conv1.weight",), ldm.vae_rows)
+LDM = Layout("SDXL checkpoint in one file", (ldm.VAE_PREFIX + "decoder.conv_in.weight",), ldm.checkpoint_rows)
 LAYOUT_MAP = Layout("WeGen layout map", ("proj.weight",), (Row("{rest}", "layout"),))
 EMU2_GEN = Layout(
     "Emu2-Gen in one file", ("unet.time_embedding.linear_1.weight", "multimodal_encoder.project_up.weight"),
@@ -162,11 +141,12 @@ AGENT = Layout(
 )
 
 # The order in which an unnamed file is tried: what has more beside it before what it holds.
-LAYOUTS = (PROJECTORS, AGENT, EMU2_GEN, EMU2, OPEN_CLIP, EVA_CLIP, TIMM, TOWER, UNET, VAE, LDM_VAE, LLAMA, GGUF, LAYOUT_MAP)
+LAYOUTS = (PROJECTORS, AGENT, EMU2_GEN, EMU2, OPEN_CLIP, EVA_CLIP, TIMM, TOWER, LDM, UNET, LDM_UNET, LDM_VAE, VAE, LLAMA, GGUF, LAYOUT_MAP)
 OWN = {"vision": TOWER, "language": LLAMA, "projectors": PROJECTORS, "unet": UNET, "vae": VAE, "layout": LAYOUT_MAP}  # our folder
 # what `wegen convert --layout` can write
 EXPORTS = {"wegen": AGENT, "eva-tower": TOWER, "eva-clip": EVA_CLIP, "open_clip": OPEN_CLIP, "timm": TIMM, "emu2": EMU2,
-           "emu2-gen": EMU2_GEN, "llama": LLAMA, "diffusers-unet": UNET, "diffusers-vae": VAE, "ldm-vae": LDM_VAE}
+           "emu2-gen": EMU2_GEN, "llama": LLAMA, "diffusers-unet": UNET, "diffusers-vae": VAE, "ldm-unet": LDM_UNET,
+           "ldm-vae": LDM_VAE}
 
 
 def detect(keys: Collection[str]) -> Layout | None:
