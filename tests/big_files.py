@@ -62,7 +62,8 @@ def sparse_safetensors(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
 
 def measure(module: str, *args: str | Path, **options) -> dict[str, float]:
     """Run inspect or convert of the package in a process of its own: seconds, bytes of its peak, bytes before the call."""
-    result = subprocess.run([sys.executable, "-c", MEASURED.format(module=module), json.dumps(options), *map(str, args)], capture_output=True, text=True,
+    command = [sys.executable, "-c", MEASURED.format(module=module), json.dumps(options), *map(str, args)]
+    result = subprocess.run(command, capture_output=True, text=True,
                             env={**os.environ, "OMP_NUM_THREADS": "1"})
     if result.returncode:
         raise RuntimeError(result.stderr)

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -338,6 +340,21 @@ def test_an_interrupted_conversion_goes_on_behind_its_finished_files(checkpoint,
     assert written[0] == "model.safetensors.part" and "vision.safetensors.part" not in written  # the tower was whole
     assert contents(target) == contents(converted) and [p.name for p in tmp_path.iterdir()] == ["model"]
     assert [p.name for p in report.parts] == ["vision", "language", "projectors", "unet", "vae"]
+
+
+def test_a_conversion_that_was_killed_goes_on(checkpoint, converted, tmp_path):
+    """As by a power cut: no exception is raised, nothing is tidied up."""
+    script = ("import os, sys\nfrom wegen.wegen_model.runtime import Runtime\nfrom wegen.wegen_model.checkpoint.convert import convert\n"
+              "Runtime.tick = lambda self, i, *rest, **more: os._exit(9) if i == 40 else None\n"
+              "convert(sys.argv[1], sys.argv[2], runtime=Runtime('cpu'))")
+    target = tmp_path / "model"
+    assert subprocess.run([sys.executable, "-c", script, checkpoint, target]).returncode == 9
+    left = contents(tmp_path)
+    assert {p.name for p in left} == {"vision.safetensors", "model.safetensors.part", "progress.json"}
+    with pytest.raises(CheckpointError, match="its conversion was interrupted. The same `wegen convert` command goes on"):
+        WeGen.load(target)
+    convert(checkpoint, target)
+    assert contents(target) == contents(converted) and [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
 @pytest.mark.parametrize("change", ["other work", "damaged file", "changed source"])

@@ -1,6 +1,5 @@
 """GGUF: written by the `gguf` package in llama.cpp's names and row order, read back as our language model."""
 
-import gguf
 import numpy as np
 import pytest
 import torch
@@ -10,6 +9,7 @@ from wegen.wegen_model.checkpoint.layouts import GGUF
 from wegen.wegen_model.config import LanguageConfig
 from wegen.wegen_model.language import Language
 
+gguf = pytest.importorskip("gguf", reason="the package gguf is not installed")
 HEADS = 4
 
 

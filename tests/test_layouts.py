@@ -3,7 +3,6 @@ lists on the meta device; and the names against those that other libraries give.
 
 import shutil
 
-import gguf
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -56,6 +55,7 @@ def test_every_export_is_tested():
 
 
 def test_a_gguf_and_back(converted, tmp_path):
+    gguf = pytest.importorskip("gguf", reason="the package gguf is not installed")
     state, heads = state_of(converted, "language"), PRESETS["tiny"].language.heads
     rows = layouts.GGUF.export("language", list(state))
     from wegen.wegen_model.checkpoint.storage import Spec

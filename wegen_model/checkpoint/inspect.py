@@ -88,7 +88,7 @@ def inspect(path: str | Path, whole: bool = False, verify: bool = False) -> Repo
             pieces = [piece.spec for group in found.parts[name].values() for piece in group]
             report.parts.append(summarise(name, found.files[name], pieces))
     try:
-        planned = plan(found)
+        planned = plan(found, quick=True)
     except CheckpointError as error:
         report.notes.append(f"cannot be converted as it is: {error}")
     else:

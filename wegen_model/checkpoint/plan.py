@@ -13,6 +13,7 @@ from torch import nn
 
 from ..config import PRESETS, ModelConfig
 from . import initialise as start
+from . import shapes
 from .folder import CheckpointError
 from .storage import Spec
 from .strangers import known_size
@@ -33,8 +34,11 @@ class Plan:
 
 
 def plan(found: Survey, config: str | Path | dict | None = None, wanted: set[str] | None = None,
-         dtype: torch.dtype | None = None, initialise: bool = False) -> Plan:
-    """Decide the configuration, assemble each part and check it against its module."""
+         dtype: torch.dtype | None = None, initialise: bool = False, quick: bool = False) -> Plan:
+    """Decide the configuration, assemble each part and check it against its module.
+
+    `quick`: a decoder that is as its configuration says is not checked against diffusers' own module, whose import takes seconds.
+    """
     notes = list(found.notes)
     names = [p for p in (*PARTS, *EXTRA) if p in found.parts and (wanted is None or p in wanted)]
     adapted = _adaptable(found, names) if initialise else {}
@@ -46,7 +50,8 @@ def plan(found: Survey, config: str | Path | dict | None = None, wanted: set[str
             notes.append(_adapt(part, tensors, full))
         if dtype is not None:
             tensors = {k: (Spec(s.shape, dtype), make) if s.dtype.is_floating_point else (s, make) for k, (s, make) in tensors.items()}
-        _check(part, tensors, full, found)
+        if not (quick and _as_configured(part, tensors, full)):
+            _check(part, tensors, full, found)
         made[part] = tensors
     if "vision" in made and found.model is None:
         positions = found.parts["vision"]["pos_embed"][0].spec.shape[1]
@@ -211,12 +216,12 @@ def _adaptable(found: Survey, parts: list[str]) -> dict[str, ModelConfig]:
     """part -> the preset that a stock LLaMA-2 or SDXL UNet can be made to fit."""
     chosen = {}
     for part in set(parts) & {"language", "unet"}:
-        shapes = {target: pieces[0].spec.shape for target, pieces in found.parts[part].items()}
+        there = {target: pieces[0].spec.shape for target, pieces in found.parts[part].items()}
         for preset in PRESETS.values():
             if part == "language" and not preset.language.vocab_size:
                 continue
             expected = {key: tuple(value.shape) for key, value in skeleton(part, preset).state_dict().items()}
-            if start.adapts(part, shapes, expected):
+            if start.adapts(part, there, expected):
                 chosen[part] = preset
                 break
     if not chosen:
@@ -248,12 +253,23 @@ def skeleton(part: str, config: ModelConfig) -> nn.Module:
 
     with torch.device("meta"):
         if part == "vision":
-            return VisionTower(config.vision)
+            return VisionTower(config.vision, shapes.Blank)
         if part == "language":
-            return Language(config.language)
+            return Language(config.language, shapes.Blank)
         if part == "projectors":
-            return Projectors(config.features, config.language.width)
+            return Projectors(config.features, config.language.width, shapes.Blank)
         return getattr(Decoder(config.decoder, config.unet if part != "vae" else {}, config.vae if part == "vae" else {}, {}), part)
+
+
+def _as_configured(part: str, tensors: dict[str, Source], config: ModelConfig) -> bool:
+    """Are these the tensors of an SDXL-shaped UNet or an AutoencoderKL of this configuration?"""
+    values = {"unet": config.unet, "vae": config.vae}.get(part)
+    if values is None or values.get("_class_name", "") not in ("", "UNet2DConditionModel", "AutoencoderKL"):
+        return False
+    try:
+        return {key: spec.shape for key, (spec, _) in tensors.items()} == getattr(shapes, part)(values)
+    except (KeyError, TypeError):  # a configuration that says less, or otherwise
+        return False
 
 
 def _check(part: str, tensors: dict[str, Source], config: ModelConfig, found: Survey) -> None:
