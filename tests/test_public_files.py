@@ -89,7 +89,7 @@ def test_a_blip3o_folder(converted, tmp_path):
         assert [p.name for p in report.parts] == ["unet", "vae"] and report.scheduler == "EulerDiscreteScheduler" and not report.notes
         features = Features(torch.randn(1, 64, 32), (8, 8), report.space, report.tower)
         assert WeGenDecoder.load(target, Runtime("cpu", torch.float32)).decode(features, steps=2).shape == (1, 32, 32, 3)
-    assert inspect(tmp_path / "BLIP3o").kind == "BLIP3-o"
+        assert inspect(source).kind == "BLIP3-o"
 
 
 @pytest.mark.parametrize("form", ["safetensors", "sharded safetensors", "sharded bin"])

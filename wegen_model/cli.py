@@ -234,6 +234,8 @@ def _convert(args) -> None:
     chosen = dict(parts=args.part, dtype=getattr(torch, args.dtype) if args.dtype else None, whole=args.whole,
                   runtime=Runtime("cpu", progress=True))
     if args.layout:
+        if args.config or args.initialise:
+            raise ValueError("--layout writes a model as it is: leave out --config and --initialise, or convert to a folder first.")
         report = export(args.source, args.target, args.layout, **chosen)
     else:
         report = convert(args.source, args.target, config=args.config, initialise=args.initialise, **chosen)

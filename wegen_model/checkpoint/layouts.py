@@ -44,8 +44,8 @@ SPLIT = (
     Row("blocks.{n}.attn.v_bias", "vision", "blocks.{n}.attn.qkv.bias", "v"),
     Row("blocks.{n}.attn.qkv.bias", "vision", only_read=True),  # beside the other two it is an error that says so
 )
-_HALF = ("blocks.0.attn.q_bias", "blocks.0.attn.v_bias")
-TOWER = Layout("EVA-CLIP tower", ("blocks.0.attn.qkv.weight",), (*FUSED, *_BESIDE),
+_HALF = tuple(f"blocks.{n}.attn.{x}_bias" for n in (0, 1) for x in "qv")
+TOWER = Layout("EVA-CLIP tower", ("blocks.0.attn.qkv.weight", "blocks.1.attn.qkv.weight"), (*FUSED, *_BESIDE),
                ("", "visual.", "module.visual.", "model.visual.", "model.", "vision_tower.", "multimodal_encoder.visual.",
                 "multimodal_encoder.model.visual."))
 EVA_CLIP = Layout("EVA-CLIP's own file", _HALF, (*SPLIT, *_BESIDE), ("visual.", "module.visual.", "multimodal_encoder.visual."))

@@ -75,6 +75,8 @@ def locate(path: Path, place: Place) -> Path | None:
 
 def kind(path: Path) -> str:
     """What a folder is called in reports."""
+    if path.resolve().name == "diffusion-decoder":
+        return "BLIP3-o"
     if (path / "config.json").is_file():
         values = read_json(path / "config.json")
         if values.get("model_type") == "llama":
