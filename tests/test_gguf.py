@@ -3,8 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
+from wegen.wegen_model.checkpoint import folder as files
+from wegen.wegen_model.checkpoint.convert import convert
 from wegen.wegen_model.checkpoint.folder import CheckpointError
 from wegen.wegen_model.checkpoint.gguf_file import read_gguf, to_rotary_pairs
+from wegen.wegen_model.checkpoint.inspect import inspect
 from wegen.wegen_model.checkpoint.layouts import GGUF
 from wegen.wegen_model.config import LanguageConfig
 from wegen.wegen_model.language import Language
@@ -111,3 +115,18 @@ def test_wrong_files(state, tmp_path):
         read_gguf(write(tmp_path / "g.gguf", state, "F16", kv=2))
     with pytest.raises(CheckpointError, match="one of 3 pieces of a split GGUF"):
         read_gguf(write(tmp_path / "s.gguf", state, "F16", extra={"split.count": 3}))
+
+
+def test_blocks_become_a_language_model_in_16_bits(state, tmp_path):
+    """Sizes of no preset: heads and eps come from the file, but that it is wanted must be said."""
+    path = write(tmp_path / "llm.gguf", state, "Q8_0")
+    assert inspect(path).parts[0].precision == "Q8_0 + F32"
+    with pytest.raises(CheckpointError, match="has the sizes of no known model"):
+        convert(path, tmp_path / "no")
+    report = convert(path, tmp_path / "model", config={"name": "mine", "language": {}})
+    config = files.read_config(tmp_path / "model").language
+    assert (config.heads, config.eps, config.positions, config.vocab_size) == (HEADS, 1e-5, 2048, 50)
+    assert report.parts[0].precision == "F16 + F32"
+    written = load_file(tmp_path / "model/language/model.safetensors")
+    assert set(written) == set(state)
+    assert all(torch.cosine_similarity(written[k].float().flatten(), v.flatten(), 0) > 0.9999 for k, v in state.items())
