@@ -26,7 +26,7 @@ def assemble(pieces: list[Piece], config: ModelConfig) -> Source:
         raise CheckpointError(f"{pieces[0].file.path}: {' and '.join(p.key for p in pieces)} are two sources of one tensor. "
                               "Is the file a mixture of two layouts?")
     first = pieces[0]
-    shape, dtype, kind = first.spec.shape, first.spec.dtype, first.spec.kind
+    shape, dtype = first.spec.shape, first.spec.dtype  # without the kind of blocks: what is made is values
 
     def read() -> Tensor:
         return first.file.read(first.key)
@@ -52,7 +52,7 @@ def assemble(pieces: list[Piece], config: ModelConfig) -> Source:
             return Spec((1, 1 + side * side, shape[2]), dtype), lambda: resize_positions(read(), side)
     if how == "pointwise" and len(shape) == 4 and shape[2:] == (1, 1):  # a 1x1 convolution where we have a linear layer
         return Spec(shape[:2], dtype), lambda: read()[:, :, 0, 0]
-    return Spec(shape, dtype, kind), read  # "rotary": gguf_file.py gives the rows in our order
+    return Spec(shape, dtype), read  # "rotary": gguf_file.py gives the rows in our order
 
 
 def disassemble(key: str, target: str, row: Row, source: Source, config: ModelConfig) -> Source:
