@@ -93,3 +93,17 @@ def test_run_refuses_a_file_that_is_no_workflow(tmp_path, capsys):
     (tmp_path / "x.json").write_text("not json")
     assert main(["run", str(tmp_path / "x.json")]) == 2
     assert "JSON" in capsys.readouterr().err
+
+
+def test_convert_and_inspect_on_the_command_line(converted, tmp_path, capsys):
+    file, folder = str(tmp_path / "unet.safetensors"), str(tmp_path / "decoder")
+    assert main(["convert", str(converted), file, "--layout", "ldm-unet", "--part", "unet"]) == 0
+    assert "LDM UNet: unet" in capsys.readouterr().out
+    assert main(["convert", file, folder, "--dtype", "bfloat16"]) == 0
+    assert main(["inspect", folder, "--verify"]) == 0
+    out = capsys.readouterr().out
+    assert "BF16" in out and "every file is as it was written" in out
+    assert main(["convert", file, folder + "2", "--layout", "timm", "--initialise"]) == 2
+    assert "leave out --config and --initialise" in capsys.readouterr().err
+    assert main(["convert", file, folder + "2", "--initialise"]) == 2
+    assert "nothing to initialise" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from wegen.tests.golden_files import key_list
+from wegen.wegen_model.checkpoint import shapes as known_shapes
 from wegen.wegen_model.checkpoint.convert import skeleton
 from wegen.wegen_model.checkpoint.layouts import AGENT, TOWER, detect
 from wegen.wegen_model.config import PRESETS
@@ -66,3 +67,11 @@ def test_special_ids():
     expected = {"<img_00000>": 32000, "<img_00099>": 32099, "<img>": 32100, "</img>": 32101, "<patch>": 32102, "</patch>": 32103,
                 "<loc-0>": 32104, "<loc-223>": 32327, "<box_start>": 32328, "<box_end>": 32329}
     assert {name: table[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize("name, part", [("wegen-7b", "unet"), ("wegen-7b", "vae"), ("tiny", "unet"), ("tiny", "vae"),
+                                        ("wegen-mini", "unet")])
+def test_shapes_from_a_configuration_are_those_of_diffusers(name, part):
+    config = PRESETS[name]
+    ours = getattr(known_shapes, part)(getattr(config, part))
+    assert ours == {k: tuple(v.shape) for k, v in skeleton(part, config).state_dict().items()}

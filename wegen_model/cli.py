@@ -48,13 +48,18 @@ def _parser() -> argparse.ArgumentParser:
 
     inspect = sub.add_parser("inspect", help="say what is in a model file or folder, without reading its weights")
     inspect.add_argument("path")
+    inspect.add_argument("--whole", action="store_true", help="read PyTorch files from before 1.6 into memory")
+    inspect.add_argument("--verify", action="store_true", help="compare a converted folder's files with their hashes")
 
-    convert = sub.add_parser("convert", help="public checkpoint files -> a model folder")
-    convert.add_argument("source", help="the release's folder, or one of its files")
-    convert.add_argument("target", help="model folder to write")
+    convert = sub.add_parser("convert", help="public checkpoint files -> a model folder; or, with --layout, the other way")
+    convert.add_argument("source", help="the release's folder, a diffusers or Hugging Face folder, one file, or a model folder")
+    convert.add_argument("target", help="model folder to write (with --layout: a .safetensors file)")
     convert.add_argument("--part", action="append", help="only this part (may be given several times)")
     convert.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="precision to store (default: as it is)")
     convert.add_argument("--config", help="JSON of sizes, for models that match no preset")
+    convert.add_argument("--whole", action="store_true", help="read PyTorch files from before 1.6 into memory")
+    convert.add_argument("--initialise", action="store_true", help="for training: take a stock SDXL UNet or LLaMA-2, draw the rest anew")
+    convert.add_argument("--layout", metavar="NAME", help="write one file in a public layout instead; a wrong name lists them")
 
     mini = sub.add_parser("mini", help="the miniature: train, evaluate, list what it knows")
     todo = mini.add_subparsers(dest="what", required=True, metavar="WHAT")
@@ -218,17 +223,23 @@ def _chat(args) -> int:
 def _inspect(args) -> None:
     from .checkpoint.inspect import inspect
 
-    sys.stdout.write(inspect(args.path).text() + "\n")
+    sys.stdout.write(inspect(args.path, args.whole, args.verify).text() + "\n")
 
 
 def _convert(args) -> None:
     import torch
 
-    from .checkpoint.convert import convert
+    from .checkpoint.convert import convert, export
     from .runtime import Runtime
 
-    dtype = getattr(torch, args.dtype) if args.dtype else None
-    report = convert(args.source, args.target, parts=args.part, dtype=dtype, config=args.config, runtime=Runtime("cpu", progress=True))
+    chosen = dict(parts=args.part, dtype=getattr(torch, args.dtype) if args.dtype else None, whole=args.whole,
+                  runtime=Runtime("cpu", progress=True))
+    if args.layout:
+        if args.config or args.initialise:
+            raise ValueError("--layout writes a model as it is: leave out --config and --initialise, or convert to a folder first.")
+        report = export(args.source, args.target, args.layout, **chosen)
+    else:
+        report = convert(args.source, args.target, config=args.config, initialise=args.initialise, **chosen)
     sys.stdout.write(report.text() + "\n")
 
 

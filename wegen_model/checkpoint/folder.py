@@ -271,6 +271,9 @@ def resolve(name_or_path: str | Path, roots: tuple[str | Path, ...] = ()) -> Pat
         for left in sorted(place.parent.glob(f".{glob.escape(place.name)}.*/old/config.json")) if place.name else ():
             raise CheckpointError(f"no model folder '{name}': writing it was interrupted. What was there before is {left.parent}; "
                                   f"rename it to {place}.")
+        if place.name and (place.parent / f".{place.name}.converting").is_dir():
+            raise CheckpointError(f"no model folder '{name}': its conversion was interrupted. The same `wegen convert` command goes on "
+                                  "where it stopped.")
     searched = ", ".join(str(r) for r in roots) or "the current folder"
     presets = f" ('{name}' is a preset of sizes; its weights are not bundled.)" if name in PRESETS else ""
     raise CheckpointError(f"no model folder '{name}' (searched {searched}).{presets} Use wegen-mini, which is bundled, or a folder "

@@ -1,13 +1,17 @@
 """Tensor files: what is in them without reading it, one tensor at a time, and writing one without holding it.
 
-Read: safetensors, and PyTorch's zip format (`.bin`, `.pt`, `.pth`) mapped into memory with weights_only, so that no code in it
-runs. Not read: PyTorch's older pickles, which cannot be mapped, and anything that wants to import code. Written: safetensors.
+Read: safetensors; PyTorch's zip format (`.bin`, `.pt`, `.pth`) mapped into memory with weights_only, so that no code in it runs;
+GGUF (gguf_file.py). PyTorch's older pickles cannot be mapped: they are read whole, when asked for. Anything that wants to import
+code is refused. Written: safetensors. Of what is read only the tensor at hand stays in memory.
 """
 
 from __future__ import annotations
 
+import ctypes
+import hashlib
 import json
 import math
+import mmap
 import os
 import pickle
 import struct
@@ -15,6 +19,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,7 +38,8 @@ class Spec:
     """Shape and precision of a tensor."""
 
     shape: tuple[int, ...]
-    dtype: torch.dtype
+    dtype: torch.dtype  # of what is read
+    kind: str = ""  # GGML's name of the blocks it is stored in, else empty
 
     @property
     def count(self) -> int:
@@ -43,6 +49,11 @@ class Spec:
     def bytes(self) -> int:
         return self.count * self.dtype.itemsize
 
+    @property
+    def name(self) -> str:
+        """BF16, Q8_0, …"""
+        return self.kind or NAMES.get(self.dtype, str(self.dtype))
+
 
 @dataclass
 class TensorFile:
@@ -51,33 +62,38 @@ class TensorFile:
     path: Path
     specs: dict[str, Spec]
     read: Callable[[str], Tensor] = field(repr=False)
+    language: dict[str, Any] = field(default_factory=dict)  # fields of a LanguageConfig that the file tells (GGUF)
 
 
-def open_file(path: str | Path) -> TensorFile:
+def open_file(path: str | Path, whole: bool = False) -> TensorFile:
     """Open a tensor file without reading its weights.
 
+    Args:
+        whole: read older PyTorch pickles into memory; other kinds do not need it.
     Raises:
-        CheckpointError: damaged, incomplete, an older pickle, code inside, or no tensor file at all.
+        CheckpointError: damaged, incomplete, an older pickle without `whole`, code inside, or no tensor file at all.
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file.")
     with path.open("rb") as f:
         head = f.read(10)
+    if head[:4] == b"GGUF" or path.suffix == ".gguf":
+        return _open_gguf(path)
     if path.suffix == ".safetensors" or head[8:9] == b"{":
         return _open_safetensors(path)
     if head[:2] == b"PK":
-        return _open_zip(path)
+        return _open_torch(path, mapped=True)
     if head[:1] == b"\x80":
-        raise CheckpointError(f"{path}: an older PyTorch pickle, which cannot be mapped into memory and may hold code, so it is not "
-                              "read. Re-save it where you trust it, with PyTorch 1.6 or later: "
-                              "torch.save(torch.load(old, weights_only=True), new).")
-    raise CheckpointError(f"{path}: neither safetensors nor a PyTorch zip file. Those two kinds of weights can be read.")
+        if whole:
+            return _open_torch(path, mapped=False)
+        raise CheckpointError(f"{path}: an older PyTorch pickle (before 1.6), which cannot be mapped into memory. Add --whole to read "
+                              f"it at once: it takes as much memory as the file ({path.stat().st_size / 2**30:.1f} GiB). Code in it is "
+                              "refused all the same.")
+    raise CheckpointError(f"{path}: neither safetensors nor a PyTorch zip file nor GGUF. Those kinds of weights can be read.")
 
 
 def _open_safetensors(path: Path) -> TensorFile:
-    from safetensors import safe_open
-
     size = path.stat().st_size
     try:
         with path.open("rb") as f:
@@ -86,27 +102,37 @@ def _open_safetensors(path: Path) -> TensorFile:
                 raise ValueError("the header is cut off")
             header = json.loads(f.read(length))
         header.pop("__metadata__", None)
-        end = 8 + length + max((v["data_offsets"][1] for v in header.values()), default=0)
+        places = {key: [int(v) for v in value["data_offsets"]] for key, value in header.items()}
+        end = 8 + length + max((stop for _, stop in places.values()), default=0)
         if end != size:
             raise ValueError(f"{end:,} bytes were announced")
-        specs = {key: Spec(tuple(v["shape"]), DTYPES[v["dtype"]]) for key, v in header.items()}
+        specs = {key: Spec(tuple(value["shape"]), DTYPES[value["dtype"]]) for key, value in header.items()}
+        wrong = [key for key, spec in specs.items() if places[key][1] - places[key][0] != spec.bytes]
+        if wrong:
+            raise ValueError(f"{wrong[0]} is not as long as its shape says")
     except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
         raise CheckpointError(f"{path}: damaged or incomplete safetensors ({size:,} bytes; {error}). Copy or download it "
                               "again.") from error
 
     def read(key: str) -> Tensor:
-        with safe_open(path, "pt") as f:
-            return f.get_tensor(key)
+        spec = specs[key]
+        data = torch.empty(spec.bytes, dtype=torch.uint8)
+        if spec.bytes:
+            with path.open("rb") as f:  # read, not mapped: pages of a mapping would count as memory in use
+                f.seek(8 + length + places[key][0])
+                if f.readinto(memoryview(data.numpy())) != spec.bytes:
+                    raise CheckpointError(f"{path}: ends inside {key}. Copy or download it again.")
+        return data.view(spec.dtype).reshape(spec.shape)
 
     return TensorFile(path, specs, read)
 
 
-def _open_zip(path: Path) -> TensorFile:
-    if not zipfile.is_zipfile(path):
+def _open_torch(path: Path, mapped: bool) -> TensorFile:
+    if mapped and not zipfile.is_zipfile(path):
         raise CheckpointError(f"{path}: a PyTorch zip file that is damaged or incomplete ({path.stat().st_size:,} bytes). Copy or "
                               "download it again.")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{path}: it holds more than tensors and may run code, so it was not opened "
                               f"({_first_line(error)}). Ask its author for safetensors.") from error
@@ -118,7 +144,42 @@ def _open_zip(path: Path) -> TensorFile:
     if not tensors:
         raise CheckpointError(f"{path}: no tensors in it, so it is not a checkpoint.")
     specs = {key: Spec(tuple(v.shape), v.dtype) for key, v in tensors.items()}
-    return TensorFile(path, specs, tensors.__getitem__)
+
+    def read(key: str) -> Tensor:
+        tensor = tensors[key].detach()
+        if not mapped:
+            return tensor
+        out = tensor.clone(memory_format=torch.contiguous_format)
+        _forget(tensor)
+        return out
+
+    return TensorFile(path, specs, read)
+
+
+def _forget(tensor: Tensor) -> None:
+    """Give the pages of a mapped tensor back; they are read again from the file if they are ever touched. Linux and macOS only."""
+    if not tensor.numel() or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    start = tensor.data_ptr() // mmap.PAGESIZE * mmap.PAGESIZE
+    span = (sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride())) + 1) * tensor.element_size()
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(tensor.data_ptr() + span - start), mmap.MADV_DONTNEED)
+
+
+def _open_gguf(path: Path) -> TensorFile:
+    from . import gguf_file
+
+    metadata, entries = gguf_file.read_header(path)
+    language = gguf_file.language_config(path, metadata)
+    places = {entry.key: entry for entry in entries}
+    specs = {e.key: Spec(e.shape, gguf_file.PLAIN.get(e.kind, torch.float16), "" if e.kind in gguf_file.PLAIN else e.kind)
+             for e in entries}
+
+    def read(key: str) -> Tensor:
+        with path.open("rb") as f:
+            return gguf_file.read_tensor(f, places[key], language["heads"]).dequantise(specs[key].dtype)
+
+    return TensorFile(path, specs, read, language)
 
 
 def _first_line(error: Exception) -> str:
@@ -128,12 +189,14 @@ def _first_line(error: Exception) -> str:
 
 
 def write_file(path: Path, tensors: dict[str, tuple[Spec, Callable[[], Tensor]]],
-               after: Callable[[str], None] | None = None) -> None:
+               after: Callable[[str], None] | None = None) -> str:
     """Write safetensors, holding one tensor at a time.
 
     Args:
         tensors: key -> (shape and precision to write, a function that gives the tensor; it is cast to that precision).
         after: called with each key when it is written.
+    Returns:
+        the SHA-256 of the file.
     """
     order = sorted(tensors, key=lambda k: (-tensors[k][0].dtype.itemsize, k))  # aligned without gaps, as the library writes
     header: dict = {"__metadata__": {"format": "pt"}}
@@ -144,15 +207,20 @@ def write_file(path: Path, tensors: dict[str, tuple[Spec, Callable[[], Tensor]]]
         offset += spec.bytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
+    digest = hashlib.sha256(start := struct.pack("<Q", len(text)) + text)
     with path.open("wb") as f:
-        f.write(struct.pack("<Q", len(text)) + text)
+        f.write(start)
         for key in order:
             spec, make = tensors[key]
             tensor = make().detach().to(spec.dtype)
             if tuple(tensor.shape) != spec.shape:
                 raise CheckpointError(f"{path.name}: {key} is {tuple(tensor.shape)}, {spec.shape} was announced.")
-            f.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            data = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
+            f.write(data)
+            digest.update(data)
+            del tensor, data
             if after:
                 after(key)
         f.flush()
         os.fsync(f.fileno())
+    return digest.hexdigest()

@@ -1,0 +1,80 @@
+"""How a tensor of ours is made from those of a public file, and back: one entry for each word that rows.py's `how` may say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..config import ModelConfig
+from ..vision import resize_positions
+from .folder import CheckpointError
+from .gguf_file import to_rotary_pairs
+from .rows import HALVES, Row
+from .storage import Spec
+from .survey import Piece
+
+Source = tuple[Spec, Callable[[], Tensor]]
+
+
+def assemble(pieces: list[Piece], config: ModelConfig) -> Source:
+    """Shape and precision of one of our tensors, and the function that makes it from its pieces."""
+    hows = {piece.row.how: piece for piece in pieces}
+    if len(hows) != len(pieces) or (len(hows) > 1 and set(hows) != set(HALVES)):
+        raise CheckpointError(f"{pieces[0].file.path}: {' and '.join(p.key for p in pieces)} are two sources of one tensor. "
+                              "Is the file a mixture of two layouts?")
+    first = pieces[0]
+    shape, dtype = first.spec.shape, first.spec.dtype  # without the kind of blocks: what is made is values
+
+    def read() -> Tensor:
+        return first.file.read(first.key)
+
+    how = first.row.how
+    if how in HALVES:
+        if len(hows) != 2:
+            have, lack = ("q_bias", "v_bias") if how == "q" else ("v_bias", "q_bias")
+            raise CheckpointError(f"{first.file.path}: {first.key} is there, its {lack} is not. EVA-CLIP stores both or a fused "
+                                  f"qkv.bias; with {have} alone the file is incomplete.")
+        q, v = hows["q"], hows["v"]
+
+        def fuse() -> Tensor:
+            bias = q.file.read(q.key)
+            return torch.cat([bias, torch.zeros_like(bias), v.file.read(v.key)])
+
+        return Spec((2 * q.spec.shape[0] + v.spec.shape[0],), q.spec.dtype), fuse
+    if how == "positions":
+        side, count = config.vision.side, shape[1]
+        if math.isqrt(count - 1) ** 2 != count - 1:
+            raise CheckpointError(f"{first.file.path}: {first.key} has {count} positions, which are not one class token and a square grid.")
+        if count != 1 + side * side:
+            return Spec((1, 1 + side * side, shape[2]), dtype), lambda: resize_positions(read(), side)
+    if how == "pointwise" and len(shape) == 4 and shape[2:] == (1, 1):  # a 1x1 convolution where we have a linear layer
+        return Spec(shape[:2], dtype), lambda: read()[:, :, 0, 0]
+    return Spec(shape, dtype), read  # "rotary": gguf_file.py gives the rows in our order
+
+
+def disassemble(key: str, target: str, row: Row, source: Source, config: ModelConfig) -> Source:
+    """The public tensor `key` made from ours.
+
+    Raises:
+        CheckpointError: (when it is made) the layout cannot hold what is there: a key bias that is not zero.
+    """
+    spec, make = source
+    if row.how in HALVES:
+        width = spec.shape[0] // 3
+
+        def third() -> Tensor:
+            q, k, v = make().chunk(3)
+            if k.count_nonzero():
+                raise CheckpointError(f"{target} holds a key bias that is not zero; this layout stores {key} and no key bias, so the "
+                                      "tower cannot be written in it. Choose the layout «eva-tower».")
+            return q if row.how == "q" else v
+
+        return Spec((width,), spec.dtype), third
+    if row.how == "pointwise":
+        return Spec((*spec.shape, 1, 1), spec.dtype), lambda: make()[:, :, None, None]
+    if row.how == "rotary":
+        return Spec(spec.shape, spec.dtype), lambda: to_rotary_pairs(make(), config.language.heads)
+    return source
