@@ -191,7 +191,7 @@ PRESETS: dict[str, ModelConfig] = {
     "wegen-mini": ModelConfig(
         name="wegen-mini",
         vision=VisionConfig(image_size=128, patch_size=16, width=192, layers=5, heads=6, mlp_width=512),
-        language=LanguageConfig(vocab_size=0, width=256, layers=4, heads=4, mlp_width=704, positions=1024),
+        language=LanguageConfig(vocab_size=0, width=256, layers=5, heads=4, mlp_width=704, positions=1024),
         references="placed",
         features=FeatureConfig(_MINI_SPACE, _MINI_SPACE, width=192, normalised=True, slot_embedding=True, parallel=True),
         decoder=DecoderConfig(_MINI_SPACE, _MINI_SPACE, width=192, guidance_scale=1.5, steps=12, size=128, layout_channels=16),

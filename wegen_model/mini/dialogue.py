@@ -80,9 +80,10 @@ def conversation(sample: Sample, index: dict, features: Features | None = None) 
     return Conversation(tuple(turns)), rows
 
 
-def plans(pool: Pool, tokenizer: Tokenizer, positions: int) -> list[Plan]:
+def plans(pool: Pool, tokenizer: Tokenizer, positions: int, samples: list[Sample] | None = None) -> list[Plan]:
+    """The plans of a pool's samples, or of some of them."""
     out = []
-    for sample in pool.samples:
+    for sample in pool.samples if samples is None else samples:
         talk, rows = conversation(sample, pool.index)
         out.append(Plan.of(prompt.build(talk, tokenizer, positions, end=True), rows))
     return out

@@ -28,10 +28,11 @@ from ..tokenizer import Tokenizer
 from ..train.loop import Recipe, Stage, finished, run
 from .art import cache_dir, load_art
 from .concepts import NAMES, OFFERED_STYLES, TRAINED_STYLES
+from .copier import init_copier
 from .dialogue import Bank, Options, Writer, dialogue_stage, encode_pictures
 from .pictures import Pool, build_pool
 from .stages import EncoderHeads, encoder_stage, vae_stage
-from .start import load_decoder, load_tower, load_writer
+from .start import load_decoder, load_tower, load_writer, new_layers
 from .tasks import HARDER, MIX
 from .visual import Painter, encode_latents, init_layout, preview_factors, visual_stage
 from .words import build_tokenizer
@@ -59,7 +60,7 @@ class Size:
 
 
 SIZES = {
-    "cpu": Size(60_000, 16_000, 8_000, 3000, 4000, 2600, 14_000, 4000, 1800),  # 2 cores, an evening
+    "cpu": Size(45_000, 16_000, 8_000, 3000, 4000, 2600, 10_000, 4000, 1800),  # 2 cores, an evening
     "test": Size(60, 60, 20, 4, 4, 4, 4, 4, 4, Options(tokens=300)),  # seconds: does it run?
 }
 
@@ -116,15 +117,18 @@ class Workshop:
                                 Recipe(s.visual, 1e-3, (0.9, 0.99), warmup=100, ema=0.998, save_every=250, seed=self.seed))
         if name in ("stage-1", "stage-2"):
             first = name == "stage-1"
-            recipe = Recipe(self.steps(name), 1.5e-3 if first else 8e-4, (0.9, 0.95), weight_decay=0.01, warmup=200, ema=0.998,
+            recipe = Recipe(self.steps(name), (1e-3 if self.start else 1.5e-3) if first else 8e-4, (0.9, 0.95), weight_decay=0.01, warmup=200, ema=0.998,
                             save_every=500, seed=self.seed + (0 if first else 1))
             options = s.options if first and not self.start else dataclasses.replace(s.options, own_from=0.0)
-            stage = dialogue_stage(self.config, *self.talks(1 if first else 2), self.tokenizer, recipe, options)
+            pool, bank = self.talks(1 if first else 2)
+            stage = dialogue_stage(self.config, pool, bank, self.tokenizer, recipe, options)
             stage.name = name
             if not first:
                 stage.model.load_state_dict(self.weights("stage-1"))
             elif self.start:
                 load_writer(self.start, stage.model, self.folder / "tokenizer")
+                if new_layers(self.start, stage.model):
+                    init_copier(stage.model, pool, self.tokenizer, bank)
             return stage
         if name == "sharpen":
             decoder, latents = self.decoder()
