@@ -28,13 +28,13 @@ from ..tokenizer import Tokenizer
 from ..train.loop import Recipe, Stage, finished, run
 from .art import cache_dir, load_art
 from .concepts import NAMES, OFFERED_STYLES, TRAINED_STYLES
-from .copier import init_copier
 from .dialogue import Bank, Options, Writer, dialogue_stage, encode_pictures
 from .pictures import Pool, build_pool
 from .stages import EncoderHeads, encoder_stage, vae_stage
-from .start import load_decoder, load_tower, load_writer, new_layers
+from .start import load_decoder, load_tower, load_writer
 from .tasks import HARDER, MIX
 from .visual import Painter, encode_latents, init_layout, preview_factors, visual_stage
+from .watch import Watch
 from .words import build_tokenizer
 
 STAGES = ("encoder", "vae", "visual-decoding", "stage-1", "stage-2", "sharpen", "export")
@@ -56,12 +56,13 @@ class Size:
     writer: int
     harder: int
     sharpen: int
+    look: int  # steps of the writer's stages between two looks at what it rolls out
     options: Options = Options()
 
 
 SIZES = {
-    "cpu": Size(45_000, 16_000, 8_000, 3000, 4000, 2600, 10_000, 4000, 1800),  # 2 cores, an evening
-    "test": Size(60, 60, 20, 4, 4, 4, 4, 4, 4, Options(tokens=300)),  # seconds: does it run?
+    "cpu": Size(30_000, 16_000, 8_000, 3000, 4000, 2600, 5000, 1800, 1000, 500),  # 2 cores, an evening
+    "test": Size(60, 60, 20, 4, 4, 4, 4, 4, 4, 0, Options(tokens=300)),  # seconds: does it run?
 }
 
 
@@ -122,13 +123,11 @@ class Workshop:
             options = s.options if first and not self.start else dataclasses.replace(s.options, own_from=0.0)
             pool, bank = self.talks(1 if first else 2)
             stage = dialogue_stage(self.config, pool, bank, self.tokenizer, recipe, options)
-            stage.name = name
+            stage.name, stage.sample, stage.sample_every = name, lambda step, folder: self.watch(stage.model, step, folder), s.look
             if not first:
                 stage.model.load_state_dict(self.weights("stage-1"))
             elif self.start:
                 load_writer(self.start, stage.model, self.folder / "tokenizer")
-                if new_layers(self.start, stage.model):
-                    init_copier(stage.model, pool, self.tokenizer, bank)
             return stage
         if name == "sharpen":
             decoder, latents = self.decoder()
@@ -169,6 +168,18 @@ class Workshop:
         heads = EncoderHeads(self.config, self.tokenizer.size)
         heads.load_state_dict(self.weights("encoder"))
         return heads.tower.eval().requires_grad_(False)
+
+    @cached_property
+    def watch(self) -> Watch:
+        """What the writer rolls out on samples it never sees, painted by the decoder as far as it is trained."""
+        decoder = Decoder(self.config.decoder, self.config.unet, self.config.vae, self.config.scheduler)
+        if self.start:
+            load_decoder(self.start, decoder)
+        else:
+            trained = self.decoder()[0]
+            Painter(trained).load_state_dict(self.painter(trained))
+            decoder = trained
+        return Watch(self.tower, decoder.eval(), self.config, self.tokenizer, self.art)
 
     @cached_property
     def features(self) -> Tensor:

@@ -5,7 +5,6 @@ A further recipe may have other words; what the tokenizers share keeps its embed
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import torch
@@ -17,8 +16,6 @@ from ..decoder import Decoder
 from ..vision import VisionTower
 from .dialogue import Writer
 from .words import same_words
-
-LAYER = re.compile(r"layers\.(\d+)\.")
 
 
 def load_tower(folder: str | Path, config: ModelConfig) -> VisionTower:
@@ -38,22 +35,12 @@ def load_decoder(folder: str | Path, decoder: Decoder) -> Decoder:
     return decoder
 
 
-def new_layers(folder: str | Path, writer: Writer) -> int:
-    """How many layers the writer has before those of the folder: they start anew (copier.py)."""
-    more = writer.language.config.layers - files.read_config(folder).language.layers
-    if more < 0:
-        raise files.CheckpointError(f"{folder}: its language model has {-more} more layers than this recipe's. Start from a smaller one.")
-    return more
-
-
 def load_writer(folder: str | Path, writer: Writer, tokenizer: Path) -> Writer:
     """Fill a writer from a folder: bodies as they are, embeddings and output rows by token."""
     pairs = torch.tensor(same_words(Path(folder), tokenizer))
     state: dict[str, Tensor] = writer.state_dict()
-    before = new_layers(folder, writer)
     for part in ("language", "projectors"):
         for key, value in _tensors(folder, part).items():
-            key = LAYER.sub(lambda m: f"layers.{int(m[1]) + before}.", key)
             mine = state[f"{part}.{key}"]
             if mine.shape == value.shape and "embed_tokens" not in key and "lm_head" not in key:
                 mine.copy_(value)
