@@ -1,4 +1,4 @@
-"""A writer that may point: each written feature is mixed from one of its own and those that stand in the same slot of pictures shown before.
+"""A writer that may point: each written feature is mixed from one of its own and those in the same slot of pictures shown before.
 
 b rows · r pictures, latest first · t slots · c feature width · d model width · k width of the keys
 

@@ -10,7 +10,17 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .concepts import COLOURS, DEFAULT_BACKGROUND, DEFAULT_STYLE, DRAWINGS, NAMES, OFFERED_STYLES, TRAINED_STYLES, article, held_out_combination
+from .concepts import (
+    COLOURS,
+    DEFAULT_BACKGROUND,
+    DEFAULT_STYLE,
+    DRAWINGS,
+    NAMES,
+    OFFERED_STYLES,
+    TRAINED_STYLES,
+    article,
+    held_out_combination,
+)
 from .scenes import GRID, Box, Item, Scene, boxed, canonical, grid_boxes, overlap, pair
 
 SPLITS = ("train", "heldout")

@@ -118,12 +118,14 @@ class Workshop:
                                 Recipe(s.visual, 1e-3, (0.9, 0.99), warmup=100, ema=0.998, save_every=250, seed=self.seed))
         if name in ("stage-1", "stage-2"):
             first = name == "stage-1"
-            recipe = Recipe(self.steps(name), (1e-3 if self.start else 1.5e-3) if first else 8e-4, (0.9, 0.95), weight_decay=0.01, warmup=200, ema=0.998,
-                            save_every=500, seed=self.seed + (0 if first else 1))
+            peak = 8e-4 if not first else 1e-3 if self.start else 1.5e-3
+            recipe = Recipe(self.steps(name), peak, (0.9, 0.95), weight_decay=0.01, warmup=200, ema=0.998, save_every=500,
+                            seed=self.seed + (0 if first else 1))
             options = s.options if first and not self.start else dataclasses.replace(s.options, own_from=0.0)
             pool, bank = self.talks(1 if first else 2)
             stage = dialogue_stage(self.config, pool, bank, self.tokenizer, recipe, options)
-            stage.name, stage.sample, stage.sample_every = name, lambda step, folder: self.watch(stage.model, step, folder), s.look
+            stage.name, stage.sample_every = name, s.look
+            stage.sample = lambda step, folder: self.watch(stage.model, step, folder)
             if not first:
                 stage.model.load_state_dict(self.weights("stage-1"))
             elif self.start:
