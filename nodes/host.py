@@ -21,6 +21,7 @@ from ..wegen_model.runtime import Part, Placement, Runtime
 BUNDLED = "wegen-mini"
 FOLDER = "wegen"  # below ComfyUI's models folder
 DTYPES = ("default", "float32", "bfloat16", "float16")
+QUANTISED = ("fp8", "q8_0", "q4_0")  # of tower and language model, while they are read
 WORDS_PER_SECOND = 10  # text and preview updates sent to the browser
 
 
@@ -48,8 +49,8 @@ class HeadlessRuntime(Notes, Runtime):
 class ComfyRuntime(Notes, Runtime):
     """Layers, devices, precision, memory, progress and cancel as ComfyUI decides them."""
 
-    def __init__(self, dtype: torch.dtype | None = None):
-        super().__init__(device="cpu", dtype=dtype)
+    def __init__(self, dtype: torch.dtype | None = None, blocks: str = ""):
+        super().__init__(device="cpu", dtype=dtype, blocks=blocks)
         self.chosen = dtype  # what the person asked for; None leaves it to ComfyUI
         self.operations = _operations()
         self._active: list[tuple[Any, int]] = []  # patchers in use, with the room each asked for
@@ -144,7 +145,26 @@ def _operations() -> Any:
 
         return type(base.__name__, (base,), {"_load_from_state_dict": load})
 
-    return type("operations", (manual_cast,), {"Linear": full(manual_cast.Linear), "Embedding": full(manual_cast.Embedding)})
+    return type("operations", (manual_cast,), {"Linear": full(manual_cast.Linear), "Embedding": full(manual_cast.Embedding),
+                                               "BlockLinear": _block_linear()})
+
+
+def _block_linear() -> type:
+    """BlockLinear whose blocks ComfyUI may keep elsewhere and stream: they travel as bytes and are widened where they are used."""
+    import comfy.ops
+
+    from ..wegen_model.blocks import BlockLinear
+
+    def forward(self, x):
+        where = dict(dtype=torch.uint8, device=x.device, bias_dtype=x.dtype)
+        if not hasattr(comfy.ops, "uncast_bias_weight"):
+            return self.compute(x, *comfy.ops.cast_bias_weight(self, **where))
+        blocks, bias, stream = comfy.ops.cast_bias_weight(self, offloadable=True, **where)
+        out = self.compute(x, blocks, bias)
+        comfy.ops.uncast_bias_weight(self, blocks, bias, stream)
+        return out
+
+    return type("BlockLinear", (BlockLinear, comfy.ops.CastWeightBiasOp), {"comfy_cast_weights": True, "forward": forward})
 
 
 def _preview(preview: Any):
@@ -171,9 +191,12 @@ def _executing_node() -> str | None:
 
 
 def runtime(dtype: str = "default") -> Runtime:
-    """A Runtime for one loaded model. `dtype`: one of DTYPES."""
-    chosen = None if dtype == "default" else getattr(torch, dtype)
-    return ComfyRuntime(chosen) if inside_comfyui() else HeadlessRuntime(dtype=chosen, progress=sys.stderr.isatty())
+    """A Runtime for one loaded model. `dtype`: one of DTYPES or QUANTISED."""
+    blocks = dtype if dtype in QUANTISED else ""
+    chosen = None if dtype == "default" or blocks else getattr(torch, dtype)
+    if inside_comfyui():
+        return ComfyRuntime(chosen, blocks)
+    return HeadlessRuntime(dtype=chosen, progress=sys.stderr.isatty(), blocks=blocks)
 
 
 @contextlib.contextmanager

@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("target", help="model folder to write (with --layout: a .safetensors file)")
     convert.add_argument("--part", action="append", help="only this part (may be given several times)")
     convert.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="precision to store (default: as it is)")
+    convert.add_argument("--quantize", metavar="KIND", default="", help="tower and language model in blocks: q8_0, q4_0 or fp8")
     convert.add_argument("--config", help="JSON of sizes, for models that match no preset")
     convert.add_argument("--whole", action="store_true", help="read PyTorch files from before 1.6 into memory")
     convert.add_argument("--initialise", action="store_true", help="for training: take a stock SDXL UNet or LLaMA-2, draw the rest anew")
@@ -235,11 +236,12 @@ def _convert(args) -> None:
     chosen = dict(parts=args.part, dtype=getattr(torch, args.dtype) if args.dtype else None, whole=args.whole,
                   runtime=Runtime("cpu", progress=True))
     if args.layout:
-        if args.config or args.initialise:
-            raise ValueError("--layout writes a model as it is: leave out --config and --initialise, or convert to a folder first.")
+        if args.config or args.initialise or args.quantize:
+            raise ValueError("--layout writes a model as it is: leave out --config, --initialise and --quantize, or convert to a folder "
+                             "first.")
         report = export(args.source, args.target, args.layout, **chosen)
     else:
-        report = convert(args.source, args.target, config=args.config, initialise=args.initialise, **chosen)
+        report = convert(args.source, args.target, config=args.config, initialise=args.initialise, quantise=args.quantize, **chosen)
     sys.stdout.write(report.text() + "\n")
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from . import generate, prompt, vision
+from .blocks import BlockLinear, scratch_bytes
 from .checkpoint import folder as files
 from .checks import check_draw, check_images, check_number, check_seed
 from .config import ModelConfig
@@ -128,16 +129,17 @@ class WeGen:
 
     @classmethod
     def load(cls, name_or_path: str | Path = "wegen-mini", dtype: torch.dtype | None = None, runtime: Runtime | None = None,
-             roots: tuple = ()) -> WeGen:
+             roots: tuple = (), quantise: str = "") -> WeGen:
         """Open a model folder; weights are read when a call first needs them.
 
-        `dtype` is for the default runtime; a runtime that is given chooses its own.
+        `dtype` and `quantise` (tower and language model in blocks: q8_0, q4_0 or fp8) are for the default runtime; a runtime that
+        is given chooses its own.
 
         Raises:
             CheckpointError: no such folder, or one without a valid config.json.
         """
         folder = files.resolve(name_or_path, roots)
-        return cls(folder, files.read_config(folder), runtime or Runtime(dtype=dtype))
+        return cls(folder, files.read_config(folder), runtime or Runtime(dtype=dtype, blocks=quantise))
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -160,7 +162,8 @@ class WeGen:
                     "projectors": lambda ops: Projectors(c.features, c.language.width, ops)}[name]
             with torch.device("meta"):
                 module = make(self.runtime.operations)
-            files.load_into(module, self.folder, name, self.runtime.place(name).dtype)
+            files.load_into(module, self.folder, name, self.runtime.place(name).dtype, self.runtime.blocks,
+                            getattr(self.runtime.operations, "BlockLinear", BlockLinear))
             self._parts[name] = self.runtime.adopt(name, module)
         return self._parts[name]
 
@@ -181,7 +184,8 @@ class WeGen:
         part = self.part("vision")
         place = self.runtime.place("vision")
         out = []
-        with self.runtime.use(part, extra_bytes=BATCH * self.config.vision.side**2 * self.config.vision.mlp_width * 8) as device:
+        room = BATCH * self.config.vision.side**2 * self.config.vision.mlp_width * 8 + scratch_bytes(part.module)
+        with self.runtime.use(part, extra_bytes=room) as device:
             for chunk in images.split(BATCH):
                 pixels = vision.prepare(chunk.to(device), self.config.vision, fit).to(place.dtype)
                 out.append(pool(part.module(pixels, self.runtime), tuple(self.config.features.grid)).float().cpu())
@@ -305,7 +309,9 @@ class WeGen:
                 files.missing(self.folder, part)
 
     def _cache_bytes(self, rows: int, slots: int) -> int:
-        return Cache.bytes(self.config.language, rows, slots, self.runtime.place("language").dtype)
+        """Room for the cache and for widening one layer."""
+        cache = Cache.bytes(self.config.language, rows, slots, self.runtime.place("language").dtype)
+        return cache + scratch_bytes(self.part("language").module)
 
     def _notes(self, conversation: Conversation, picture: str) -> None:
         turn = conversation.turns[-1]
