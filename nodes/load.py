@@ -11,6 +11,11 @@ DTYPE = (list(host.DTYPES), {
                "on most GPUs). float32 takes twice the memory of the others.",
 })
 
+PRECISION = ([*DTYPE[0], *host.QUANTISED], {**DTYPE[1], "tooltip": (
+    DTYPE[1]["tooltip"] + " fp8, q8_0 (8 bits) and q4_0 (4 bits) quantise the tower and the language model while they are read: half or a "
+    "quarter of the memory, slower, less exact; the rest and the decoder stay as with default. A folder that `wegen convert --quantize` "
+    "made stays as it is.")})
+
 
 class WeGenLoadModel:
     """A model folder, opened."""
@@ -28,7 +33,7 @@ class WeGenLoadModel:
         return {"required": {
             "model": (host.list_models("model"), {"default": host.BUNDLED, "tooltip": (
                 "A folder under models/wegen (subfolders too) as `wegen convert` makes it. " + host.knows()).strip()}),
-            "dtype": DTYPE,
+            "dtype": PRECISION,
         }}
 
     @classmethod
@@ -41,9 +46,17 @@ class WeGenLoadModel:
 
     def load(self, model, dtype="default"):
         from ..wegen_model.pipeline import WeGen
+        from ..wegen_model.precision import verdict
 
         _check(model, "model")
-        return (WeGen.load(model, runtime=host.runtime(dtype), roots=host.model_roots()),)
+        loaded = WeGen.load(model, runtime=host.runtime(dtype), roots=host.model_roots())
+        text, warning = verdict(loaded.folder, loaded.runtime.blocks)
+        if not text:
+            return (loaded,)
+        with host.watch(loaded.runtime) as notes:
+            if warning:
+                loaded.runtime.warn(warning)
+            return host.shown((loaded,), notes, "" if warning else text)
 
 
 class WeGenLoadDecoder:

@@ -1,4 +1,4 @@
-"""The `wegen` command: run workflows, chat, encode, decode, inspect, convert, and the miniature's recipe.
+"""The `wegen` command: run workflows, chat, encode, decode, inspect, convert, measure, and the miniature's recipe.
 
 Exit codes: 0 done · 1 failed · 2 wrong usage or input · 3 a workflow with foreign nodes · 130 cancelled.
 """
@@ -9,6 +9,8 @@ import argparse
 import os
 import sys
 from pathlib import Path
+
+from . import bench
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--initialise", action="store_true", help="for training: take a stock SDXL UNet or LLaMA-2, draw the rest anew")
     convert.add_argument("--layout", metavar="NAME", help="write one file in a public layout instead; a wrong name lists them")
 
+    bench.add(sub)
     mini = sub.add_parser("mini", help="the miniature: train, evaluate, list what it knows")
     todo = mini.add_subparsers(dest="what", required=True, metavar="WHAT")
     train = todo.add_parser("train", help="run or resume the whole recipe, or one stage")
@@ -265,4 +268,5 @@ def _mini(args) -> None:
         sys.stdout.write(evaluate(args.model, args.out, args.seeds, args.per_concept) + "\n")
 
 
-COMMANDS = {"run": _run, "chat": _chat, "encode": _encode, "decode": _decode, "inspect": _inspect, "convert": _convert, "mini": _mini}
+COMMANDS = {"run": _run, "chat": _chat, "encode": _encode, "decode": _decode, "inspect": _inspect, "convert": _convert, "mini": _mini,
+            "bench": bench.run}
