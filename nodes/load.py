@@ -16,6 +16,8 @@ PRECISION = ([*DTYPE[0], *host.QUANTISED], {**DTYPE[1], "tooltip": (
     "quarter of the memory, slower, less exact; the rest and the decoder stay as with default. A folder that `wegen convert --quantize` "
     "made stays as it is.")})
 
+PRESETS = {"from checkpoint": None, "wegen": "wegen", "emu2": "emu2", "blip3o": "blip3o"}
+
 
 class WeGenLoadModel:
     """A model folder, opened."""
@@ -77,6 +79,10 @@ class WeGenLoadDecoder:
                 "A folder under models/wegen with unet/, vae/ and scheduler/. It must read the features' space: one made for the same "
                 "model, or fine-tuned from its decoder.")}),
             "dtype": DTYPE,
+        }, "optional": {
+            "preset": (list(PRESETS), {"default": "from checkpoint", "advanced": True, "tooltip": (
+                "How the decoder is driven. from checkpoint: as its folder says, which `wegen convert` knows. wegen: guidance 6 against "
+                "zeros. emu2, blip3o: guidance 3 against the features of a blank picture, 50 steps.")}),
         }}
 
     @classmethod
@@ -87,11 +93,13 @@ class WeGenLoadDecoder:
     def IS_CHANGED(cls, decoder, **_):
         return host.fingerprint(decoder)
 
-    def load(self, decoder, dtype="default"):
+    def load(self, decoder, dtype="default", preset="from checkpoint"):
+        from ..wegen_model.driving import describe
         from ..wegen_model.pipeline import WeGenDecoder
 
         _check(decoder, "decoder")
-        return (WeGenDecoder.load(decoder, runtime=host.runtime(dtype), roots=host.model_roots()),)
+        loaded = WeGenDecoder.load(decoder, runtime=host.runtime(dtype), roots=host.model_roots(), preset=PRESETS[preset])
+        return host.shown((loaded,), [], f"{loaded.name}, driven {describe(loaded.config)}.")
 
 
 def _valid(name, kind: str) -> bool | str:

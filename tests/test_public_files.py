@@ -72,6 +72,8 @@ def test_an_emu2_gen_folder(converted, tmp_path, variant, shards):
         ("vision", 3, "F32"), ("unet", shards, "BF16" if variant else "F32"), ("vae", shards, "BF16" if variant else "F32")]
     report = convert(source, tmp_path / "model")
     assert report.dropped == {"Emu2's own language model (LLaMA-33B) and projections to it": 2} and not report.notes
+    assert inspect(source).decoder == report.decoder == inspect(tmp_path / "model").decoder
+    assert report.decoder.startswith("like emu2: guidance 3 against the features of a blank picture")
     expected = {k: v.bfloat16() if variant else v for k, v in state_of(converted, "unet").items()}
     assert same(state_of(tmp_path / "model", "unet"), expected)
     assert same(state_of(tmp_path / "model", "vision"), state_of(converted, "vision"))
@@ -88,7 +90,11 @@ def test_a_blip3o_folder(converted, tmp_path):
         report = convert(source, target)
         assert [p.name for p in report.parts] == ["unet", "vae"] and report.scheduler == "EulerDiscreteScheduler" and not report.notes
         features = Features(torch.randn(1, 64, 32), (8, 8), report.space, report.tower)
-        assert WeGenDecoder.load(target, Runtime("cpu", torch.float32)).decode(features, steps=2).shape == (1, 32, 32, 3)
+        assert report.decoder.startswith("like blip3o: guidance 3 against the features of a blank picture")
+        decoder = WeGenDecoder.load(target, Runtime("cpu", torch.float32))
+        with pytest.raises(ValueError, match="its folder has no tower to make them. Connect the model to negative_features"):
+            decoder.decode(features, steps=2)
+        assert decoder.decode(features, steps=2, negative="zeros").shape == (1, 32, 32, 3)
         assert inspect(source).kind == "BLIP3-o"
 
 

@@ -193,5 +193,5 @@ def verdict(folder: str | Path, blocks: str = "") -> tuple[str, str]:
     text = f"{label}: cosine of the written features to those of 16 bits {cosine:.4f}, of the seen ones {tower:.4f}."
     if cosine >= LEAST[bits]:
         return text, ""
-    return text, (f"{label}: the features' cosine to those of 16 bits is {cosine:.4f}, below the {LEAST[bits]} expected of {bits}: pictures "
-                  "will differ. Choose a wider precision where memory allows.")
+    return text, (f"{label}: the features' cosine to those of 16 bits is {cosine:.4f}, below the {LEAST[bits]} expected of {bits}: "
+                  "pictures will differ. Choose a wider precision where memory allows.")

@@ -18,6 +18,7 @@ import torch
 
 from ..blocks import check_kind
 from ..config import ModelConfig
+from ..driving import describe
 from ..runtime import Runtime
 from ..tokenizer import special_tokens
 from .folder import PLACES, CheckpointError, check_target, read_json, write_config
@@ -62,7 +63,8 @@ def convert(source: str | Path, target: str | Path, parts: Sequence[str] | None 
     work = Staging(target, _fingerprint(found, planned, files))
     report = Report(target, "WeGen model folder", preset=planned.config.name, space=planned.config.features.space,
                     tower=planned.config.features.tower, dropped=dict(found.dropped), notes=planned.notes,
-                    scheduler=planned.config.scheduler.get("_class_name", "") if "unet" in planned.parts else "")
+                    scheduler=planned.config.scheduler.get("_class_name", "") if "unet" in planned.parts else "",
+                    decoder=describe(planned.config) if "unet" in planned.parts else "")
     total, done = sum(len(tensors) for tensors in planned.parts.values()), itertools.count(1)
     try:
         work.room({name: sum(planned.parts[part][key][0].bytes for key in keys) for part in files for name, keys in files[part].items()})

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ..blocks import INSIDE
-from ..config import PRESETS, ModelConfig
+from ..config import DECODERS, PRESETS, ModelConfig
 from . import initialise as start
 from . import shapes
 from .folder import CheckpointError
@@ -22,6 +22,7 @@ from .survey import EXTRA, PARTS, Survey
 from .tensors import Source, assemble, lay_in_blocks
 
 RESIZED = "official-224-resized"  # name of a tower whose positions were interpolated here
+DRIVEN = {"Emu2-Gen": "emu2", "Emu2-Gen in one file": "emu2", "BLIP3-o": "blip3o"}  # what is found -> config.DECODERS
 SECTIONS = {"vision": ("patch_size", "width", "layers", "mlp_width"), "language": ("vocab_size", "width", "layers", "mlp_width")}
 
 
@@ -104,6 +105,8 @@ def configure(found: Survey, parts: list[str], config: str | Path | dict | None 
     sizes = {part: _expected((adapted or {})[part], part) if part in (adapted or {}) else found.dimensions(part) for part in parts}
     base = found.model or _preset(sizes, found, given)
     values = base.to_dict()
+    if "unet" in sizes and found.model is None and (driven := DRIVEN.get(found.kind)):
+        values["decoder"] |= DECODERS[driven] | {"preset": driven}
     if "language" in sizes:
         values["language"] |= found.configs.get("language", {})
     for section, content in given.items():
