@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import host
-from .sockets import CATEGORY, DECODER, FEATURES, MODEL, SEED
+from .sockets import CATEGORY, DECODER, FEATURES, MODEL, SEED, own_decoder
 
 SCHEDULERS = {
     "from decoder": None,
@@ -74,7 +74,7 @@ class WeGenDecode:
             options["negative"] = negative_features.blank() if isinstance(negative_features, WeGen) else negative_features
         if not use_default_size:
             options |= {"width": width, "height": height}
-        with host.watch(decoder.runtime) as notes:
-            painter = decoder.painter if isinstance(decoder, WeGen) else decoder  # a model brings its own
+        painter = own_decoder(decoder)
+        with host.watch(painter.runtime) as notes:
             image = painter.decode(features, seed=seed, scheduler=SCHEDULERS[scheduler], **options)
             return host.shown((image,), notes)

@@ -77,6 +77,8 @@ def test_an_emu2_gen_folder(converted, tmp_path, variant, shards):
     expected = {k: v.bfloat16() if variant else v for k, v in state_of(converted, "unet").items()}
     assert same(state_of(tmp_path / "model", "unet"), expected)
     assert same(state_of(tmp_path / "model", "vision"), state_of(converted, "vision"))
+    without = shutil.copytree(source, tmp_path / "decoder", ignore=shutil.ignore_patterns("multimodal_encoder"))
+    assert inspect(without).kind == "Emu2-Gen" and inspect(without).decoder == report.decoder
     [lost] = [p for p in (source / "multimodal_encoder").iterdir() if "00002-of" in p.name]
     lost.unlink()
     with pytest.raises(CheckpointError, match="00002-of-00003.safetensors is not there; the weights are in 3 files"):

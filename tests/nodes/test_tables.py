@@ -20,6 +20,8 @@ WIDGETS = {
     "WeGenDecode": ["seed", "use_defaults", "steps", "guidance_scale", "use_default_size", "width", "height", "scheduler", "negative",
                     "time_ids"],
     "WeGenBboxCompose": ["prompt", "box_text", "bbox_format", "width", "height"],
+    "WeGenFeaturesToConditioning": [],
+    "WeGenDecoderToModel": [],
 }
 
 
