@@ -162,6 +162,44 @@ def graph(model, image):
     return (features.tokens, drawn.tokens, picture, sampled), (patcher, vae)
 
 
+def cancelling(model):
+    """Cancel at the second tick of each kind of work; how many more came, and what the same work gives afterwards."""
+    talking = {"message": "hello", "picture": "never", "temperature": 5.0, "top_p": 1.0, "max_tokens": 60}
+    chat, *_ = run("WeGenChat", model=model, message="a cat", picture="always", max_tokens=4)
+    image = torch.rand(1, 30, 40, 3, generator=torch.Generator().manual_seed(0))
+    features = model.features(torch.zeros(1, 64, 32))
+    patcher, _ = run("WeGenDecoderToModel", decoder=model)
+    conditioning = run("WeGenFeaturesToConditioning", features=features)
+    work = {
+        "chat": (60, lambda: torch.tensor(run("WeGenChat", model=model, **talking)[0].turns[-1].ids)),
+        "encode": (2, lambda: run("WeGenEncode", model=model, image=image)[0].tokens),
+        "draw": (64, lambda: run("WeGenDraw", model=model, chat=chat, guidance=2.0)[0].tokens),
+        "denoise": (30, lambda: run("WeGenDecode", features=features, decoder=model, use_defaults=False, steps=30)[0]),
+        "vae": (4, lambda: run("WeGenDecode", features=features, decoder=model)[0]),
+        "ksampler": (30, lambda: sample(patcher, conditioning, {"samples": torch.zeros(1, 4, 16, 16)}, steps=30)),
+    }
+    for name, (top, function) in work.items():
+        want, late = function(), []
+
+        def hook(value, total, preview, top=top, late=late, **_):
+            if late or total == top:
+                late.append(value)
+                if len(late) == (1 if name == "encode" else 2):
+                    mm.interrupt_current_processing()
+
+        comfy.utils.set_progress_bar_global_hook(hook)
+        try:
+            function()
+            said[f"cancel {name}"] = 1000
+        except mm.InterruptProcessingException:
+            said[f"cancel {name}"] = len(late) - (1 if name == "encode" else 2)
+        comfy.utils.set_progress_bar_global_hook(None)
+        said[f"after cancel {name}"] = far(want, function())
+    gc.collect()
+    said["caches"] = sum(type(thing).__name__ == "Cache" and hasattr(thing, "keys") and isinstance(thing.keys, torch.Tensor)
+                         for thing in gc.get_objects())
+
+
 def memory(model):
     image = torch.rand(1, 30, 40, 3, generator=torch.Generator().manual_seed(0))
     asked, load = [], mm.load_models_gpu
@@ -212,6 +250,7 @@ try:
         tiny = same_as_decoder()
         miniature()
         full_size()
+        cancelling(tiny)
         watched = memory(tiny)
         del tiny
         gc.collect()
