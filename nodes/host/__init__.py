@@ -30,26 +30,28 @@ from .folders import (
 from .folders import register as register_folder
 from .notes import Notes, show, shown, watch
 
-__all__ = ["BUNDLED", "DTYPES", "FOLDER", "HeadlessRuntime", "QUANTISED", "bundled", "check_model", "fingerprint", "inside_comfyui",
-           "knows", "list_models", "model_roots", "native", "runtime", "show", "shown", "watch"]
+__all__ = ["BUNDLED", "DTYPES", "FOLDER", "HeadlessRuntime", "OFFLOAD", "QUANTISED", "bundled", "check_model", "fingerprint",
+           "inside_comfyui", "knows", "list_models", "model_roots", "native", "runtime", "show", "shown", "watch"]
 
 DTYPES = ("default", "float32", "bfloat16", "float16")
 QUANTISED = ("fp8", "q8_0", "q4_0")  # of tower and language model, while they are read
+OFFLOAD = ("default", "stream", "cpu")
 
 
 class HeadlessRuntime(Notes, Runtime):
     """`wegen run` and tests: plain PyTorch."""
 
 
-def runtime(dtype: str = "default") -> Runtime:
-    """A Runtime for one loaded model. `dtype`: one of DTYPES or QUANTISED."""
+def runtime(dtype: str = "default", offload: str = "default") -> Runtime:
+    """A Runtime for one loaded model. `dtype`: one of DTYPES or QUANTISED. `offload`: one of OFFLOAD; headless, all but "cpu" leave it
+    to torch."""
     blocks = dtype if dtype in QUANTISED else ""
     chosen = None if dtype == "default" or blocks else getattr(torch, dtype)
     if not inside_comfyui():
-        return HeadlessRuntime(dtype=chosen, progress=sys.stderr.isatty(), blocks=blocks)
+        return HeadlessRuntime("cpu" if offload == "cpu" else None, chosen, progress=sys.stderr.isatty(), blocks=blocks)
     from .memory import ComfyRuntime
 
-    return ComfyRuntime(chosen, blocks=blocks)
+    return ComfyRuntime(chosen, offload, blocks)
 
 
 def native(decoder):
