@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+import torch
 from wegen.tests.nodes.conftest import call
 from wegen.wegen_model import precision
 from wegen.wegen_model.checkpoint.convert import convert
@@ -73,3 +74,13 @@ def test_the_loader_says_when_nothing_was_measured_on_these_weights(measured, fo
     content[-1] ^= 1
     (model / "vision.safetensors").write_bytes(content)  # other weights
     assert "q8_0: not measured on these weights yet" in call("WeGenLoadModel", model=str(model), dtype="q8_0")[1][0]
+
+
+def test_a_damaged_file_is_told_where_it_is_read_not_by_the_loader(folder, tmp_path):
+    model = shutil.copytree(folder, tmp_path / "model")
+    path = model / "vision.safetensors"
+    path.write_bytes(path.read_bytes()[:200])
+    (loaded,), shown = call("WeGenLoadModel", model=str(model), dtype="q8_0")
+    assert shown == []
+    with pytest.raises(precision.files.CheckpointError, match="damaged or incomplete safetensors"):
+        call("WeGenEncode", model=loaded, image=torch.zeros(1, 8, 8, 3))

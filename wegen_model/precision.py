@@ -41,14 +41,12 @@ PROMPTS = ("a red apple on a wooden table", "a dog that runs through tall grass"
 
 
 def stored_kinds(folder: str | Path) -> set[str]:
-    """Kinds of the blocks in which tower and language model lie; from headers alone."""
-    from safetensors import safe_open
+    """Kinds of the blocks in which tower and language model lie; from headers alone.
 
-    kinds: set[str] = set()
-    for path in (path for part in PARTS for path in files.files(folder, part)):
-        with safe_open(path, "pt") as f:
-            kinds |= set(files.block_kinds(path, f.metadata()).values())
-    return kinds
+    Raises:
+        CheckpointError: a damaged file, or one of several is not there.
+    """
+    return {kind for part in PARTS for path in files.files(folder, part) for kind in files.stored_kinds(path).values()}
 
 
 def weights_id(folder: str | Path) -> str:
@@ -175,7 +173,10 @@ def verdict(folder: str | Path, blocks: str = "") -> tuple[str, str]:
 
     `blocks`: the kind that it is quantised to while it is read; what lies in blocks stays as it is.
     """
-    kinds = stored_kinds(folder)
+    try:
+        kinds = stored_kinds(folder)
+    except files.CheckpointError:  # told where the weights are read
+        return "", ""
     name, kinds = (STORED, kinds) if kinds else (blocks.lower(), {blocks.upper()} if blocks else set())
     if not kinds:
         return "", ""

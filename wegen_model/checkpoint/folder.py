@@ -118,23 +118,36 @@ def parts(folder: str | Path) -> list[str]:
     return [part for part in PLACES if files(folder, part)]
 
 
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A safetensors file, memory-mapped; a damaged one is an error that names it."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as f:
+            yield f
+    except SafetensorError as error:
+        size = path.stat().st_size
+        raise CheckpointError(f"{path}: damaged or incomplete safetensors ({size:,} bytes; {error}). Copy or convert it "
+                              "again.") from error
+
+
 def stored_tensors(path: Path) -> Iterator[tuple[str, Tensor, str]]:
     """Each tensor of a safetensors file as it lies there, memory-mapped: key, tensor, kind of its blocks (empty: values).
 
     Raises:
         CheckpointError: damaged, or blocks of a kind that is not known.
     """
-    from safetensors import SafetensorError, safe_open
+    with _opened(path) as f:
+        kinds = block_kinds(path, f.metadata())
+        for key in f.keys():
+            yield key, f.get_tensor(key), kinds.get(key, "")
 
-    try:
-        with safe_open(path, "pt") as f:
-            kinds = block_kinds(path, f.metadata())
-            for key in f.keys():
-                yield key, f.get_tensor(key), kinds.get(key, "")
-    except SafetensorError as error:
-        size = path.stat().st_size
-        raise CheckpointError(f"{path}: damaged or incomplete safetensors ({size:,} bytes; {error}). Copy or convert it "
-                              "again.") from error
+
+def stored_kinds(path: Path) -> dict[str, str]:
+    """Key -> kind of the tensors of a safetensors file that lie in blocks; from its header alone."""
+    with _opened(path) as f:
+        return block_kinds(path, f.metadata())
 
 
 def block_kinds(path: Path, metadata: dict[str, str] | None) -> dict[str, str]:
