@@ -22,6 +22,7 @@ test-slow: $(READY)
 
 bench: $(READY)
 	@$(VENV)/bin/python tests/bench.py
+	@$(VENV)/bin/python tests/bench_nodes.py
 
 lint: $(READY)
 	@$(VENV)/bin/pip install -q ruff && $(VENV)/bin/ruff check .

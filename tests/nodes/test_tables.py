@@ -12,13 +12,16 @@ NODES = sorted(NODE_CLASS_MAPPINGS.items())
 DOCS = Path(wegen.__file__).parent / "js" / "docs"
 # workflows store widget values by position: append, never reorder, never rename
 WIDGETS = {
-    "WeGenLoadModel": ["model", "dtype"],
-    "WeGenLoadDecoder": ["decoder", "dtype"],
+    "WeGenLoadModel": ["model", "dtype", "offload"],
+    "WeGenLoadDecoder": ["decoder", "dtype", "offload", "preset"],
     "WeGenEncode": ["fit"],
     "WeGenChat": ["message", "picture", "rewrite", "temperature", "top_p", "seed", "max_tokens", "trim_oldest"],
     "WeGenDraw": ["guidance", "mode", "readout", "trim_oldest"],
-    "WeGenDecode": ["seed", "use_defaults", "steps", "guidance_scale", "use_default_size", "width", "height", "scheduler"],
+    "WeGenDecode": ["seed", "use_defaults", "steps", "guidance_scale", "use_default_size", "width", "height", "scheduler", "negative",
+                    "time_ids"],
     "WeGenBboxCompose": ["prompt", "box_text", "bbox_format", "width", "height"],
+    "WeGenFeaturesToConditioning": [],
+    "WeGenDecoderToModel": [],
 }
 
 
