@@ -10,6 +10,8 @@ import os
 import sys
 from pathlib import Path
 
+from .train import command as train_command
+
 
 def _parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="wegen", description="WeGen: a chat model that sees and draws.")
@@ -76,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--per-concept", type=int, default=4, help="pictures a concept and seed; the other tests grow with it (default: 4)")
     concepts = todo.add_parser("concepts", help="list the things the miniature can draw")
     concepts.add_argument("--model", default="wegen-mini")
+    train_command.add(sub)
     return p
 
 
@@ -263,4 +266,5 @@ def _mini(args) -> None:
         sys.stdout.write(evaluate(args.model, args.out, args.seeds, args.per_concept) + "\n")
 
 
-COMMANDS = {"run": _run, "chat": _chat, "encode": _encode, "decode": _decode, "inspect": _inspect, "convert": _convert, "mini": _mini}
+COMMANDS = {"run": _run, "chat": _chat, "encode": _encode, "decode": _decode, "inspect": _inspect, "convert": _convert, "mini": _mini,
+            "train": train_command.run}
