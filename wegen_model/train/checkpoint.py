@@ -113,7 +113,9 @@ def _write(new: Path, driver, model, optimiser, ema: dict, randoms: list) -> Non
 
         shards.save(_sharded(model, optimiser) | {"ema": dict(ema)}, checkpoint_id=str(new / "shards"))
     if driver.main:
-        whole = {"model": model.state_dict(), "optimiser": driver.plain(optimiser).state_dict(), "ema": ema} if driver.kind == "whole" else {}
+        whole = {}
+        if driver.kind == "whole":
+            whole = {"model": model.state_dict(), "optimiser": driver.plain(optimiser).state_dict(), "ema": ema}
         with (new / "weights.pt").open("wb") as file:
             torch.save(whole | {"random": randoms}, file)
             file.flush()

@@ -104,19 +104,26 @@ def divide(batch: int, micro: int, processes: int) -> int:
     micro = micro or max(1, batch // processes)
     if micro < 1 or batch % (micro * processes):
         near = max(1, round(batch / (micro * processes))) * micro * processes
-        raise ValueError(f"a batch of {batch} cannot be divided evenly among {processes} process{'es' * (processes > 1)} that take {micro} at once. "
-                         f"Choose --set batch={near}, or another --micro.")
+        raise ValueError(f"a batch of {batch} cannot be divided evenly among {processes} process{'es' * (processes > 1)} that take "
+                         f"{micro} at once. Choose --set batch={near}, or another --micro.")
     return batch // (micro * processes)
 
 
-def open_source(path: str, seed: int):
-    """A source of samples (order.py): a folder of pictures, or what the data module reads."""
-    from .order import PictureFolder
+def open_source(path: str, seed: int, count: int):
+    """A source of samples (order.py): a folder of pictures, or a mixture file or folder of shards, `count` samples at once."""
+    from .order import Mixed, PictureFolder
 
     place = Path(path)
-    if place.is_dir() and not (place / "mixture.json").is_file():
-        return PictureFolder(place, seed)
-    raise ValueError(f"--data {path}: name a folder of pictures.")
+    try:
+        from ..data.mixture import Mixture
+    except ImportError:  # the shards' libraries
+        Mixture = None
+    if Mixture is not None and (place.is_file() or place.is_dir() and any(place.glob("*.tar"))):
+        return Mixed(Mixture.load(place), count)
+    if place.is_file():
+        raise ValueError(f"--data {path}: reading a mixture needs the packages of wegen[train]. Install them, or name a folder of "
+                         "pictures.")
+    return PictureFolder(place, seed)
 
 
 def _train(args) -> None:
@@ -137,7 +144,7 @@ def _train(args) -> None:
     folder = Path(args.folder or Path("runs") / args.what)
     target = Path(args.target or folder / "model")
     files.check_target(target, {*files.PLACES, "tokenizer"}, files.resolve(args.model))  # before the work
-    source = open_source(args.data, s.seed)
+    source = open_source(args.data, s.seed, s.batch // (pieces * processes))
     torch.manual_seed(s.seed)
     parts = load(args.model, args.what, diffusion=s.diffusion_weight > 0 or args.sample_every > 0)
     make = decoding_stage if args.what == "visual-decoding" else lambda *rest: writing_stage(args.what, *rest)

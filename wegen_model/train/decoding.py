@@ -22,8 +22,9 @@ from torch.nn import functional as F
 from ..decoder import Decoder
 from ..features import pool
 from ..vision import prepare
-from .lora import Adapters
+from .cost import decoder_flops, tower_flops
 from .loop import Recipe, Stage
+from .lora import Adapters
 from .losses import alphas_cumprod, diffusion_loss, drop_conditions
 from .parts import Painter, Parts
 from .settings import Settings
@@ -141,13 +142,13 @@ def decoding_stage(parts: Parts, source: Any, s: Settings, parts_per_step: int, 
             parts.frozen(decoder.unet, decoder.layout, device=device, dtype=dtype)
             _recompute(decoder.unet, s.checkpointing)
 
-    from .cost import decoder_flops, tower_flops
+    unet, vae = decoder_flops(parts.config, size)
+    painting, seeing = (2 if s.lora else 3) * unet, tower_flops(parts.config.vision) + vae
+    def work(data: Pictures | Encoded) -> dict[str, float]:
+        return {"samples": _length(data), "flops": _length(data) * (painting + (seeing if isinstance(data, Pictures) else 0))}
 
-    work = (3 if not s.lora else 2) * decoder_flops(parts.config, size)[0]
-    seeing = tower_flops(parts.config.vision)
     return Stage("visual-decoding", trained, None, loss, recipe_of(s, pieces), groups=groups, piece=piece, place=place,
-                 counts=lambda data: {"pictures": float(_length(data))},
-                 work=lambda data: {"samples": _length(data), "flops": _length(data) * (work + (seeing if isinstance(data, Pictures) else 0))})
+                 counts=lambda data: {"pictures": float(_length(data))}, work=work)
 
 
 def _length(data: Pictures | Encoded) -> int:

@@ -110,7 +110,8 @@ def merge(module: nn.Module, part: str, tensors: Mapping[str, Tensor], strength:
     Raises:
         ValueError: it names layers that the module lacks, or of another shape.
     """
-    own = {PREFIX[part] + path.replace(".", "_"): layer for path, layer in module.named_modules() if getattr(layer, "weight", None) is not None}
+    layers = {path: layer for path, layer in module.named_modules() if getattr(layer, "weight", None) is not None}
+    own = {PREFIX[part] + path.replace(".", "_"): layer for path, layer in layers.items()}
     names = sorted({key.rpartition(".lora_")[0] for key in tensors if ".lora_" in key})
     strange = [n for n in names if n not in own]
     if strange or not names:

@@ -36,6 +36,24 @@ def read_picture(path: Path) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
+class Mixed:
+    """A mixture of shards (data/mixture.py) as a source: each piece is of one task."""
+
+    def __init__(self, mixture, count: int):
+        import dataclasses
+
+        from ..data.mixture import Mixture
+
+        sources = [dataclasses.replace(s, batch=count) for s in mixture.sources]
+        self.mixture = Mixture(sources, mixture.seed, mixture.together, mixture.window)
+        self.skipped: dict[str, str] = {}
+
+    def samples(self, step: int, part: int, parts: int, count: int) -> list:
+        drawn = self.mixture.samples(step, part, parts)
+        self.skipped |= dict.fromkeys(drawn.skipped, drawn.source)
+        return drawn.samples
+
+
 class PictureFolder:
     """Pictures below a folder, each with a caption in a .txt of its name beside it, or none.
 

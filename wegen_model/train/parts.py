@@ -90,8 +90,8 @@ def load_decoder(folder: str | Path, config: ModelConfig) -> Decoder:
     """
     for part in ("unet", "vae", "scheduler"):
         if not getattr(config, part):
-            raise files.CheckpointError(f"{Path(folder).name}: no {part}/ with its configuration, so this folder has no decoder to train or "
-                                        f"to look through. It has: {', '.join(files.parts(folder)) or 'nothing'}.")
+            raise files.CheckpointError(f"{Path(folder).name}: no {part}/ with its configuration, so this folder has no decoder to "
+                                        f"train or to look through. It has: {', '.join(files.parts(folder)) or 'nothing'}.")
     with torch.device("meta"):
         decoder = Decoder(config.decoder, config.unet, config.vae, config.scheduler)
     for part in ("unet", "vae", "layout"):

@@ -27,8 +27,8 @@ from ..place import lay
 from .batch import Batch, Plan, collate, embed, language_loss, predictions, unconditional
 from .cost import decoder_flops, tower_flops, writer_flops
 from .decoding import DTYPES, denoising, latents_of, recipe_of, resize, see, tower_tokens
-from .lora import Adapters
 from .loop import Stage
+from .lora import Adapters
 from .losses import alphas_cumprod, feature_losses
 from .parts import Parts
 from .settings import Settings
@@ -67,9 +67,15 @@ def make_talk(parts: Parts, samples: list[Sample], s: Settings, rng: np.random.G
             sample = without_words(sample)
         if parts.config.references == "placed":
             sample = placed(sample, parts.config.vision.image_size)
-        one, own = plan(sample, parts.tokenizer, parts.config.language.positions, n)
+        try:
+            one, own = plan(sample, parts.tokenizer, parts.config.language.positions, n)
+        except ValueError as error:
+            too_long = f"sample {sample.key}: {error}"
+            continue
         plans.append(replace(one, pictures=[(start, len(pictures) + row, out) for start, row, out in one.pictures]))
         pictures += own
+    if not plans:
+        raise ValueError(f"no sample of the batch can be shown to the model; {too_long}")
     for one in list(plans):
         written = [row for _, row, out in one.pictures if out]
         if written and rng.random() < s.unconditional:
