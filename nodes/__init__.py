@@ -6,6 +6,7 @@ from .decode import WeGenDecode
 from .draw import WeGenDraw
 from .encode import WeGenEncode
 from .load import WeGenLoadDecoder, WeGenLoadModel
+from .native import WeGenDecoderToModel, WeGenFeaturesToConditioning
 
 NODE_CLASS_MAPPINGS = {
     "WeGenLoadModel": WeGenLoadModel,
@@ -15,6 +16,8 @@ NODE_CLASS_MAPPINGS = {
     "WeGenDraw": WeGenDraw,
     "WeGenDecode": WeGenDecode,
     "WeGenBboxCompose": WeGenBboxCompose,
+    "WeGenFeaturesToConditioning": WeGenFeaturesToConditioning,
+    "WeGenDecoderToModel": WeGenDecoderToModel,
 }
 NODE_DISPLAY_NAME_MAPPINGS = {
     "WeGenLoadModel": "Load WeGen Model",
@@ -24,4 +27,6 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "WeGenDraw": "AR Feature Decode",
     "WeGenDecode": "SDXL Feature Decoder",
     "WeGenBboxCompose": "Bbox Compose",
+    "WeGenFeaturesToConditioning": "Features to Conditioning",
+    "WeGenDecoderToModel": "Decoder to MODEL + VAE",
 }
