@@ -143,8 +143,13 @@ def run(stage: Stage, folder: str | Path, runtime: Runtime | None = None, stop_a
             _average(stage, step)
             if step % recipe.log_every == 0 or step == recipe.steps:
                 monitor.line(step, recipe.rate(step - 1))
-            if driver.main:
-                runtime.tick(step, recipe.steps, stage.name)
+            try:
+                if driver.main:
+                    runtime.tick(step, recipe.steps, stage.name)
+            except BaseException:  # cancelled: what was learned stays
+                if driver.processes == 1:
+                    save(folder, step, stage.name, driver, stage.model, optimiser, stage.ema, recipe.keep_every)
+                raise
             late = stop_after is not None and not driver.agree(time.time() - begun <= stop_after)
             done = step == recipe.steps or late
             if done or step % recipe.save_every == 0:

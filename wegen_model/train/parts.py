@@ -82,8 +82,10 @@ def load(folder: str | Path, stage: str, roots: tuple = (), diffusion: bool = Tr
     return Parts(config, tower, decoder, writer, Tokenizer.load(folder))
 
 
-def load_decoder(folder: str | Path, config: ModelConfig) -> Decoder:
-    """UNet, VAE and layout map of a folder as plain PyTorch layers, float32 copies.
+def load_decoder(folder: str | Path, config: ModelConfig, dtype: torch.dtype = torch.float32) -> Decoder:
+    """UNet, VAE and layout map of a folder as plain PyTorch layers, copies.
+
+    `dtype`: of UNet and layout map, which an adapter may be trained on; the VAE is float32.
 
     Raises:
         CheckpointError: a part is absent.
@@ -96,17 +98,17 @@ def load_decoder(folder: str | Path, config: ModelConfig) -> Decoder:
         decoder = Decoder(config.decoder, config.unet, config.vae, config.scheduler)
     for part in ("unet", "vae", "layout"):
         if getattr(decoder, part) is not None:
-            _fill(getattr(decoder, part), folder, part)
+            _fill(getattr(decoder, part), folder, part, torch.float32 if part == "vae" else dtype)
     return decoder
 
 
-def _fill(module: nn.Module, folder: str | Path, part: str) -> None:
+def _fill(module: nn.Module, folder: str | Path, part: str, dtype: torch.dtype = torch.float32) -> None:
     files.load_into(module, folder, part)
     for owner in module.modules():  # load_into maps the file: copies may be trained, on the disk nothing changes
         for name, p in list(owner._parameters.items()):
             if p is not None:
                 fixed = part == "projectors" and name in ("mean", "std")
-                owner._parameters[name] = nn.Parameter(p.detach().clone().float(), requires_grad=not fixed)
+                owner._parameters[name] = nn.Parameter(p.detach().to(dtype, copy=True), requires_grad=not fixed)
 
 
 def export(source: str | Path, target: str | Path, states: dict[str, dict[str, Tensor]], config: ModelConfig,
