@@ -25,9 +25,9 @@ pytest.importorskip("accelerate", reason="accelerate starts the processes")
 
 def launch(config: str, place, *more: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / f"{config}.yaml"),
-               "--main_process_port", "0", "-m", "wegen.wegen_model", "train", "stage-1", "--preset", "mini", "--model", str(place / "tiny"), "--data",
-               str(place / "pictures"), "--cpu", "--set", "steps=4", "--set", "warmup=1", "--set", "log_every=1", "--set", "batch=4",
-               "--set", "ema=0.9", "--micro", "2", *more]
+               "--main_process_port", "0", "-m", "wegen.wegen_model", "train", "stage-1", "--preset", "mini",
+               "--model", str(place / "tiny"), "--data", str(place / "pictures"), "--cpu", "--set", "steps=3", "--set",
+               "warmup=1", "--set", "log_every=1", "--set", "batch=4", "--set", "ema=0.9", "--micro", "2", *more]
     root = str(Path(wegen.__file__).resolve().parents[1])
     paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}

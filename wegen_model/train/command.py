@@ -131,7 +131,7 @@ def _train(args) -> None:
 
     from ..checkpoint import folder as files
     from ..runtime import Runtime
-    from .decoding import decoding_stage
+    from .decoding import DTYPES, decoding_stage
     from .loop import run as train
     from .parts import load
     from .settings import settings
@@ -146,7 +146,8 @@ def _train(args) -> None:
     files.check_target(target, {*files.PLACES, "tokenizer"}, files.resolve(args.model))  # before the work
     source = open_source(args.data, s.seed, s.batch // (pieces * processes))
     torch.manual_seed(s.seed)
-    parts = load(args.model, args.what, diffusion=s.diffusion_weight > 0 or args.sample_every > 0)
+    parts = load(args.model, args.what, diffusion=s.diffusion_weight > 0 or args.sample_every > 0, frozen=DTYPES[s.precision],
+                 lora=s.lora > 0)
     make = decoding_stage if args.what == "visual-decoding" else lambda *rest: writing_stage(args.what, *rest)
     stage = make(parts, source, s, pieces * processes, pieces)
     if args.sample_every:

@@ -59,10 +59,12 @@ class Parts:
                     p.data = p.data.to(dtype or p.dtype)
 
 
-def load(folder: str | Path, stage: str, roots: tuple = (), diffusion: bool = True) -> Parts:
-    """The parts that a stage needs, in float32 on the CPU.
+def load(folder: str | Path, stage: str, roots: tuple = (), diffusion: bool = True, frozen: torch.dtype = torch.float32,
+         lora: bool = False) -> Parts:
+    """The parts that a stage needs, on the CPU: what it trains in float32, what it looks through in the precision `frozen`.
 
     Args:
+        lora: the UNet, or the language model, is only looked through.
         diffusion: without the diffusion loss a writer needs no decoder.
     Raises:
         CheckpointError: no model folder, or one that lacks a part; it names what is missing.
@@ -71,14 +73,15 @@ def load(folder: str | Path, stage: str, roots: tuple = (), diffusion: bool = Tr
     config = files.read_config(folder)
     with torch.device("meta"):
         tower = VisionTower(config.vision)
-    _fill(tower, folder, "vision")
-    decoder = load_decoder(folder, config) if stage == "visual-decoding" or diffusion else None
-    if stage == "visual-decoding":
+    _fill(tower, folder, "vision", frozen)
+    painting = stage == "visual-decoding"
+    decoder = load_decoder(folder, config, torch.float32 if painting and not lora else frozen) if painting or diffusion else None
+    if painting:
         return Parts(config, tower, decoder)
     with torch.device("meta"):
         writer = Writer(config)
     for part in ("language", "projectors"):
-        _fill(getattr(writer, part), folder, part)
+        _fill(getattr(writer, part), folder, part, frozen if lora and part == "language" else torch.float32)
     return Parts(config, tower, decoder, writer, Tokenizer.load(folder))
 
 
