@@ -135,7 +135,7 @@ def run(stage: Stage, folder: str | Path, runtime: Runtime | None = None, stop_a
     model.train()
     monitor, begun = Monitor(folder, driver, step, tensorboard), time.time()
     try:
-        for batches in _ahead(stage, driver, step, workers):
+        for batches in monitor.timed(_ahead(stage, driver, step, workers)):
             for group, peak in zip(optimiser.param_groups, peaks):
                 group["lr"] = peak * recipe.rate(step)
             monitor.add(*_step(stage, driver, model, optimiser, step, batches, folder))

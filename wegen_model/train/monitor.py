@@ -1,7 +1,7 @@
 """What a run says of itself: JSON lines, TensorBoard where it is installed, throughput, MFU and memory.
 
-A line holds step, seconds since the last line, the rate's factor, each loss (mean over the steps of the line), and where the stage
-counts its work: samples, tokens and model FLOP a second, MFU against the devices' peak, and the largest memory so far.
+A line holds step, seconds since the last line and the share of them spent waiting for data, the rate's factor, each loss (mean over the
+steps of the line), and where the stage counts its work: samples, tokens and model FLOP a second, MFU against the devices' peak, and the largest memory so far.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -44,6 +45,7 @@ class Monitor:
     def __init__(self, folder: Path, driver, step: int, tensorboard: bool = False):
         self.path, self.driver, self.board = folder / "log.jsonl", driver, None
         self.peak, self.begun = peak(), time.perf_counter()
+        self.waited = 0.0
         self.seen: dict[str, list[float]] = {}
         self.work: dict[str, float] = {}
         if not driver.main:
@@ -67,6 +69,16 @@ class Monitor:
             part.write_text("".join(line + "\n" for line in kept))
             part.replace(self.path)
 
+    def timed(self, batches: Iterator) -> Iterator:
+        """The same batches; the time until each is there counts as waiting."""
+        while True:
+            before = time.perf_counter()
+            batch = next(batches, None)
+            self.waited += time.perf_counter() - before
+            if batch is None:
+                return
+            yield batch
+
     def add(self, values: dict[str, float], work: dict[str, float]) -> None:
         """One step's means, and what it did: samples, tokens, flops."""
         for key, value in values.items():
@@ -83,7 +95,8 @@ class Monitor:
         work = torch.tensor([self.work[k] for k in kinds], dtype=torch.float64)
         if self.driver.processes > 1:
             means, work = self.driver.sum(means.float()).double() / self.driver.processes, self.driver.sum(work.float()).double()
-        row: dict[str, float] = {"step": step, "seconds": round(seconds, 2), "rate": round(rate, 4)}
+        row: dict[str, float] = {"step": step, "seconds": round(seconds, 2), "waiting": round(self.waited / seconds, 3)}
+        row["rate"] = round(rate, 4)
         row |= {k: round(v, 6) for k, v in zip(names, means.tolist())}
         done = dict(zip(kinds, work.tolist()))
         row |= {f"{k}_per_s": round(done[k] / seconds, 2) for k in ("samples", "tokens") if done.get(k)}
@@ -93,7 +106,7 @@ class Monitor:
                 row["mfu"] = round(done["flops"] / seconds / (self.peak * self.driver.processes), 4)
         row["memory_gb"] = round(memory(), 2)
         self.write(row)
-        self.seen, self.work, self.begun = {}, {}, time.perf_counter()
+        self.seen, self.work, self.waited, self.begun = {}, {}, 0.0, time.perf_counter()
 
     def write(self, row: dict) -> None:
         if not self.driver.main:
