@@ -73,9 +73,13 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--model", default="wegen-mini")
     evaluate.add_argument("--out", default="output/eval")
     evaluate.add_argument("--seeds", type=int, default=3, help="how many seeds (default: 3)")
-    evaluate.add_argument("--per-concept", type=int, default=4, help="pictures a concept and seed; the other tests grow with it (default: 4)")
+    evaluate.add_argument("--per-concept", type=int, default=4, help="pictures a concept and seed; other tests grow too (default: 4)")
     concepts = todo.add_parser("concepts", help="list the things the miniature can draw")
     concepts.add_argument("--model", default="wegen-mini")
+
+    from .data.command import add as add_data
+
+    add_data(sub)
     return p
 
 
@@ -263,4 +267,11 @@ def _mini(args) -> None:
         sys.stdout.write(evaluate(args.model, args.out, args.seeds, args.per_concept) + "\n")
 
 
-COMMANDS = {"run": _run, "chat": _chat, "encode": _encode, "decode": _decode, "inspect": _inspect, "convert": _convert, "mini": _mini}
+def _data(args) -> int:
+    from .data.command import run
+
+    return run(args)
+
+
+COMMANDS = {"run": _run, "chat": _chat, "encode": _encode, "decode": _decode, "inspect": _inspect, "convert": _convert, "mini": _mini,
+            "data": _data}

@@ -71,7 +71,8 @@ def _shards(args) -> int:
         raise ValueError("--per-shard is at least 1, --side at least 16.")
     skips = Skips(Path(args.out) / "skipped.jsonl")
     found = itertools.islice(items(args.dataset, args.folder, args.task, skips), args.limit)
-    total = shards.write(found, args.out, args.dataset, skips, args.per_shard, args.side, args.lossless, Runtime(progress=sys.stderr.isatty()))
+    runtime = Runtime("cpu", progress=sys.stderr.isatty())
+    total = shards.write(found, args.out, args.dataset, skips, args.per_shard, args.side, args.lossless, runtime)
     _say(f"{args.out}: {total} samples of {args.dataset}\n{skips.text()}")
     if not total:
         raise ValueError(f"{args.folder}: no sample of {args.dataset} could be made of it.")
@@ -106,7 +107,7 @@ def _inspect(args) -> int:
             steps.append(all_steps[at])
             at += 1
     save(sheet(steps, tokenizer, sizes.features), Path(args.out))
-    _say(table(steps))
+    _say(table(steps, tokenizer))
     _say(args.out)
     return 0
 

@@ -39,7 +39,8 @@ def runs(ids: list[int], trained: list[bool], places: dict[int, int], t: Tokeniz
     """What ids say. `places`: first feature's position -> row of the picture; n features a picture."""
     out: list[Run] = []
     words: list[int] = []
-    special = {t.bos: "<s>", t.eos: "</s>", t.image_start: "<img>", t.image_end: "</img>", t.box_start: "<box_start>", t.box_end: "<box_end>"}
+    special = {t.bos: "<s>", t.eos: "</s>", t.image_start: "<img>", t.image_end: "</img>", t.box_start: "<box_start>",
+               t.box_end: "<box_end>"}
 
     def flush(learned: bool) -> None:
         if words:
@@ -76,7 +77,7 @@ def rows(step: Step, t: Tokenizer, n: int) -> list[list[Run]]:
     for s in range(len(batch.ids)):
         places = {int(start): m for m, (owner, start) in enumerate(batch.place.tolist()) if owner == s}
         ids, labels = batch.ids[s].tolist(), batch.labels[s].tolist()
-        end = ids.index(t.eos) + 1 if t.eos in ids else len(ids)
+        end = _length(ids, t)
         out.append(runs(ids[:end], [v != -100 for v in labels[:end]], places, t, n))
     return out
 
@@ -154,14 +155,20 @@ def _target(row: list[Run], box: Run, pictures: list[int], written: list[int]) -
     return later[0] if later else (pictures[-1] if pictures else None)
 
 
-def table(steps: list[Step]) -> str:
+def _length(ids: list[int], t: Tokenizer) -> int:
+    """Tokens before the padding."""
+    return ids.index(t.eos) + 1 if t.eos in ids else len(ids)
+
+
+def table(steps: list[Step], t: Tokenizer) -> str:
     """What was drawn: samples, pictures and tokens by source, and everything that was skipped."""
     seen = Counter((step.source, task) for step in steps for task in step.tasks)
-    lengths = [int((step.batch.ids[s] != 0).sum()) for step in steps for s in range(len(step.batch.ids))]
+    lengths = [_length(row, t) for step in steps for row in step.batch.ids.tolist()]
+    pictures, painted = (sum(int(v) for v in some) for some in zip(*((len(s.seen), s.batch.written.sum()) for s in steps)))
     pad = 1 - sum(lengths) / max(1, sum(step.batch.ids.numel() for step in steps))
     lines = [f"{count:5d} samples of {source}, {task}" for (source, task), count in sorted(seen.items())]
-    lines.append(f"{len(lengths)} samples, {np.mean(lengths):.0f} tokens each, {100 * pad:.0f} % padding, "
-                 f"{sum(len(step.seen) for step in steps)} pictures, {sum(int(step.batch.written.sum()) for step in steps)} of them painted")
+    lines.append(f"{len(lengths)} samples, {np.mean(lengths):.0f} tokens each, {100 * pad:.0f} % padding, {pictures} pictures, "
+                 f"{painted} of them painted")
     skipped = Counter(text for step in steps for text in step.skipped)
     lines += [f"skipped: {text}" + (f" ({n} times)" if n > 1 else "") for text, n in skipped.most_common()]
     return "\n".join(lines)

@@ -9,6 +9,7 @@ PACKAGES = {  # module -> what to install, and what for
     "webdataset": ("webdataset", "writes and reads shards"),
     "pyarrow.parquet": ("pyarrow", "reads datasets that come as parquet"),
     "av": ("av", "decodes video"),
+    "cv2": ("opencv-python-headless", "finds and follows things without a model"),
     "scenedetect": ("scenedetect", "finds the cuts of a video"),
     "ray": ("ray[data]", "spreads the work over machines"),
     "ray.data": ("ray[data]", "spreads the work over machines"),

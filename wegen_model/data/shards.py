@@ -23,7 +23,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ..conversation import Box
 from .items import Item, Skips, samples
@@ -53,10 +53,10 @@ def encode(picture: np.ndarray, lossless: bool) -> tuple[str, bytes]:
 
 
 def decode(data: bytes, where: str) -> np.ndarray:
-    """(h,w,3) uint8 of a picture's bytes, transparency over white; Unreadable names it."""
+    """(h,w,3) uint8 of a picture's bytes, turned as its EXIF says, transparency over white; Unreadable names it."""
     try:
         with Image.open(io.BytesIO(data)) as image:
-            image.load()
+            image = ImageOps.exif_transpose(image)
             if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
             return np.array(image.convert("RGB"))
