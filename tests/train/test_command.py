@@ -64,6 +64,27 @@ def test_a_lora_is_written_and_merged(place, tmp_path):
     assert all(key.startswith("layers.") for key in checkpoint["model"])  # the adapter alone
 
 
+def test_a_mixture_of_shards_is_trained_on(place, tmp_path, caplog):
+    """Each piece is of one source; a damaged sample is left out and named."""
+    pytest.importorskip("webdataset", reason="shards are written with webdataset")
+    from wegen.wegen_model.data import shards
+    from wegen.wegen_model.data.readers import Item
+    from wegen.wegen_model.data.sample import Sample, Turn
+
+    for name, words in (("foxes", "a fox"), ("cats", "a cat")):
+        drawn = np.random.default_rng(len(name)).integers(0, 255, (20, 20, 3), np.uint8)
+        samples = [Sample("text-to-picture", (Turn("user", words), Turn("assistant", "", drawn=drawn)), f"{name}-{i}") for i in range(4)]
+        shards.write([Item(x.key, lambda x=x: x) for x in samples], tmp_path / name, name)
+    tar = next((tmp_path / "cats").glob("*.tar"))
+    data = bytearray(tar.read_bytes())
+    data[600:700] = bytes(100)
+    tar.write_bytes(bytes(data))
+    (tmp_path / "mixture.json").write_text(json.dumps({"sources": [{"shards": "foxes", "weight": 1}, {"shards": "cats", "weight": 2}]}))
+    assert train(place, "stage-1", "--folder", str(tmp_path / "work"), "--data", str(tmp_path / "mixture.json"), "--micro", "1") == 0
+    assert "cats" in caplog.text and "was skipped" in caplog.text
+    assert train(place, "stage-1", "--folder", str(tmp_path / "w2"), "--data", str(tmp_path / "foxes")) == 0
+
+
 @pytest.mark.parametrize("more, error", [
     (["--set", "steps"], "--set steps: write NAME=VALUE"),
     (["--set", "steps=none"], "steps is a whole number"),

@@ -1,7 +1,8 @@
 """What a run says of itself: JSON lines, TensorBoard where it is installed, throughput, MFU and memory.
 
 A line holds step, seconds since the last line and the share of them spent waiting for data, the rate's factor, each loss (mean over the
-steps of the line), and where the stage counts its work: samples, tokens and model FLOP a second, MFU against the devices' peak, and the largest memory so far.
+steps of the line), and where the stage counts its work: samples, tokens and model FLOP a second, MFU against the devices' peak, and
+the largest memory so far.
 """
 
 from __future__ import annotations
