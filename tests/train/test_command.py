@@ -68,7 +68,7 @@ def test_a_mixture_of_shards_is_trained_on(place, tmp_path, caplog):
     """Each piece is of one source; a damaged sample is left out and named."""
     pytest.importorskip("webdataset", reason="shards are written with webdataset")
     from wegen.wegen_model.data import shards
-    from wegen.wegen_model.data.readers import Item
+    from wegen.wegen_model.data.items import Item
     from wegen.wegen_model.data.sample import Sample, Turn
 
     for name, words in (("foxes", "a fox"), ("cats", "a cat")):

@@ -68,7 +68,7 @@ def curve(folder) -> list[dict]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("config", ["cpu_ddp", "cpu_fsdp2"])
+@pytest.mark.parametrize("config", ["one", "cpu_ddp", "cpu_fsdp2"])
 def test_two_processes_give_the_curve_of_one(config, tmp_path):
     import numpy as np
     from PIL import Image
