@@ -155,8 +155,6 @@ def _train(args) -> None:
     main = os.environ.get("RANK", "0") == "0"
     runtime = Runtime("cpu" if args.cpu else None, progress=main)
     train(stage, folder, runtime, args.stop_after, workers=args.workers, tensorboard=args.tensorboard)
-    for name, reason in getattr(source, "skipped", {}).items():
-        runtime.warn(f"{args.data}: {name} was skipped ({reason}).")
     written = finish(stage, parts, s, args.model, folder, target, main)
     if main:
         sys.stderr.write(written + "\n")

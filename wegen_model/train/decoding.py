@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from .cost import decoder_flops, tower_flops
 from .loop import Recipe, Stage
 from .lora import Adapters
 from .losses import alphas_cumprod, diffusion_loss, drop_conditions
+from .order import tell
 from .parts import Painter, Parts
 from .settings import Settings
 
@@ -38,6 +39,7 @@ class Pictures:
 
     seen: Tensor
     painted: Tensor
+    skipped: dict[str, str] = field(default_factory=dict)  # what the source could not read so far, and why
 
 
 @dataclass
@@ -114,7 +116,7 @@ def decoding_stage(parts: Parts, source: Any, s: Settings, parts_per_step: int, 
     """
     decoder, count = parts.decoder, s.batch // parts_per_step
     size = s.size or parts.config.decoder.size
-    alphas = alphas_cumprod(decoder)
+    alphas, told = alphas_cumprod(decoder), set()
     dtype = DTYPES[s.precision]
     trained = Adapters("unet", decoder.unet, s.lora) if s.lora else Painter(decoder)
     _recompute(decoder.unet, s.checkpointing)
@@ -123,7 +125,8 @@ def decoding_stage(parts: Parts, source: Any, s: Settings, parts_per_step: int, 
         if hasattr(source, "encoded"):
             return source.encoded(step, part, of, count)
         pictures = [_target(sample) for sample in source.samples(step, part, of, count)]
-        return Pictures(see(parts, pictures, s.crop), torch.stack([resize(p, size, s.crop) for p in pictures]))
+        return Pictures(see(parts, pictures, s.crop), torch.stack([resize(p, size, s.crop) for p in pictures]),
+                        dict(getattr(source, "skipped", {})))
 
     def loss(data: Pictures | Encoded, generator: torch.Generator, share: dict[str, float]) -> dict[str, Tensor]:
         if isinstance(data, Encoded):
@@ -145,6 +148,7 @@ def decoding_stage(parts: Parts, source: Any, s: Settings, parts_per_step: int, 
     unet, vae = decoder_flops(parts.config, size)
     painting, seeing = (2 if s.lora else 3) * unet, tower_flops(parts.config.vision) + vae
     def work(data: Pictures | Encoded) -> dict[str, float]:
+        tell(told, getattr(data, "skipped", {}))
         return {"samples": _length(data), "flops": _length(data) * (painting + (seeing if isinstance(data, Pictures) else 0))}
 
     return Stage("visual-decoding", trained, None, loss, recipe_of(s, pieces), groups=groups, piece=piece, place=place,

@@ -13,7 +13,7 @@ without a drawn picture, or without any, which the public code cannot take.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from .decoding import DTYPES, denoising, latents_of, recipe_of, resize, see, tow
 from .loop import Stage
 from .lora import Adapters
 from .losses import alphas_cumprod, feature_losses
+from .order import tell
 from .parts import Parts
 from .settings import Settings
 
@@ -43,6 +44,7 @@ class Talk:
     seen: Tensor
     painted: Tensor | None
     blank: Tensor
+    skipped: dict[str, str] = field(default_factory=dict)  # what the source could not read so far, and why
 
 
 class Adapted(nn.Module):
@@ -62,6 +64,7 @@ def make_talk(parts: Parts, samples: list[Sample], s: Settings, rng: np.random.G
     n = parts.config.features.count
     plans: list[Plan] = []
     pictures: list[np.ndarray] = []
+    skipped: dict[str, str] = {}
     for sample in samples:
         if rng.random() >= s.rewrite:
             sample = without_words(sample)
@@ -70,12 +73,12 @@ def make_talk(parts: Parts, samples: list[Sample], s: Settings, rng: np.random.G
         try:
             one, own = plan(sample, parts.tokenizer, parts.config.language.positions, n)
         except ValueError as error:
-            too_long = f"sample {sample.key}: {error}"
+            skipped[f"sample {sample.key}"] = str(error)
             continue
         plans.append(replace(one, pictures=[(start, len(pictures) + row, out) for start, row, out in one.pictures]))
         pictures += own
     if not plans:
-        raise ValueError(f"no sample of the batch can be shown to the model; {too_long}")
+        raise ValueError(f"no sample of the batch can be shown to the model; {skipped}")
     for one in list(plans):
         written = [row for _, row, out in one.pictures if out]
         if written and rng.random() < s.unconditional:
@@ -91,7 +94,7 @@ def make_talk(parts: Parts, samples: list[Sample], s: Settings, rng: np.random.G
     if s.diffusion_weight and batch.written.any():
         size = s.size or parts.config.decoder.size
         painted = torch.stack([resize(pictures[row], size) for row, out in zip(batch.rows, batch.written.tolist()) if out])
-    return Talk(batch, see(parts, [pictures[row] for row in batch.rows]), painted, blank)
+    return Talk(batch, see(parts, [pictures[row] for row in batch.rows]), painted, blank, skipped)
 
 
 def without_words(sample: Sample) -> Sample:
@@ -116,14 +119,15 @@ def writing_stage(name: str, parts: Parts, source: Any, s: Settings, parts_per_s
     """The stage over a source of samples (order.py). Arguments as `decoding.decoding_stage`."""
     writer, decoder, count = parts.writer, parts.decoder, s.batch // parts_per_step
     language, projectors, n = writer.language, writer.projectors, parts.config.features.count
-    dtype = DTYPES[s.precision]
+    dtype, told = DTYPES[s.precision], set()
     through = decoder is not None and s.diffusion_weight > 0
     alphas = alphas_cumprod(decoder) if through else None
     trained = Adapted(Adapters("language", language, s.lora), projectors) if s.lora else writer
     layer = (lambda layer, *args: checkpoint(layer, *args, use_reentrant=False)) if s.checkpointing else None
 
     def piece(step: int, part: int, of: int) -> Talk:
-        return make_talk(parts, source.samples(step, part, of, count), s, np.random.default_rng((s.seed, 11, step, part)))
+        talk = make_talk(parts, source.samples(step, part, of, count), s, np.random.default_rng((s.seed, 11, step, part)))
+        return replace(talk, skipped=talk.skipped | getattr(source, "skipped", {}))
 
     def loss(talk: Talk, generator: torch.Generator, share: dict[str, float]) -> dict[str, Tensor]:
         device = next(language.parameters()).device
@@ -160,6 +164,7 @@ def writing_stage(name: str, parts: Parts, source: Any, s: Settings, parts_per_s
     painting = sum(decoder_flops(parts.config, s.size or parts.config.decoder.size)) if through else 0.0
 
     def work(talk: Talk) -> dict[str, float]:
+        tell(told, talk.skipped)
         b, t = talk.batch.ids.shape
         flops = 3 * writer_flops(parts.config, b, t) + seeing * len(talk.seen)
         return {"samples": b, "tokens": b * t, "flops": flops + 2 * painting * int(talk.batch.written.sum())}
