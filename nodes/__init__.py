@@ -7,6 +7,7 @@ from .draw import WeGenDraw
 from .encode import WeGenEncode
 from .load import WeGenLoadDecoder, WeGenLoadModel
 from .native import WeGenDecoderToModel, WeGenFeaturesToConditioning
+from .train import WeGenDecoderLora, WeGenTrainDecoder
 
 NODE_CLASS_MAPPINGS = {
     "WeGenLoadModel": WeGenLoadModel,
@@ -18,6 +19,8 @@ NODE_CLASS_MAPPINGS = {
     "WeGenBboxCompose": WeGenBboxCompose,
     "WeGenFeaturesToConditioning": WeGenFeaturesToConditioning,
     "WeGenDecoderToModel": WeGenDecoderToModel,
+    "WeGenDecoderLora": WeGenDecoderLora,
+    "WeGenTrainDecoder": WeGenTrainDecoder,
 }
 NODE_DISPLAY_NAME_MAPPINGS = {
     "WeGenLoadModel": "Load WeGen Model",
@@ -29,4 +32,6 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "WeGenBboxCompose": "Bbox Compose",
     "WeGenFeaturesToConditioning": "Features to Conditioning",
     "WeGenDecoderToModel": "Decoder to MODEL + VAE",
+    "WeGenDecoderLora": "Decoder LoRA",
+    "WeGenTrainDecoder": "WeGen Train Decoder",
 }

@@ -3,6 +3,7 @@
     folders.py    which model folders there are         notes.py       what a node tells the person
     memory.py     the Runtime inside ComfyUI            sampling.py    the decoder as ComfyUI's own MODEL and VAE
     blocks.py     its layer over quantised weights
+    training.py   folders and memory of a fine-tune
 
 ComfyUI is used when it is already loaded (it is, before any pack), and never imported from outside: memory.py and sampling.py
 import comfy.* and are imported late.
@@ -65,7 +66,12 @@ def native(decoder):
                          "which paints with the same weights.")
     from . import sampling
 
-    return sampling.model(decoder), sampling.vae(decoder)
+    model = sampling.model(decoder)
+    for path, strength in decoder.loras:
+        from .training import patched
+
+        model = patched(model, path, strength)
+    return model, sampling.vae(decoder)
 
 
 def _register() -> None:

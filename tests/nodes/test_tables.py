@@ -22,6 +22,8 @@ WIDGETS = {
     "WeGenBboxCompose": ["prompt", "box_text", "bbox_format", "width", "height"],
     "WeGenFeaturesToConditioning": [],
     "WeGenDecoderToModel": [],
+    "WeGenDecoderLora": ["lora", "strength"],
+    "WeGenTrainDecoder": ["folder", "name", "steps", "learning_rate", "rank", "batch", "seed", "resolution", "preview_every"],
 }
 
 
