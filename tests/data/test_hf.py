@@ -35,7 +35,8 @@ def test_a_zero_shot_detector_gives_numbers_of_phrases_and_boxes_inside(tmp_path
                 bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id)
     vision = dict(SMALL, intermediate_size=32, image_size=32, patch_size=8)
     model = transformers.OwlViTForObjectDetection(transformers.OwlViTConfig(text_config=text, vision_config=vision, projection_dim=16))
-    torch.nn.init.constant_(model.class_head.logit_shift.bias, 3.0)  # sure of everything
+    torch.nn.init.constant_(model.class_head.logit_shift.bias, 3.0)  # sure of everything, and of large boxes
+    torch.nn.init.constant_(model.box_head.dense2.bias, 4.0)
     model.save_pretrained(tmp_path)
     transformers.OwlViTProcessor(pil("OwlViTImageProcessor", "owlvit", size=SIDE, crop_size=SIDE), tokenizer).save_pretrained(tmp_path)
     detector = models.model("detector", f"transformers:{tmp_path}")
