@@ -88,7 +88,8 @@ def run(step: str, sources: Iterable[Path], folder: Path, options: Options, engi
 def spread(todo: list[dict], options: Options, workers: int) -> None:
     """The same work by Ray Data: the cluster is the one `ray.init()` finds, the files must be on storage that all its machines see.
 
-    Each actor keeps its models; one GPU each where the cluster has any.
+    Each actor keeps its models; one GPU each where the cluster has any. Not run: written against ray 2.60, whose signatures it fits;
+    no cluster came up where this was made. test_diic.py compares its shards with those made here, where ray is installed.
     """
     ray = need("ray")
     data = need("ray.data")
