@@ -20,6 +20,10 @@ def test_from_a_dataset_to_shards_to_a_sheet(tmp_path, tiny, capsys):
     told = capsys.readouterr().out
     assert "1 samples of hr-viton" in told and "1 skipped, all named in" in told and "the file is missing" in told
     assert "train_pairs.txt:2" in (tmp_path / "shards/skipped.jsonl").read_text()
+    assert cli.main(["data", "shards", "hr-viton", str(tmp_path / "raw"), str(tmp_path / "shards"), "--side", "64"]) == 2
+    assert "was made with --side 1024" in capsys.readouterr().err
+    small = ["data", "shards", "hr-viton", str(tmp_path / "raw"), str(tmp_path / "large"), "--least-side", "400"]
+    assert cli.main(small) == 2 and "its picture is smaller than 400 pixels" in capsys.readouterr().out
     out = tmp_path / "sheet.png"
     assert cli.main(["data", "inspect", str(tmp_path / "shards"), "--model", str(tiny), "--count", "2", "--out", str(out)]) == 0
     told = capsys.readouterr().out

@@ -22,6 +22,7 @@ def add(sub) -> None:
     make.add_argument("--limit", type=int, help="at most so many items")
     make.add_argument("--per-shard", type=int, default=1000, help="samples a shard (default: 1000)")
     make.add_argument("--side", type=int, default=1024, help="longest side of a picture (default: 1024)")
+    make.add_argument("--least-side", type=int, default=0, help="skip samples that draw a smaller picture (SEED-X: 400)")
     make.add_argument("--lossless", action="store_true", help="PNG instead of JPEG")
 
     look = todo.add_parser("inspect", help="samples as the model sees them: a contact sheet and a table")
@@ -65,14 +66,17 @@ def _shards(args) -> int:
     from ..runtime import Runtime
     from . import shards
     from .items import Skips
-    from .readers import items
+    from .readers import READERS, items
 
     if args.per_shard < 1 or args.side < 16:
         raise ValueError("--per-shard is at least 1, --side at least 16.")
     skips = Skips(Path(args.out) / "skipped.jsonl")
     found = itertools.islice(items(args.dataset, args.folder, args.task, skips), args.limit)
     runtime = Runtime("cpu", progress=sys.stderr.isatty())
-    total = shards.write(found, args.out, args.dataset, skips, args.per_shard, args.side, args.lossless, runtime)
+    task = args.task or READERS[args.dataset].tasks[0]
+    shards.remember(Path(args.out), {"dataset": args.dataset, "task": task, "--per-shard": args.per_shard, "--side": args.side,
+                                     "--least-side": args.least_side, "--lossless": args.lossless})
+    total = shards.write(found, args.out, args.dataset, skips, args.per_shard, args.side, args.least_side, args.lossless, runtime)
     _say(f"{args.out}: {total} samples of {args.dataset}\n{skips.text()}")
     if not total:
         raise ValueError(f"{args.folder}: no sample of {args.dataset} could be made of it.")

@@ -132,6 +132,18 @@ def write_text(path: Path, text: str) -> None:
     part.replace(path)
 
 
+def remember(folder: Path, made: dict) -> None:
+    """Write what a folder's shards are made with (options.json); ValueError when there are shards that other options made."""
+    path = folder / "options.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        before = json.loads(path.read_text())
+        other = [f"{key} {before.get(key)}" for key in made if before.get(key) != made[key]]
+        if other:
+            raise ValueError(f"{folder} was made with {', '.join(other)}. Go on with the same, name another folder, or delete that one.")
+    write_text(path, json.dumps(made, indent=1))
+
+
 class Shard:
     """One tar in the making: `add` samples or records, `close` makes it and its index appear. Left unclosed, nothing appears."""
 
@@ -188,8 +200,10 @@ class Shard:
 
 
 def write(things: Iterable[Item], folder: str | Path, source: str = "", skips: Skips | None = None, per_shard: int = 1000,
-          side: int = 1024, lossless: bool = False, runtime=None) -> int:
+          side: int = 1024, least: int = 0, lossless: bool = False, runtime=None) -> int:
     """Items to shards of `per_shard` samples; pictures with a longer side are shrunk to `side`. How many samples the folder holds.
+
+    Samples that draw a picture whose shorter side is below `least` are skipped.
 
     Shards that are there already stay, and the items behind them are passed over unread: a run that was stopped goes on where its
     last whole shard ended.
@@ -205,6 +219,9 @@ def write(things: Iterable[Item], folder: str | Path, source: str = "", skips: S
             if read <= behind:
                 continue
             for sample in samples(item, source, skips):
+                if any(min(t.drawn.shape[:2]) < least for t in sample.turns if t.drawn is not None):
+                    skips.add(item.name, f"its picture is smaller than {least} pixels")
+                    continue
                 shard = shard or Shard(folder / f"shard-{number:06d}.tar", lossless)
                 shard.add(shrink(sample, side))
                 if runtime is not None:

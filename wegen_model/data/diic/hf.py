@@ -65,7 +65,10 @@ class Detector:
 
 
 class Tracker:
-    """`transformers:ID` of SAM 2 video: boxes in the first frame, the boxes of their masks in the others."""
+    """`transformers:ID` of SAM 2 video: boxes in the first frame, the boxes of their masks in the others.
+
+    Not run: transformers' processors for it need torchvision, which was not there; test_hf.py runs it with random weights where it is.
+    """
 
     def __init__(self, name: str):
         t = need("transformers")

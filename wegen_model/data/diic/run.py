@@ -6,7 +6,6 @@ or spread over machines by Ray Data, whose unit of work is the same input file.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -60,23 +59,10 @@ def process(step: str, source: Path, target: Path, options: Options) -> dict:
     return {"read": read, "made": len(index.keys)}
 
 
-def remember(folder: Path, step: str, options: Options) -> None:
-    """Write what the step's shards are made with; ValueError when there are shards that other options made."""
-    path, mine = folder / "options.json", {"step": step, **asdict(options)}
-    folder.mkdir(parents=True, exist_ok=True)
-    if path.exists():
-        before = json.loads(path.read_text())
-        other = [f"--{k} {before.get(k)}" for k in mine if before.get(k) != mine[k]]
-        if other:
-            raise ValueError(f"{folder} was made with {', '.join(other)}. Run with the same, name another --out, or delete that folder and "
-                             "those of the steps after it.")
-    shards.write_text(path, json.dumps(mine, indent=1))
-
-
 def run(step: str, sources: Iterable[Path], folder: Path, options: Options, engine: str = "here", runtime=None, workers: int = 0) -> Skips:
     """A step over all its input files. engine: `here`, or `ray` (Ray Data; `workers` of its actors)."""
     sources = list(sources)
-    remember(folder, step, options)
+    shards.remember(folder, {"step": step, **{f"--{k}": v for k, v in asdict(options).items()}})
     todo = [{"step": step, "source": str(s), "target": str(folder / (s.stem + ".tar"))} for s in sources]
     clash = [name for name, n in Counter(t["target"] for t in todo).items() if n > 1]
     if clash:
@@ -102,7 +88,8 @@ def run(step: str, sources: Iterable[Path], folder: Path, options: Options, engi
 def spread(todo: list[dict], options: Options, workers: int) -> None:
     """The same work by Ray Data: the cluster is the one `ray.init()` finds, the files must be on storage that all its machines see.
 
-    Each actor keeps its models; one GPU each where the cluster has any.
+    Each actor keeps its models; one GPU each where the cluster has any. Not run: written against ray 2.60, whose signatures it fits;
+    no cluster came up where this was made. test_diic.py compares its shards with those made here, where ray is installed.
     """
     ray = need("ray")
     data = need("ray.data")
