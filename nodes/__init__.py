@@ -5,6 +5,8 @@ from .compose import WeGenBboxCompose
 from .decode import WeGenDecode
 from .draw import WeGenDraw
 from .encode import WeGenEncode
+from .example import WeGenExamplePicture
+from .features import WeGenFeatureArithmetic, WeGenLoadFeatures, WeGenMixFeatures, WeGenPreviewFeatures, WeGenSaveFeatures
 from .load import WeGenLoadDecoder, WeGenLoadModel
 
 NODE_CLASS_MAPPINGS = {
@@ -15,6 +17,12 @@ NODE_CLASS_MAPPINGS = {
     "WeGenDraw": WeGenDraw,
     "WeGenDecode": WeGenDecode,
     "WeGenBboxCompose": WeGenBboxCompose,
+    "WeGenMixFeatures": WeGenMixFeatures,
+    "WeGenFeatureArithmetic": WeGenFeatureArithmetic,
+    "WeGenPreviewFeatures": WeGenPreviewFeatures,
+    "WeGenSaveFeatures": WeGenSaveFeatures,
+    "WeGenLoadFeatures": WeGenLoadFeatures,
+    "WeGenExamplePicture": WeGenExamplePicture,
 }
 NODE_DISPLAY_NAME_MAPPINGS = {
     "WeGenLoadModel": "Load WeGen Model",
@@ -24,4 +32,10 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "WeGenDraw": "AR Feature Decode",
     "WeGenDecode": "SDXL Feature Decoder",
     "WeGenBboxCompose": "Bbox Compose",
+    "WeGenMixFeatures": "Mix WeGen Features",
+    "WeGenFeatureArithmetic": "WeGen Feature Arithmetic",
+    "WeGenPreviewFeatures": "Preview WeGen Features",
+    "WeGenSaveFeatures": "Save WeGen Features",
+    "WeGenLoadFeatures": "Load WeGen Features",
+    "WeGenExamplePicture": "WeGen Example Picture",
 }
