@@ -8,6 +8,7 @@ from .encode import WeGenEncode
 from .example import WeGenExamplePicture
 from .features import WeGenFeatureArithmetic, WeGenLoadFeatures, WeGenMixFeatures, WeGenPreviewFeatures, WeGenSaveFeatures
 from .load import WeGenLoadDecoder, WeGenLoadModel
+from .native import WeGenDecoderToModel, WeGenFeaturesToConditioning
 
 NODE_CLASS_MAPPINGS = {
     "WeGenLoadModel": WeGenLoadModel,
@@ -17,6 +18,8 @@ NODE_CLASS_MAPPINGS = {
     "WeGenDraw": WeGenDraw,
     "WeGenDecode": WeGenDecode,
     "WeGenBboxCompose": WeGenBboxCompose,
+    "WeGenFeaturesToConditioning": WeGenFeaturesToConditioning,
+    "WeGenDecoderToModel": WeGenDecoderToModel,
     "WeGenMixFeatures": WeGenMixFeatures,
     "WeGenFeatureArithmetic": WeGenFeatureArithmetic,
     "WeGenPreviewFeatures": WeGenPreviewFeatures,
@@ -32,6 +35,8 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "WeGenDraw": "AR Feature Decode",
     "WeGenDecode": "SDXL Feature Decoder",
     "WeGenBboxCompose": "Bbox Compose",
+    "WeGenFeaturesToConditioning": "Features to Conditioning",
+    "WeGenDecoderToModel": "Decoder to MODEL + VAE",
     "WeGenMixFeatures": "Mix WeGen Features",
     "WeGenFeatureArithmetic": "WeGen Feature Arithmetic",
     "WeGenPreviewFeatures": "Preview WeGen Features",

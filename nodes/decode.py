@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import host
-from .sockets import CATEGORY, DECODER, FEATURES, MODEL, SEED
+from .sockets import CATEGORY, DECODER, FEATURES, MODEL, SEED, own_decoder
 
 SCHEDULERS = {
     "from decoder": None,
@@ -54,12 +54,10 @@ class WeGenDecode:
 
     def decode(self, features, decoder, seed=0, use_defaults=True, steps=20, guidance_scale=3.0, use_default_size=True, width=1024,
                height=1024, scheduler="from decoder"):
-        from ..wegen_model.pipeline import WeGen
-
         options = {} if use_defaults else {"steps": steps, "guidance_scale": guidance_scale}
         if not use_default_size:
             options |= {"width": width, "height": height}
-        with host.watch(decoder.runtime) as notes:
-            painter = decoder.painter if isinstance(decoder, WeGen) else decoder  # a model brings its own
+        painter = own_decoder(decoder)
+        with host.watch(painter.runtime) as notes:
             image = painter.decode(features, seed=seed, scheduler=SCHEDULERS[scheduler], **options)
             return host.shown((image,), notes)

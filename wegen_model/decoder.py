@@ -44,22 +44,31 @@ class Decoder(nn.Module):
 
     def __init__(self, config: DecoderConfig, unet: dict, vae: dict, scheduler: dict, operations: Any = nn):
         super().__init__()
-        import diffusers
-
         self.config = config
         self.scheduler_config = dict(scheduler)
+        self.unet, self.vae = self.parts(unet, vae)
+        self.layout = Layout(config, operations) if unet and config.layout_channels else None
+
+    @staticmethod
+    def parts(unet: dict, vae: dict) -> tuple[nn.Module | None, nn.Module | None]:
+        """diffusers' UNet and VAE from their configurations; None where one is empty."""
+        import diffusers
+
         kind = vae.get("_class_name", "AutoencoderKL")
         if kind not in VAES:
             raise ValueError(f"decoder: a VAE of class {kind!r} is not one of {', '.join(VAES)}.")
-        self.unet = diffusers.UNet2DConditionModel.from_config(_plain(unet)) if unet else None
-        self.vae = getattr(diffusers, kind).from_config(_plain(vae)) if vae else None
-        self.layout = Layout(config, operations) if unet and config.layout_channels else None
+        return (diffusers.UNet2DConditionModel.from_config(_plain(unet)) if unet else None,
+                getattr(diffusers, kind).from_config(_plain(vae)) if vae else None)
 
     @property
     def factor(self) -> int:
         """Pixels along one side of a latent cell."""
-        c = self.vae.config
-        return 2 ** (len(c.get("block_out_channels") or c["encoder_block_out_channels"]) - 1)
+        return self.cell(self.vae.config)
+
+    @staticmethod
+    def cell(vae: dict) -> int:
+        """The factor of a VAE's configuration."""
+        return 2 ** (len(vae.get("block_out_channels") or vae["encoder_block_out_channels"]) - 1)
 
     def time_ids(self, height: int, width: int, rows: int, device: torch.device) -> Tensor:
         """(rows,6): (height, width, 0, 0, height, width) in pixels, or zeros, as the decoder was trained."""

@@ -1,6 +1,6 @@
 """What a host offers to the model: layer classes, devices, memory, progress and cancelling.
 
-The default is plain PyTorch on one device with a tqdm bar. `nodes/host.py` is the same contract inside ComfyUI.
+The default is plain PyTorch on one device with a tqdm bar. `nodes/host/` is the same contract inside ComfyUI.
 """
 
 from __future__ import annotations

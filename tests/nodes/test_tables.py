@@ -19,6 +19,8 @@ WIDGETS = {
     "WeGenDraw": ["guidance", "mode", "readout", "trim_oldest"],
     "WeGenDecode": ["seed", "use_defaults", "steps", "guidance_scale", "use_default_size", "width", "height", "scheduler"],
     "WeGenBboxCompose": ["prompt", "box_text", "bbox_format", "width", "height"],
+    "WeGenFeaturesToConditioning": [],
+    "WeGenDecoderToModel": [],
     "WeGenMixFeatures": ["amount", "method"],
     "WeGenFeatureArithmetic": ["amount"],
     "WeGenPreviewFeatures": ["size"],

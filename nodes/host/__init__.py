@@ -1,0 +1,80 @@
+"""Where the nodes run: inside ComfyUI, or headless. The only package that touches comfy.*, folder_paths and the server.
+
+    folders.py    which model folders there are         notes.py       what a node tells the person
+    memory.py     the Runtime inside ComfyUI            sampling.py    the decoder as ComfyUI's own MODEL and VAE
+
+ComfyUI is used when it is already loaded (it is, before any pack), and never imported from outside: memory.py and sampling.py
+import comfy.* and are imported late.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import torch
+
+from ...wegen_model.runtime import Runtime
+from .folders import (
+    BUNDLED,
+    FOLDER,
+    bundled,
+    check_model,
+    fingerprint,
+    inside_comfyui,
+    knows,
+    list_models,
+    model_roots,
+    person_folders,
+)
+from .folders import register as register_folder
+from .notes import Notes, show, shown, watch
+
+__all__ = ["BUNDLED", "DTYPES", "FOLDER", "HeadlessRuntime", "bundled", "check_model", "fingerprint", "inside_comfyui", "knows",
+           "list_models", "model_roots", "native", "person_folders", "runtime", "show", "shown", "watch"]
+
+DTYPES = ("default", "float32", "bfloat16", "float16")
+
+
+class HeadlessRuntime(Notes, Runtime):
+    """`wegen run` and tests: plain PyTorch."""
+
+
+def runtime(dtype: str = "default") -> Runtime:
+    """A Runtime for one loaded model. `dtype`: one of DTYPES."""
+    chosen = None if dtype == "default" else getattr(torch, dtype)
+    if not inside_comfyui():
+        return HeadlessRuntime(dtype=chosen, progress=sys.stderr.isatty())
+    from .memory import ComfyRuntime
+
+    return ComfyRuntime(chosen)
+
+
+def native(decoder):
+    """A `WeGenDecoder` as ComfyUI's own (MODEL, VAE).
+
+    Raises:
+        ValueError: outside ComfyUI; a decoder that ComfyUI's samplers cannot run.
+    """
+    if not inside_comfyui():
+        raise ValueError("Decoder to MODEL + VAE works only inside ComfyUI: there is no KSampler here. Use SDXL Feature Decoder, "
+                         "which paints with the same weights.")
+    from . import sampling
+
+    return sampling.model(decoder), sampling.vae(decoder)
+
+
+def _register() -> None:
+    """Tell ComfyUI of our folder and of the decoder's UNet, which its own Load Diffusion Model can then open."""
+    register_folder()
+    if not inside_comfyui():
+        return
+    try:
+        from . import sampling
+    except (ImportError, AttributeError) as error:  # a ComfyUI whose samplers have changed: the rest of the pack goes on
+        logging.getLogger("wegen").warning("WeGen decoders cannot be used with KSampler in this ComfyUI: %s", error)
+    else:
+        sampling.register()
+
+
+_register()
