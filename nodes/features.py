@@ -9,7 +9,7 @@ from .sockets import CATEGORY, FEATURES
 class WeGenMixFeatures:
     """From one picture's features to another's."""
 
-    DESCRIPTION = ("Mixes the features of two pictures, everywhere or where a mask is white. The decoder paints the mixture as one picture.")
+    DESCRIPTION = ("Mixes the features of two pictures, everywhere or where a mask is white. The decoder paints the mixture as one.")
     CATEGORY = CATEGORY
     SEARCH_ALIASES = ["mix features", "blend", "interpolate", "slerp", "lerp", "morph", "combine features"]
     RETURN_TYPES = (FEATURES,)
@@ -79,13 +79,13 @@ class WeGenFeatureArithmetic:
 class WeGenPreviewFeatures:
     """The 8x8 grid as colours."""
 
-    DESCRIPTION = ("Shows the grid of features as colours: the three directions in which they differ most, as red, green and blue. Alike cells "
-                   "have alike colours. For a painted picture use SDXL Feature Decoder.")
+    DESCRIPTION = ("Shows the grid of features as colours: the three directions in which they differ most, as red, green and blue. Alike "
+                   "cells have alike colours. For a painted picture use SDXL Feature Decoder.")
     CATEGORY = CATEGORY
     SEARCH_ALIASES = ["preview features", "pca", "principal components", "show features", "feature map", "visualize"]
     RETURN_TYPES = ("IMAGE",)
     RETURN_NAMES = ("preview",)
-    OUTPUT_TOOLTIPS = ("One picture each, a flat square a feature, coloured together so that the batch can be compared. For Preview Image.",)
+    OUTPUT_TOOLTIPS = ("One picture each, a flat square a feature; the batch is coloured together, for comparing. For Preview Image.",)
     FUNCTION = "preview"
 
     @classmethod
@@ -100,7 +100,8 @@ class WeGenPreviewFeatures:
 
         picture, held = blend.portrait(features, size)
         rows, columns = features.grid
-        text = (f"{len(features)} x {rows}x{columns} features of {features.tokens.shape[-1]} numbers, space {features.space}. The three colours "
+        width = features.tokens.shape[-1]
+        text = (f"{len(features)} x {rows}x{columns} features of {width} numbers, space {features.space}. The three colours "
                 f"hold {held:.0%} of their variance.")
         return host.shown((picture,), [], text)
 

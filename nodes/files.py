@@ -79,6 +79,6 @@ def _given_headless(plain: str) -> bool:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
+    """SHA-256 of a (small) file's bytes."""
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else hashlib.sha256(file.read()).hexdigest()
+        return hashlib.sha256(file.read()).hexdigest()

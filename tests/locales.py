@@ -23,7 +23,8 @@ def english() -> dict:
         for words in inputs.values():
             if host.knows() and host.knows() in words["tooltip"]:  # changes with the bundled weights: it comes from the server
                 del words["tooltip"]
-        outputs = {str(i): {"name": name, "tooltip": tip} for i, (name, tip) in enumerate(zip(cls.RETURN_NAMES, cls.OUTPUT_TOOLTIPS, strict=True))}
+        pairs = zip(cls.RETURN_NAMES, cls.OUTPUT_TOOLTIPS, strict=True)
+        outputs = {str(i): {"name": name, "tooltip": tip} for i, (name, tip) in enumerate(pairs)}
         found[node] = {"display_name": NODE_DISPLAY_NAME_MAPPINGS[node], "description": cls.DESCRIPTION, "inputs": inputs} | (
             {"outputs": outputs} if outputs else {})
     return found

@@ -40,11 +40,11 @@ def run_headless(ui: dict, folder: Path) -> dict[str, Image.Image | str]:
 
 
 def run_in_comfyui(ui: dict) -> dict[str, Image.Image | str]:
-    """The same through a real ComfyUI, whose frontend's converter is not needed: widgets go by the server's own descriptions."""
+    """The same through a real ComfyUI; core's nodes are read by the server's own descriptions."""
     from wegen.tests.comfyui.server import ComfyServer
 
     with ComfyServer.from_environment() as server:
-        prompt = server.prompt_of(ui)
+        prompt = graph.load_workflow(ui, {**server.node_classes(), **NODE_CLASS_MAPPINGS}).prompt
         run = server.queue(prompt)
         if run.status != "success":
             raise SystemExit(run.error)
@@ -80,8 +80,8 @@ def sheet(entries: list[tuple[str, Image.Image | str]]) -> Image.Image:
             draw.rectangle((x, y, x + SIDE - 1, y + SIDE - 1), fill=(46, 48, 56))
             draw.multiline_text((x + 16, y + 16), "\n".join(textwrap.wrap(entry, 19)), INK, _font(22), spacing=8)
         else:
-            side = entry.resize((round(entry.width * SIDE / max(entry.size)), round(entry.height * SIDE / max(entry.size))), Image.Resampling.LANCZOS)
-            out.paste(side, (x, y))
+            size = tuple(max(1, round(n * SIDE / max(entry.size))) for n in entry.size)
+            out.paste(entry.resize(size, Image.Resampling.LANCZOS), (x, y))
         draw.text((x + 2, y + SIDE + 3), title, INK, _font(16))
     return out
 

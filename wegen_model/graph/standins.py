@@ -247,7 +247,8 @@ def next_place(out_dir: Path, prefix: str) -> tuple[Path, str, int]:
     subfolder, name = os.path.split(os.path.normpath(prefix))
     folder = out_dir / subfolder
     if not folder.resolve().is_relative_to(out_dir.resolve()):
-        raise ValueError(f'filename_prefix "{prefix}" leads out of the output folder {out_dir.absolute()}; use a name or subfolder inside it')
+        raise ValueError(
+            f'filename_prefix "{prefix}" leads out of the output folder {out_dir.absolute()}; use a name or subfolder inside it')
     folder.mkdir(parents=True, exist_ok=True)
     return folder, name, next_counter(folder, name)
 
