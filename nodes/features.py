@@ -140,7 +140,7 @@ class WeGenSaveFeatures(files.OnDisk):
         save_features(features, path)
         host.show(f"Saved {path.relative_to(root).as_posix()} in the output folder.")
         entry = {"filename": path.name, "subfolder": folder.relative_to(root).as_posix(), "type": "output"}
-        return {"ui": {"wegen_features": [entry]}, "result": ()}
+        return {"ui": {"wegen_files": [entry]}, "result": ()}
 
 
 class WeGenLoadFeatures(files.OnDisk):
