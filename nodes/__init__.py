@@ -5,6 +5,8 @@ from .compose import WeGenBboxCompose
 from .decode import WeGenDecode
 from .draw import WeGenDraw
 from .encode import WeGenEncode
+from .example import WeGenExamplePicture
+from .features import WeGenFeatureArithmetic, WeGenLoadFeatures, WeGenMixFeatures, WeGenPreviewFeatures, WeGenSaveFeatures
 from .load import WeGenLoadDecoder, WeGenLoadModel
 from .native import WeGenDecoderToModel, WeGenFeaturesToConditioning
 from .train import WeGenDecoderLora, WeGenTrainDecoder
@@ -21,6 +23,12 @@ NODE_CLASS_MAPPINGS = {
     "WeGenDecoderToModel": WeGenDecoderToModel,
     "WeGenDecoderLora": WeGenDecoderLora,
     "WeGenTrainDecoder": WeGenTrainDecoder,
+    "WeGenMixFeatures": WeGenMixFeatures,
+    "WeGenFeatureArithmetic": WeGenFeatureArithmetic,
+    "WeGenPreviewFeatures": WeGenPreviewFeatures,
+    "WeGenSaveFeatures": WeGenSaveFeatures,
+    "WeGenLoadFeatures": WeGenLoadFeatures,
+    "WeGenExamplePicture": WeGenExamplePicture,
 }
 NODE_DISPLAY_NAME_MAPPINGS = {
     "WeGenLoadModel": "Load WeGen Model",
@@ -34,4 +42,10 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "WeGenDecoderToModel": "Decoder to MODEL + VAE",
     "WeGenDecoderLora": "Decoder LoRA",
     "WeGenTrainDecoder": "WeGen Train Decoder",
+    "WeGenMixFeatures": "Mix WeGen Features",
+    "WeGenFeatureArithmetic": "WeGen Feature Arithmetic",
+    "WeGenPreviewFeatures": "Preview WeGen Features",
+    "WeGenSaveFeatures": "Save WeGen Features",
+    "WeGenLoadFeatures": "Load WeGen Features",
+    "WeGenExamplePicture": "WeGen Example Picture",
 }

@@ -74,8 +74,6 @@ class WeGenDraw:
 
 def cells(mask, grid):
     """A MASK (b,h,w) or (h,w) to (rows, columns) 0 or 1: the share of white in each cell, above one half; any mask of the batch."""
-    from torch.nn import functional as F
+    from ..wegen_model.blend import cell_shares
 
-    mask = mask.detach().float().cpu()
-    mask = mask.reshape(-1, 1, *mask.shape[-2:])
-    return (F.adaptive_avg_pool2d(mask, tuple(grid)) > 0.5).any(0)[0].float()
+    return (cell_shares(mask, grid) > 0.5).any(0).float()

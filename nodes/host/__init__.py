@@ -27,12 +27,14 @@ from .folders import (
     knows,
     list_models,
     model_roots,
+    person_folders,
 )
 from .folders import register as register_folder
 from .notes import Notes, show, shown, watch
 
 __all__ = ["BUNDLED", "DTYPES", "FOLDER", "HeadlessRuntime", "OFFLOAD", "QUANTISED", "bundled", "check_model", "fingerprint",
-           "inside_comfyui", "knows", "list_models", "model_roots", "native", "runtime", "show", "shown", "watch"]
+           "inside_comfyui", "knows", "list_models", "model_roots", "native", "person_folders", "runtime", "show", "shown",
+           "watch"]
 
 DTYPES = ("default", "float32", "bfloat16", "float16")
 QUANTISED = ("fp8", "q8_0", "q4_0")  # of tower and language model, while they are read
