@@ -89,6 +89,8 @@ def hexes(cells: Any) -> list[str]:
 
 def teller(turn: str):
     """A `told` for `host.watch`: what the chat panel shows while its turn is answered, as `wegen.chat` messages."""
+    from ..wegen_model.generate import CELL
+
     kinds = {"WeGen writes": "text", "WeGen draws": "features", "Decoder": "paint"}
     last: dict[str, float] = {}
 
@@ -102,7 +104,7 @@ def teller(turn: str):
         if text:
             message["text"] = text
         if preview is not None and kind == "features":
-            message["cells"] = hexes(preview())[:i]
+            message["cells"] = hexes(preview()[::CELL, ::CELL])[:i]
         elif preview is not None:
             message["picture"] = _data_url(preview())
         send("wegen.chat", message)

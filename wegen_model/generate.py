@@ -22,6 +22,9 @@ from .runtime import Runtime
 from .tokenizer import Tokenizer
 
 
+CELL = 16  # pixels of a feature in previews
+
+
 @dataclass
 class Model:
     """The parts that generate, resident for the duration of a call."""
@@ -147,7 +150,7 @@ def write_features(model: Model, prompt: Prompt, *, guidance: float = 1.0, mode:
             embeds = model.feature_embeds(raw, first=i).to(model.dtype)
             hidden = model.language(embeds.expand(len(hidden), -1, -1), cache, start + i)
             after.append(model.projectors.write(hidden[:1])[0, 0].float().cpu())
-        runtime.tick(i + 1, n, "WeGen draws", preview=lambda: mosaic(torch.stack(fed), model.projectors.config.grid))
+        runtime.tick(i + 1, n, "WeGen draws", preview=lambda: mosaic(torch.stack(fed), model.projectors.config.grid, CELL))
     out = torch.stack(after if readout == "released" else fed)
     if keep is not None:
         out = torch.where(keep[1].cpu()[:, None], keep[0].cpu().float(), out)

@@ -1,7 +1,7 @@
 """The value of the chat panel: a conversation as JSON text in the workflow, pictures by file.
 
     {"version": 1, "head": "b", "turns": [
-      {"id": "a", "parent": null, "role": "user", "text": "…", "pictures": [{"filename", "subfolder", "type", "label"?, "box"?}], "seed": 7},
+      {"id": "a", "parent": null, "role": "user", "text": "…", "seed": 7, "pictures": [{"filename", "subfolder", "type", "label"?, "box"?}]},
       {"id": "b", "parent": "a", "role": "assistant", "text": "…", "pictures": […], "boxes": […], "seed": 7}]}
 
 Turns form a tree (an edited message or a second answer is a sibling); the path from `head` to the root is the conversation. A list of
