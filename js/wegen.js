@@ -7,6 +7,7 @@ import { app, setPicture, TYPE } from "./comfy.js";
 import { el } from "./dom.js";
 import { readFile } from "./boxes/state.js";
 import { showFeatures } from "./features.js";
+import { hostInOldNodes2 } from "./old_nodes2.js";
 
 const SOCKET = "#e0a458";
 const TYPES = ["WEGEN_MODEL", "WEGEN_DECODER", "WEGEN_FEATURES", "WEGEN_REFERENCES", "WEGEN_CHAT"];
@@ -32,6 +33,14 @@ app.registerExtension({
   name: "WeGen",
 
   getCustomWidgets: () => ({ WEGEN_BOXES: boxesWidget, WEGEN_CHAT_PANEL: chatWidget }),
+
+  addCustomNodeDefs(defs) {
+    // Nodes 2.0 hangs an input's tooltip on its whole widget: over an editor it would only be in the way
+    for (const [id, name] of [["WeGenBboxCompose", "canvas"], ["WeGenChatPanel", "transcript"]]) {
+      const options = defs[id]?.input?.required?.[name]?.[1];
+      if (options) delete options.tooltip;
+    }
+  },
 
   beforeRegisterNodeDef(nodeType, nodeData) {
     if (nodeData.name === "LoadImage") {
@@ -65,5 +74,6 @@ app.registerExtension({
     }
     app.extensionManager?.registerSidebarTab?.(sidebarTab);
     listen();
+    hostInOldNodes2();
   },
 });

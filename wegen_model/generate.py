@@ -21,7 +21,6 @@ from .prompt import Prompt
 from .runtime import Runtime
 from .tokenizer import Tokenizer
 
-
 CELL = 16  # pixels of a feature in previews
 
 

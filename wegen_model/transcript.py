@@ -1,11 +1,11 @@
 """The value of the chat panel: a conversation as JSON text in the workflow, pictures by file.
 
     {"version": 1, "head": "b", "turns": [
-      {"id": "a", "parent": null, "role": "user", "text": "…", "seed": 7, "pictures": [{"filename", "subfolder", "type", "label"?, "box"?}]},
+      {"id": "a", "parent": null, "role": "user", "text": "…", "seed": 7, "pictures": [{"filename", "subfolder", "type", "label", "box"}]},
       {"id": "b", "parent": "a", "role": "assistant", "text": "…", "pictures": […], "boxes": […], "seed": 7}]}
 
-Turns form a tree (an edited message or a second answer is a sibling); the path from `head` to the root is the conversation. A list of
-turns, or text that is no JSON (one message), is read too. js/chat/transcript.js is the other reader and the writer.
+`label` and `box` may lack. Turns form a tree (an edited message or a second answer is a sibling); the path from `head` to the root is
+the conversation. A list of turns, or text that is no JSON (one message), is read too. js/chat/transcript.js is the other reader and the writer.
 """
 
 from __future__ import annotations

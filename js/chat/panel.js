@@ -33,6 +33,10 @@ export class ChatPanel {
         button("download", "Export as Markdown", () => this.#export()), this.clear]),
       this.list, this.waiting, this.note, this.composer.element,
     ]);
+    // pictures take their height when they have come: the end stays in sight
+    this.list.addEventListener("scroll", () => (this.stuck = this.#atEnd()));
+    this.list.addEventListener("load", () => this.stuck && this.#toEnd(), true);
+    this.stuck = true;
     own(this.element);
     passThrough(this.element);
     this.element.addEventListener("dragover", (e) => {
@@ -61,7 +65,6 @@ export class ChatPanel {
     const { session } = this;
     if (what === "draft") return this.composer.render();
     if (what === "progress") return this.#grow();
-    const bottom = this.list.scrollHeight - this.list.scrollTop - this.list.clientHeight < 40;
     const path = T.path(session.talk), shown = path.slice(-this.page), busy = Boolean(session.pending);
     const act = {
       edit: (t) => this.composer.edit(t), again: (t) => session.again(t.id), branch: (t) => session.set(T.branch(session.talk, t.id)),
@@ -90,7 +93,17 @@ export class ChatPanel {
     this.demo.hidden = !session.miniature?.();
     this.composer.render();
     this.#grow();
-    if (bottom || busy) this.list.scrollTop = this.list.scrollHeight;
+    if (busy && !this.busy) this.stuck = true; // just sent
+    this.busy = busy;
+    if (this.stuck) this.#toEnd();
+  }
+
+  #atEnd() {
+    return this.list.scrollHeight - this.list.scrollTop - this.list.clientHeight < 60;
+  }
+
+  #toEnd() {
+    this.list.scrollTop = this.list.scrollHeight;
   }
 
   /** Rows as they should be, touching only what differs, so that focus and selection stay. */
@@ -101,9 +114,8 @@ export class ChatPanel {
 
   #grow() {
     if (!this.growing || !this.session.pending) return;
-    const bottom = this.list.scrollHeight - this.list.scrollTop - this.list.clientHeight < 80;
     this.growing.show(this.session.pending.progress);
-    if (bottom) this.list.scrollTop = this.list.scrollHeight;
+    if (this.stuck) this.#toEnd();
   }
 
   #takeBack() {

@@ -18,7 +18,8 @@ WIDGETS = {
     "WeGenChat": ["message", "picture", "rewrite", "temperature", "top_p", "seed", "max_tokens", "trim_oldest"],
     "WeGenDraw": ["guidance", "mode", "readout", "trim_oldest"],
     "WeGenDecode": ["seed", "use_defaults", "steps", "guidance_scale", "use_default_size", "width", "height", "scheduler"],
-    "WeGenBboxCompose": ["prompt", "box_text", "bbox_format", "width", "height"],
+    "WeGenBboxCompose": ["prompt", "box_text", "bbox_format", "width", "height", "canvas"],
+    "WeGenChatPanel": ["picture", "rewrite", "temperature", "guidance", "max_tokens", "trim_oldest", "transcript"],
 }
 
 
