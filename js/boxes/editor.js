@@ -42,7 +42,8 @@ export class BoxEditor {
   }
 
   get value() {
-    return S.serialise(this.state);
+    if (this.written?.state !== this.state) this.written = { state: this.state, text: S.serialise(this.state) }; // ComfyUI asks often
+    return this.written.text;
   }
 
   /** A value from the workflow. The same one again (ComfyUI sets it freely) keeps undo. */
