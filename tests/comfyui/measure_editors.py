@@ -1,8 +1,8 @@
 """What the editors cost in the browser, as a report (no test): python -m wegen.tests.comfyui.measure_editors [nodes2]
 
 Environment as in conftest.py. Measured: the scripts' size compressed, the time their modules take of a page load, our pointer
-handlers while a box is dragged over a 3840x2160 background, milliseconds each (performance.now around the handlers, so layout and paint are not in it;
-Chromium's own scripting total for the drag is beside it).
+handlers while a box is dragged over a 3840x2160 background, in milliseconds (performance.now around the handlers, so layout and
+paint are not in it; Chromium's own scripting total for the drag is beside it). A busy machine shows in the worst, not in the median.
 """
 
 import gzip
@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 from wegen.tests.comfyui.browser import Frontend
+from wegen.tests.comfyui.editors import SET, build
 from wegen.tests.comfyui.server import ComfyServer
-from wegen.tests.comfyui.test_editors import SET, build
 
 JS = Path(__file__).parents[2] / "js"
 TIME = """() => {
