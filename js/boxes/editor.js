@@ -120,10 +120,10 @@ export class BoxEditor {
     this.render();
   }
 
-  draw(box) {
+  draw(box, merge = null) {
     const { state, ref } = S.add(this.state, box, this.around.connected());
     if (!ref) return this.explain(`The canvas holds ${S.MOST} boxes, which is all it takes.`), 0;
-    this.#push(state, "drag");
+    this.#push(state, merge);
     this.selected = ref;
     return ref;
   }

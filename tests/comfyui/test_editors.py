@@ -197,6 +197,23 @@ def test_the_sidebar_shows_the_same_conversation(page, shoot):
     assert page.page.evaluate("id => app.graph.getNodeById(id).wegenSession.views.size", node) == 1
 
 
+def test_a_turns_picture_and_features_go_into_the_graph(page, comfy):
+    comfy.upload(Path(__file__).parents[2] / "workflows" / "text_to_picture.jpg", "wegen-turn.jpg")
+    file = {"filename": "wegen-turn.jpg", "subfolder": "", "type": "input"}
+    node = talk(page)
+    page.page.evaluate(SET, [node, "transcript", json.dumps([{"role": "user", "text": "a fox"},
+                                                             {"role": "assistant", "text": "", "pictures": [file]}])])
+    page.page.get_by_label("Copy its features into the graph").first.click()
+    made = page.page.evaluate("""() => { const encode = app.graph._nodes.find(n => n.type === 'WeGenEncode');
+      return [encode.getInputNode(0).type, encode.getInputNode(1).type, encode.getInputNode(1).widgets[0].value] }""")
+    assert made == ["WeGenLoadModel", "LoadImage", "wegen-turn.jpg"]
+    dropped = page.page.evaluate("""async file => { const node = app.graph._nodes.find(n => n.type === 'LoadImage');
+      const dataTransfer = { types: ['application/x-wegen-file'], files: [], getData: () => JSON.stringify(file) };
+      return [await node.onDragOver({ dataTransfer }), await node.onDragDrop({ dataTransfer }), node.widgets[0].value] }""",
+                                 {"filename": "a.png", "subfolder": "wegen", "type": "output"})
+    assert dropped == [True, True, "wegen/a.png [output]"]
+
+
 def test_a_hostile_workflow_opens_as_text(page, shoot):
     side = {"x": 0.1, "y": 0.1, "width": 0.3, "height": 0.3}
     rows = [{"ref": 1, **side, "label": NEVER}, {"ref": 2, "x": 0.5, "y": 0.5, "width": -1, "height": -1}]
