@@ -30,6 +30,9 @@ WIDGETS = {
     "WeGenSaveFeatures": ["filename_prefix"],
     "WeGenLoadFeatures": ["file"],
     "WeGenExamplePicture": ["picture"],
+    "WeGenDecode": ["seed", "use_defaults", "steps", "guidance_scale", "use_default_size", "width", "height", "scheduler"],
+    "WeGenBboxCompose": ["prompt", "box_text", "bbox_format", "width", "height", "canvas"],
+    "WeGenChatPanel": ["picture", "rewrite", "temperature", "guidance", "max_tokens", "trim_oldest", "transcript"],
 }
 
 
