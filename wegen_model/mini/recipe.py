@@ -174,13 +174,11 @@ class Workshop:
     @cached_property
     def watch(self) -> Watch:
         """What the writer rolls out on samples it never sees, painted by the decoder as far as it is trained."""
-        decoder = Decoder(self.config.decoder, self.config.unet, self.config.vae, self.config.scheduler)
         if self.start:
-            load_decoder(self.start, decoder)
+            decoder = self.begun()
         else:
-            trained = self.decoder()[0]
-            Painter(trained).load_state_dict(self.painter(trained))
-            decoder = trained
+            decoder = self.decoder()[0]
+            Painter(decoder).load_state_dict(self.painter(decoder))
         return Watch(self.tower, decoder.eval(), self.config, self.tokenizer, self.art)
 
     @cached_property
@@ -195,12 +193,16 @@ class Workshop:
         path.with_suffix(".part").replace(path)
         return out
 
+    def begun(self) -> Decoder:
+        """The start's decoder."""
+        return load_decoder(self.start, Decoder(self.config.decoder, self.config.unet, self.config.vae, self.config.scheduler))
+
     def decoder(self) -> tuple[Decoder, Tensor]:
         """A decoder over the trained VAE (fresh, or the start's), and the pool's scaled latents (m,k,h,w)."""
-        decoder = Decoder(self.config.decoder, self.config.unet, self.config.vae, self.config.scheduler)
         if self.start:
-            load_decoder(self.start, decoder)
+            decoder = self.begun()
         else:
+            decoder = Decoder(self.config.decoder, self.config.unet, self.config.vae, self.config.scheduler)
             decoder.vae.load_state_dict(self.weights("vae"))
         decoder.vae.eval().requires_grad_(False)
         latents = encode_latents(decoder, self.pool.pictures, path=self.folder / f"latents-{self.pool.digest}.pt")
@@ -246,8 +248,11 @@ class Workshop:
         tower = self.tower.state_dict()
         digest = hashlib.sha256(b"".join(v.numpy().tobytes() for v in tower.values())).hexdigest()[:8]
         space = f"{self.config.features.space}@{digest}"
-        decoder, latents = self.decoder()
-        factors = preview_factors(latents[:500].float(), self.pool.pictures[:500])
+        if self.start:  # its VAE, and so its preview
+            decoder, factors = self.begun(), files.read_config(self.start).decoder.latent_rgb
+        else:
+            decoder, latents = self.decoder()
+            factors = preview_factors(latents[:500].float(), self.pool.pictures[:500])
         painter = self.painter(decoder)
         writer = self.writer()
         config = dataclasses.replace(
