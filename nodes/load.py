@@ -10,6 +10,19 @@ DTYPE = (list(host.DTYPES), {
     "tooltip": "Precision of the weights in memory. default: what ComfyUI finds best for your hardware (float32 on a CPU, bfloat16 "
                "on most GPUs). float32 takes twice the memory of the others.",
 })
+OFFLOAD = (list(host.OFFLOAD), {
+    "default": "default", "advanced": True,
+    "tooltip": "Where the weights are. default: ComfyUI moves them to the graphics card and away again as its memory allows. stream: they "
+               "stay in main memory and each layer's are fetched when it runs: little video memory, slower. cpu: the processor computes, "
+               "and the graphics card is left alone.",
+})
+
+PRECISION = ([*DTYPE[0], *host.QUANTISED], {**DTYPE[1], "tooltip": (
+    DTYPE[1]["tooltip"] + " fp8, q8_0 (8 bits) and q4_0 (4 bits) quantise the tower and the language model while they are read: half or a "
+    "quarter of the memory, slower, less exact; the rest and the decoder stay as with default. A folder that `wegen convert --quantize` "
+    "made stays as it is.")})
+
+PRESETS = {"from checkpoint": None, "wegen": "wegen", "emu2": "emu2", "blip3o": "blip3o"}
 
 
 class WeGenLoadModel:
@@ -28,8 +41,8 @@ class WeGenLoadModel:
         return {"required": {
             "model": (host.list_models("model"), {"default": host.BUNDLED, "tooltip": (
                 "A folder under models/wegen (subfolders too) as `wegen convert` makes it. " + host.knows()).strip()}),
-            "dtype": DTYPE,
-        }}
+            "dtype": PRECISION,
+        }, "optional": {"offload": OFFLOAD}}
 
     @classmethod
     def VALIDATE_INPUTS(cls, model):
@@ -39,11 +52,19 @@ class WeGenLoadModel:
     def IS_CHANGED(cls, model, **_):
         return host.fingerprint(model)
 
-    def load(self, model, dtype="default"):
+    def load(self, model, dtype="default", offload="default"):
         from ..wegen_model.pipeline import WeGen
+        from ..wegen_model.precision import verdict
 
         _check(model, "model")
-        return (WeGen.load(model, runtime=host.runtime(dtype), roots=host.model_roots()),)
+        loaded = WeGen.load(model, runtime=host.runtime(dtype, offload), roots=host.model_roots())
+        text, warning = verdict(loaded.folder, loaded.runtime.blocks)
+        if not text:
+            return (loaded,)
+        with host.watch(loaded.runtime) as notes:
+            if warning:
+                loaded.runtime.warn(warning)
+            return host.shown((loaded,), notes, "" if warning else text)
 
 
 class WeGenLoadDecoder:
@@ -64,6 +85,11 @@ class WeGenLoadDecoder:
                 "A folder under models/wegen with unet/, vae/ and scheduler/. It must read the features' space: one made for the same "
                 "model, or fine-tuned from its decoder.")}),
             "dtype": DTYPE,
+        }, "optional": {
+            "offload": OFFLOAD,
+            "preset": (list(PRESETS), {"default": "from checkpoint", "advanced": True, "tooltip": (
+                "How the decoder is driven. from checkpoint: as its folder says, which `wegen convert` knows. wegen: guidance 6 against "
+                "zeros. emu2, blip3o: guidance 3 against the features of a blank picture, 50 steps.")}),
         }}
 
     @classmethod
@@ -74,11 +100,13 @@ class WeGenLoadDecoder:
     def IS_CHANGED(cls, decoder, **_):
         return host.fingerprint(decoder)
 
-    def load(self, decoder, dtype="default"):
+    def load(self, decoder, dtype="default", offload="default", preset="from checkpoint"):
+        from ..wegen_model.driving import describe
         from ..wegen_model.pipeline import WeGenDecoder
 
         _check(decoder, "decoder")
-        return (WeGenDecoder.load(decoder, runtime=host.runtime(dtype), roots=host.model_roots()),)
+        loaded = WeGenDecoder.load(decoder, runtime=host.runtime(dtype, offload), roots=host.model_roots(), preset=PRESETS[preset])
+        return host.shown((loaded,), [], f"{loaded.name}, driven {describe(loaded.config)}.")
 
 
 def _valid(name, kind: str) -> bool | str:

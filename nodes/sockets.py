@@ -60,3 +60,19 @@ def tell_numbers(text: str, chained: tuple[Reference, ...], slots: list[Referenc
 
 def _answers(reference: Reference, kind: str) -> bool:
     return reference.has_picture if kind == "image" else reference.box is not None
+
+
+def own_decoder(value):
+    """What came in at a decoder socket as a `WeGenDecoder`; a model brings its own.
+
+    Raises:
+        ValueError: another pack's value, which an untyped reroute let through.
+    """
+    from ..wegen_model.pipeline import WeGen, WeGenDecoder
+
+    if isinstance(value, WeGen):
+        return value.painter
+    if not isinstance(value, WeGenDecoder):
+        raise ValueError(f"decoder: this is no WeGen decoder but a {type(value).__name__} of another node. Connect Load WeGen Decoder or "
+                         "Load WeGen Model; a MODEL of ComfyUI's own goes to KSampler.")
+    return value

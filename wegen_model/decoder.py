@@ -10,13 +10,14 @@ out on the latent grid by a learned map, to the UNet's input channels (`layout_c
 from __future__ import annotations
 
 import inspect
+import itertools
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .config import DecoderConfig
+from .config import TIME_IDS, DecoderConfig
 from .runtime import Runtime
 
 VAES = ("AutoencoderKL", "AutoencoderDC")
@@ -44,29 +45,50 @@ class Decoder(nn.Module):
 
     def __init__(self, config: DecoderConfig, unet: dict, vae: dict, scheduler: dict, operations: Any = nn):
         super().__init__()
-        import diffusers
-
         self.config = config
         self.scheduler_config = dict(scheduler)
+        self.unet, self.vae = self.parts(unet, vae)
+        self.layout = Layout(config, operations) if unet and config.layout_channels else None
+
+    @staticmethod
+    def parts(unet: dict, vae: dict) -> tuple[nn.Module | None, nn.Module | None]:
+        """diffusers' UNet and VAE from their configurations; None where one is empty."""
+        import diffusers
+
         kind = vae.get("_class_name", "AutoencoderKL")
         if kind not in VAES:
             raise ValueError(f"decoder: a VAE of class {kind!r} is not one of {', '.join(VAES)}.")
-        self.unet = diffusers.UNet2DConditionModel.from_config(_plain(unet)) if unet else None
-        self.vae = getattr(diffusers, kind).from_config(_plain(vae)) if vae else None
-        self.layout = Layout(config, operations) if unet and config.layout_channels else None
+        return (diffusers.UNet2DConditionModel.from_config(_plain(unet)) if unet else None,
+                getattr(diffusers, kind).from_config(_plain(vae)) if vae else None)
 
     @property
     def factor(self) -> int:
         """Pixels along one side of a latent cell."""
-        c = self.vae.config
-        return 2 ** (len(c.get("block_out_channels") or c["encoder_block_out_channels"]) - 1)
+        return self.cell(self.vae.config)
 
-    def time_ids(self, height: int, width: int, rows: int, device: torch.device) -> Tensor:
-        """(rows,6): (height, width, 0, 0, height, width) in pixels, or zeros, as the decoder was trained."""
-        sizes = {"size": (height, width, 0, 0, height, width), "zeros": (0,) * 6}
-        if self.config.time_ids not in sizes:
-            raise ValueError(f"decoder: time_ids is {self.config.time_ids!r}; choose size or zeros.")
-        return torch.tensor([sizes[self.config.time_ids]], device=device).expand(rows, -1)
+    @staticmethod
+    def cell(vae: dict) -> int:
+        """The factor of a VAE's configuration."""
+        return 2 ** (len(vae.get("block_out_channels") or vae["encoder_block_out_channels"]) - 1)
+
+    def sampling_bytes(self, rows: int, height: int, width: int, itemsize: int) -> int:
+        """What a UNet call needs beside its weights, for latents of height x width. SDXL's holds 5.0 kB x rows x cells x itemsize at its
+        peak (counted on the meta device, fused attention); ComfyUI plans with 8.4, for the kernels' own room, and so do we."""
+        return int(8400 * self.unet.config.block_out_channels[0] / 320 * rows * height * width * itemsize)
+
+    def painting_bytes(self, height: int, width: int, itemsize: int) -> int:
+        """What the VAE needs beside its weights for one picture of height x width pixels: ComfyUI's figure for SDXL's, by width."""
+        c = self.vae.config
+        first = (c.get("block_out_channels") or c["decoder_block_out_channels"])[0]
+        return int(2178 * first / 128 * height * width * itemsize)
+
+    def time_ids(self, height: int, width: int, rows: int, device: torch.device, kind: str | None = None) -> Tensor:
+        """(rows,6) in pixels. `kind`: one of config.TIME_IDS; None as the decoder was trained."""
+        kind, trained = kind or self.config.time_ids, (self.config.size,) * 2
+        sizes = {"size": (height, width, 0, 0, height, width), "trained": (*trained, 0, 0, height, width), "zeros": (0,) * 6}
+        if kind not in sizes:
+            raise ValueError(f"decoder: time_ids is {kind!r}; choose {', '.join(TIME_IDS)}.")
+        return torch.tensor([sizes[kind]], device=device).expand(rows, -1)
 
     def denoise(self, latents: Tensor, timestep: Tensor, tokens: Tensor, pooled: Tensor, time_ids: Tensor) -> Tensor:
         """One UNet call: noisy latents (b,k,h,w), tokens (b,n,c), pooled (b,c), time ids (b,6) -> prediction (b,k,h,w)."""
@@ -88,14 +110,15 @@ class Decoder(nn.Module):
 
     @torch.no_grad()
     def sample(self, tokens: Tensor, pooled: Tensor, noise: Tensor, *, steps: int, guidance_scale: float = 1.0,
-               negative: tuple[Tensor, Tensor] | None = None, scheduler: str | None = None,
+               negative: tuple[Tensor, Tensor] | None = None, scheduler: str | None = None, time_ids: str | None = None,
                generator: torch.Generator | None = None, runtime: Runtime | None = None) -> Tensor:
         """Denoise.
 
         Args:
             tokens: (b,n,c) raw features. pooled: (b,c) their mean.
             noise: (b,k,h,w) of unit variance; scaled here as the scheduler wants.
-            negative: unconditional tokens and pooled; None is zeros.
+            negative: unconditional tokens (1 or b,n,c) and pooled; None is zeros.
+            time_ids: one of config.TIME_IDS; None as the decoder was trained.
             generator: of schedulers that add noise at each step; on the CPU. None is seed 0.
         Returns:
             (b,k,h,w) latents, still scaled.
@@ -108,14 +131,14 @@ class Decoder(nn.Module):
         if guided:
             blank = negative or (torch.zeros_like(tokens), torch.zeros_like(pooled))
             tokens, pooled = torch.cat([blank[0].expand_as(tokens), tokens]), torch.cat([blank[1].expand_as(pooled), pooled])
-        time_ids = self.time_ids(height, width, len(tokens), noise.device)
+        sizes = self.time_ids(height, width, len(tokens), noise.device, time_ids)
         latents = noise * solver.init_noise_sigma
         extra = {}
         if "generator" in inspect.signature(solver.step).parameters:
             extra["generator"] = generator or torch.Generator().manual_seed(0)
         for i, timestep in enumerate(solver.timesteps):
             x = solver.scale_model_input(torch.cat([latents] * 2) if guided else latents, timestep)
-            out = self.denoise(x.to(tokens.dtype), timestep, tokens, pooled, time_ids)
+            out = self.denoise(x.to(tokens.dtype), timestep, tokens, pooled, sizes)
             if guided:
                 blank_out, out = out.chunk(2)
                 out = blank_out + guidance_scale * (out - blank_out)
@@ -137,8 +160,22 @@ class Decoder(nn.Module):
         return picture
 
     @torch.no_grad()
-    def to_pixels(self, latents: Tensor) -> Tensor:
-        """Scaled latents (b,k,h,w) to pixels (b,3,H,W) in -1..1; the VAE's forced float32 is respected."""
+    def to_pixels(self, latents: Tensor, runtime: Runtime | None = None) -> Tensor:
+        """Scaled latents (b,k,h,w) to pixels (b,3,H,W) in -1..1, on the CPU; the VAE's forced float32 is respected.
+
+        A tick a layer of the VAE, by which it can be cancelled; picture after picture, since one fills the memory.
+        """
+        runtime = runtime or Runtime()
+        layers = [m for block in self.vae.decoder.up_blocks for m in getattr(block, "resnets", block.children())]
+        done = itertools.count(1)
+        hooks = [m.register_forward_hook(lambda *_: runtime.tick(next(done), len(latents) * len(layers), "VAE")) for m in layers]
+        try:
+            return torch.cat([self._to_pixels(row) for row in latents.split(1)])
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _to_pixels(self, latents: Tensor) -> Tensor:
         vae = self.vae
         dtype = next(vae.parameters()).dtype
         upcast = dtype == torch.float16 and vae.config.get("force_upcast", False)
@@ -146,7 +183,7 @@ class Decoder(nn.Module):
             vae.to(torch.float32)
             dtype = torch.float32
         try:
-            return vae.decode((latents / vae.config.scaling_factor).to(dtype), return_dict=False)[0].float()
+            return vae.decode((latents / vae.config.scaling_factor).to(dtype), return_dict=False)[0].float().cpu()
         finally:
             if upcast:
                 vae.to(torch.float16)

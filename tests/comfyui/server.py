@@ -33,6 +33,7 @@ from typing import Any
 
 PACK = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((PACK / "workflows").glob("*.json"))  # the examples of the template browser
+BLUEPRINTS = sorted((PACK / "subgraphs").glob("*.json"))
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -49,6 +50,17 @@ class Run:
     outputs: dict[str, dict]  # node id -> what the node showed: {"images": […], "text": […]}
     events: list[dict]  # every websocket message of this prompt, in order: {"type", "data"}
     history: dict  # the server's own entry
+    binary: list[bytes] = dataclasses.field(default_factory=list)  # pictures and texts sent while nodes ran: 4 bytes of kind, then it
+
+    def sent(self, kind: str) -> list[bytes]:
+        """What nodes sent while they ran: "preview" pictures, or live "text" (with the node's id before it)."""
+        kinds = {"preview": (1, 2, 4), "text": (3,)}[kind]
+        return [message[4:] for message in self.binary if int.from_bytes(message[:4], "big") in kinds]
+
+    @property
+    def ran(self) -> list[str]:
+        """Ids of the nodes that were executed, in order."""
+        return [e["data"]["node"] for e in self.events if e["type"] == "executing" and e["data"]["node"] is not None]
 
     @property
     def cached(self) -> set[str]:
@@ -223,6 +235,14 @@ class ComfyServer:
         """Every node the server knows: id -> inputs, outputs, tooltips, category."""
         return self.get("/object_info")
 
+    def node_classes(self) -> dict[str, type]:
+        """Every node as a class with INPUT_TYPES alone: what our converter needs to read a workflow with core's nodes in it."""
+
+        def declare(entry: dict) -> type:
+            return type(entry["name"], (), {"INPUT_TYPES": classmethod(lambda cls: entry["input"])})
+
+        return {name: declare(entry) for name, entry in self.object_info().items()}
+
     def interrupt(self) -> None:
         """The Cancel button."""
         self.post("/interrupt", {})
@@ -259,9 +279,11 @@ class ComfyServer:
         import websocket
 
         events: list[dict] = []
+        binary: list[bytes] = []
         deadline = time.monotonic() + timeout
         address = f"ws://127.0.0.1:{self.port}/ws?clientId={self.client}"
-        with contextlib.closing(websocket.create_connection(address, timeout=5)) as socket_:
+        with contextlib.closing(websocket.create_connection(address, timeout=120)) as socket_:  # a busy machine
+            socket_.settimeout(5)
             answer = json.loads(self.post("/prompt", {"prompt": prompt, "client_id": self.client}))
             prompt_id = answer["prompt_id"]
             while True:
@@ -274,7 +296,8 @@ class ComfyServer:
                     continue
                 except (websocket.WebSocketException, OSError) as error:
                     raise ComfyError(f"ComfyUI went away during the prompt ({error}):\n{self.log[-1500:]}") from error
-                if isinstance(message, bytes):  # a preview picture
+                if isinstance(message, bytes):  # a preview picture or a text
+                    binary.append(message)
                     continue
                 event = json.loads(message)
                 if event["data"].get("prompt_id") != prompt_id:
@@ -287,4 +310,4 @@ class ComfyServer:
         history = self.get(f"/history/{prompt_id}")[prompt_id]
         kinds = {event["type"] for event in events}
         status = "interrupted" if "execution_interrupted" in kinds else history["status"]["status_str"]
-        return Run(prompt_id, status, history["outputs"], events, history)
+        return Run(prompt_id, status, history["outputs"], events, history, binary)

@@ -55,12 +55,32 @@ def test_an_error_of_the_model_s_own_decoder_is_not_swallowed(model, monkeypatch
         raise AttributeError("inside the property")
 
     features = call("WeGenEncode", model=model, image=picture())[0][0]
-    closed = []
     monkeypatch.setattr(type(model), "painter", property(broken))
-    monkeypatch.setattr(model.runtime, "close", lambda: closed.append(True))
     with pytest.raises(AttributeError, match="inside the property"):
         call("WeGenDecode", features=features, decoder=model)
-    assert closed
+
+
+def test_a_decoder_socket_refuses_another_pack_s_model(model):
+    """An untyped reroute lets anything through."""
+    features = call("WeGenEncode", model=model, image=picture())[0][0]
+    for node in ("WeGenDecode", "WeGenDecoderToModel"):
+        with pytest.raises(ValueError, match="decoder: this is no WeGen decoder but a Identity of another node. Connect Load"):
+            call(node, **({"features": features} if node == "WeGenDecode" else {}), decoder=torch.nn.Identity())
+
+
+def test_conditioning_is_features_and_zeros(model):
+    features = call("WeGenEncode", model=model, image=picture(batch=2))[0][0]
+    (positive, negative), _ = call("WeGenFeaturesToConditioning", features=features)
+    assert torch.equal(positive[0][0], features.tokens) and torch.equal(positive[0][1]["pooled_output"], features.pooled)
+    assert positive[0][1]["wegen_space"] == features.space
+    assert negative[0][0].shape == (2, 64, 32) and not negative[0][0].any() and not negative[0][1]["pooled_output"].any()
+    with pytest.raises(ValueError, match="features: the batch is empty"):
+        call("WeGenFeaturesToConditioning", features=features[:0])
+
+
+def test_ksampler_needs_comfyui(model):
+    with pytest.raises(ValueError, match="works only inside ComfyUI.*Use SDXL Feature Decoder"):
+        call("WeGenDecoderToModel", decoder=model)
 
 
 def test_decode_switches(model):

@@ -1,0 +1,92 @@
+"""Where the nodes run: inside ComfyUI, or headless. The only package that touches comfy.*, folder_paths and the server.
+
+    folders.py    which model folders there are         notes.py       what a node tells the person
+    memory.py     the Runtime inside ComfyUI            sampling.py    the decoder as ComfyUI's own MODEL and VAE
+    blocks.py     its layer over quantised weights
+    training.py   folders and memory of a fine-tune
+
+ComfyUI is used when it is already loaded (it is, before any pack), and never imported from outside: memory.py and sampling.py
+import comfy.* and are imported late.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import torch
+
+from ...wegen_model.runtime import Runtime
+from .folders import (
+    BUNDLED,
+    FOLDER,
+    bundled,
+    check_model,
+    fingerprint,
+    inside_comfyui,
+    knows,
+    list_models,
+    model_roots,
+    person_folders,
+)
+from .folders import register as register_folder
+from .notes import Notes, nothing, show, shown, watch
+
+__all__ = ["BUNDLED", "DTYPES", "FOLDER", "HeadlessRuntime", "OFFLOAD", "QUANTISED", "bundled", "check_model", "fingerprint",
+           "inside_comfyui", "knows", "list_models", "model_roots", "native", "nothing", "person_folders", "runtime", "show", "shown",
+           "watch"]
+
+DTYPES = ("default", "float32", "bfloat16", "float16")
+QUANTISED = ("fp8", "q8_0", "q4_0")  # of tower and language model, while they are read
+OFFLOAD = ("default", "stream", "cpu")
+
+
+class HeadlessRuntime(Notes, Runtime):
+    """`wegen run` and tests: plain PyTorch."""
+
+
+def runtime(dtype: str = "default", offload: str = "default") -> Runtime:
+    """A Runtime for one loaded model. `dtype`: one of DTYPES or QUANTISED. `offload`: one of OFFLOAD; headless, all but "cpu" leave it
+    to torch."""
+    blocks = dtype if dtype in QUANTISED else ""
+    chosen = None if dtype == "default" or blocks else getattr(torch, dtype)
+    if not inside_comfyui():
+        return HeadlessRuntime("cpu" if offload == "cpu" else None, chosen, progress=sys.stderr.isatty(), blocks=blocks)
+    from .memory import ComfyRuntime
+
+    return ComfyRuntime(chosen, offload, blocks)
+
+
+def native(decoder):
+    """A `WeGenDecoder` as ComfyUI's own (MODEL, VAE).
+
+    Raises:
+        ValueError: outside ComfyUI; a decoder that ComfyUI's samplers cannot run.
+    """
+    if not inside_comfyui():
+        raise ValueError("Decoder to MODEL + VAE works only inside ComfyUI: there is no KSampler here. Use SDXL Feature Decoder, "
+                         "which paints with the same weights.")
+    from . import sampling
+
+    model = sampling.model(decoder)
+    for path, strength in decoder.loras:
+        from .training import patched
+
+        model = patched(model, path, strength)
+    return model, sampling.vae(decoder)
+
+
+def _register() -> None:
+    """Tell ComfyUI of our folder and of the decoder's UNet, which its own Load Diffusion Model can then open."""
+    register_folder()
+    if not inside_comfyui():
+        return
+    try:
+        from . import sampling
+    except (ImportError, AttributeError) as error:  # a ComfyUI whose samplers have changed: the rest of the pack goes on
+        logging.getLogger("wegen").warning("WeGen decoders cannot be used with KSampler in this ComfyUI: %s", error)
+    else:
+        sampling.register()
+
+
+_register()
