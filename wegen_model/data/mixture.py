@@ -146,27 +146,26 @@ class Order:
         found = {name: n for name, n in shards.counts(source.folder).items() if n}
         self.names, self.counts = list(found), np.array(list(found.values()))
         self._ends = [0]  # micro-batches up to the end of each epoch
+        self._known: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # the epoch looked at last
 
-    def _shards(self, epoch: int) -> list[np.ndarray]:
-        """The epoch's shards, `window` at a time."""
-        order = np.random.default_rng((*self.seed, epoch)).permutation(len(self.names))
-        return [order[i : i + self.window] for i in range(0, len(order), self.window)]
-
-    def _batches(self, group: np.ndarray) -> int:
-        return max(1, int(self.counts[group].sum()) // self.source.batch)  # the rest of a window comes in another epoch
+    def _epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """The epoch's order of shards, and the micro-batches up to the end of each window."""
+        if epoch not in self._known:
+            order = np.random.default_rng((*self.seed, epoch)).permutation(len(self.names))
+            sizes = np.add.reduceat(self.counts[order], np.arange(0, len(order), self.window))
+            self._known = {epoch: (order, np.maximum(sizes // self.source.batch, 1).cumsum())}  # the rest comes in another epoch
+        return self._known[epoch]
 
     def batch(self, k: int) -> list[tuple[Path, int]]:
         """Shard and row of each sample of the k-th micro-batch."""
         while k >= self._ends[-1]:
-            self._ends.append(self._ends[-1] + sum(self._batches(g) for g in self._shards(len(self._ends) - 1)))
+            self._ends.append(self._ends[-1] + int(self._epoch(len(self._ends) - 1)[1][-1]))
         epoch = int(np.searchsorted(self._ends, k, side="right")) - 1
+        ends = self._epoch(epoch)[1]
         k -= self._ends[epoch]
-        for number, group in enumerate(self._shards(epoch)):
-            here = self._batches(group)
-            if k < here:
-                return [(self.source.folder / self.names[s], int(i)) for s, i in _window(self, epoch, number)[k]]
-            k -= here
-        raise AssertionError("an epoch has as many batches as its windows")
+        number = int(np.searchsorted(ends, k, side="right"))
+        k -= int(ends[number - 1]) if number else 0
+        return [(self.source.folder / self.names[s], int(i)) for s, i in _window(self, epoch, number)[k]]
 
     def any(self, rng: np.random.Generator) -> tuple[Path, int]:
         """Any sample."""
@@ -175,7 +174,7 @@ class Order:
 
     def lay(self, epoch: int, number: int) -> list[np.ndarray]:
         """The micro-batches of a window: (batch, 2) rows of shard and sample; alike in length, in any order."""
-        group = self._shards(epoch)[number]
+        group = self._epoch(epoch)[0][number * self.window : (number + 1) * self.window]
         rng = np.random.default_rng((*self.seed, epoch, number))
         rows = np.concatenate([np.stack([np.full(self.counts[s], s), np.arange(self.counts[s])], 1) for s in group])
         rows = rows[rng.permutation(len(rows))]
