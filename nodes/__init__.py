@@ -9,6 +9,7 @@ from .example import WeGenExamplePicture
 from .features import WeGenFeatureArithmetic, WeGenLoadFeatures, WeGenMixFeatures, WeGenPreviewFeatures, WeGenSaveFeatures
 from .load import WeGenLoadDecoder, WeGenLoadModel
 from .native import WeGenDecoderToModel, WeGenFeaturesToConditioning
+from .panel import WeGenChatPanel
 from .train import WeGenDecoderLora, WeGenTrainDecoder
 
 NODE_CLASS_MAPPINGS = {
@@ -16,6 +17,7 @@ NODE_CLASS_MAPPINGS = {
     "WeGenLoadDecoder": WeGenLoadDecoder,
     "WeGenEncode": WeGenEncode,
     "WeGenChat": WeGenChat,
+    "WeGenChatPanel": WeGenChatPanel,
     "WeGenDraw": WeGenDraw,
     "WeGenDecode": WeGenDecode,
     "WeGenBboxCompose": WeGenBboxCompose,
@@ -35,6 +37,7 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "WeGenLoadDecoder": "Load WeGen Decoder",
     "WeGenEncode": "EVA-CLIP Encode",
     "WeGenChat": "WeGen Chat",
+    "WeGenChatPanel": "WeGen Chat Panel",
     "WeGenDraw": "AR Feature Decode",
     "WeGenDecode": "SDXL Feature Decoder",
     "WeGenBboxCompose": "Bbox Compose",

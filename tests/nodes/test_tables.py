@@ -19,7 +19,6 @@ WIDGETS = {
     "WeGenDraw": ["guidance", "mode", "readout", "trim_oldest"],
     "WeGenDecode": ["seed", "use_defaults", "steps", "guidance_scale", "use_default_size", "width", "height", "scheduler", "negative",
                     "time_ids"],
-    "WeGenBboxCompose": ["prompt", "box_text", "bbox_format", "width", "height"],
     "WeGenFeaturesToConditioning": [],
     "WeGenDecoderToModel": [],
     "WeGenDecoderLora": ["lora", "strength"],
@@ -30,6 +29,8 @@ WIDGETS = {
     "WeGenSaveFeatures": ["filename_prefix"],
     "WeGenLoadFeatures": ["file"],
     "WeGenExamplePicture": ["picture"],
+    "WeGenBboxCompose": ["prompt", "box_text", "bbox_format", "width", "height", "canvas"],
+    "WeGenChatPanel": ["picture", "rewrite", "temperature", "guidance", "max_tokens", "trim_oldest", "transcript"],
 }
 
 
