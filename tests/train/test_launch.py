@@ -35,6 +35,10 @@ def launch(config: str, place, *more: str) -> subprocess.CompletedProcess:
 
 
 def member(rank: int, port: int, folder) -> None:
+    from accelerate.state import AcceleratorState, GradientState
+
+    AcceleratorState._reset_state(reset_partial_state=True)  # an earlier test of the parent may have set it
+    GradientState._reset_state()
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
                    "ACCELERATE_USE_CPU": "true"}
