@@ -217,7 +217,9 @@ def memory(model):
         for part in parts:
             part.handle.load(torch.device("cpu"), lowvram_model_memory=part.handle.model_size() // share)
         kept = [p.handle.loaded_size() for p in parts if p.name != "projectors"]
-        said[f"partial {share}"] = [0 < n < p.handle.model_size() for n, p in zip(kept, [p for p in parts if p.name != "projectors"])]
+        whole_sizes = [p.handle.model_size() for p in parts if p.name != "projectors"]
+        # newer ComfyUI keeps room for what it fetches, so that of an eighth nothing may stay
+        said[f"partial {share}"] = [n < size and (n > 0 or share == 8) for n, size in zip(kept, whole_sizes)]
         load_back, mm.load_models_gpu = mm.load_models_gpu, lambda *_, **__: None
         features = model.encode(image)
         talk = model.chat(importlib.import_module("a_pack.wegen_model.conversation").Conversation().user("a cat"), picture="always")
