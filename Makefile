@@ -9,7 +9,7 @@ export PROMPT
 
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow bench lint clean
+.PHONY: demo test test-slow bench previews lint clean
 
 demo: $(READY)
 	@$(VENV)/bin/wegen run workflows/text_to_picture.json --set "WeGenChat.message=$$PROMPT" --out "$(OUT)"
@@ -23,6 +23,10 @@ test-slow: $(READY)
 bench: $(READY)
 	@$(VENV)/bin/python tests/bench.py
 	@$(VENV)/bin/python tests/bench_nodes.py
+
+# runs every example workflow and rewrites its preview: make previews [MODEL=folder]; WEGEN_COMFYUI=checkout for those with KSampler
+previews: $(READY)
+	@$(VENV)/bin/python -m wegen.tests.previews $(if $(MODEL),--model "$(MODEL)")
 
 lint: $(READY)
 	@$(VENV)/bin/pip install -q ruff && $(VENV)/bin/ruff check .

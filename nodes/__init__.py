@@ -5,28 +5,50 @@ from .compose import WeGenBboxCompose
 from .decode import WeGenDecode
 from .draw import WeGenDraw
 from .encode import WeGenEncode
+from .example import WeGenExamplePicture
+from .features import WeGenFeatureArithmetic, WeGenLoadFeatures, WeGenMixFeatures, WeGenPreviewFeatures, WeGenSaveFeatures
 from .load import WeGenLoadDecoder, WeGenLoadModel
 from .native import WeGenDecoderToModel, WeGenFeaturesToConditioning
+from .panel import WeGenChatPanel
+from .train import WeGenDecoderLora, WeGenTrainDecoder
 
 NODE_CLASS_MAPPINGS = {
     "WeGenLoadModel": WeGenLoadModel,
     "WeGenLoadDecoder": WeGenLoadDecoder,
     "WeGenEncode": WeGenEncode,
     "WeGenChat": WeGenChat,
+    "WeGenChatPanel": WeGenChatPanel,
     "WeGenDraw": WeGenDraw,
     "WeGenDecode": WeGenDecode,
     "WeGenBboxCompose": WeGenBboxCompose,
     "WeGenFeaturesToConditioning": WeGenFeaturesToConditioning,
     "WeGenDecoderToModel": WeGenDecoderToModel,
+    "WeGenDecoderLora": WeGenDecoderLora,
+    "WeGenTrainDecoder": WeGenTrainDecoder,
+    "WeGenMixFeatures": WeGenMixFeatures,
+    "WeGenFeatureArithmetic": WeGenFeatureArithmetic,
+    "WeGenPreviewFeatures": WeGenPreviewFeatures,
+    "WeGenSaveFeatures": WeGenSaveFeatures,
+    "WeGenLoadFeatures": WeGenLoadFeatures,
+    "WeGenExamplePicture": WeGenExamplePicture,
 }
 NODE_DISPLAY_NAME_MAPPINGS = {
     "WeGenLoadModel": "Load WeGen Model",
     "WeGenLoadDecoder": "Load WeGen Decoder",
     "WeGenEncode": "EVA-CLIP Encode",
     "WeGenChat": "WeGen Chat",
+    "WeGenChatPanel": "WeGen Chat Panel",
     "WeGenDraw": "AR Feature Decode",
     "WeGenDecode": "SDXL Feature Decoder",
     "WeGenBboxCompose": "Bbox Compose",
     "WeGenFeaturesToConditioning": "Features to Conditioning",
     "WeGenDecoderToModel": "Decoder to MODEL + VAE",
+    "WeGenDecoderLora": "Decoder LoRA",
+    "WeGenTrainDecoder": "WeGen Train Decoder",
+    "WeGenMixFeatures": "Mix WeGen Features",
+    "WeGenFeatureArithmetic": "WeGen Feature Arithmetic",
+    "WeGenPreviewFeatures": "Preview WeGen Features",
+    "WeGenSaveFeatures": "Save WeGen Features",
+    "WeGenLoadFeatures": "Load WeGen Features",
+    "WeGenExamplePicture": "WeGen Example Picture",
 }

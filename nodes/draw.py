@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import host
+from . import exchange, host
 from .sockets import CATEGORY, CHAT, FEATURES, MODEL
 
 
@@ -69,13 +69,11 @@ class WeGenDraw:
                                        "Paint larger areas white.")
                 keep = (keep_features[:1], kept)
             features, conversation = model.draw(chat, guidance=guidance, mode=mode, readout=readout, keep=keep, trim_oldest=trim_oldest)
-            return host.shown((features, conversation), notes)
+            return host.shown((features, conversation), notes, ui={"wegen_features": exchange.colours(features)})
 
 
 def cells(mask, grid):
     """A MASK (b,h,w) or (h,w) to (rows, columns) 0 or 1: the share of white in each cell, above one half; any mask of the batch."""
-    from torch.nn import functional as F
+    from ..wegen_model.blend import cell_shares
 
-    mask = mask.detach().float().cpu()
-    mask = mask.reshape(-1, 1, *mask.shape[-2:])
-    return (F.adaptive_avg_pool2d(mask, tuple(grid)) > 0.5).any(0)[0].float()
+    return (cell_shares(mask, grid) > 0.5).any(0).float()

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from . import bench
+from .train import command as train_command
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -77,9 +78,14 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--model", default="wegen-mini")
     evaluate.add_argument("--out", default="output/eval")
     evaluate.add_argument("--seeds", type=int, default=3, help="how many seeds (default: 3)")
-    evaluate.add_argument("--per-concept", type=int, default=4, help="pictures a concept and seed; the other tests grow along (default: 4)")
+    evaluate.add_argument("--per-concept", type=int, default=4, help="pictures a concept and seed; other tests grow too (default: 4)")
     concepts = todo.add_parser("concepts", help="list the things the miniature can draw")
     concepts.add_argument("--model", default="wegen-mini")
+
+    from .data.command import add as add_data
+
+    add_data(sub)
+    train_command.add(sub)
     return p
 
 
@@ -268,5 +274,11 @@ def _mini(args) -> None:
         sys.stdout.write(evaluate(args.model, args.out, args.seeds, args.per_concept) + "\n")
 
 
+def _data(args) -> int:
+    from .data.command import run
+
+    return run(args)
+
+
 COMMANDS = {"run": _run, "chat": _chat, "encode": _encode, "decode": _decode, "inspect": _inspect, "convert": _convert, "mini": _mini,
-            "bench": bench.run}
+            "data": _data, "train": train_command.run, "bench": bench.run}

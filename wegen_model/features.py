@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import FeatureConfig
+from .pointer import Pointer, Shown
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,20 @@ def pool(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     return F.avg_pool2d(x, (side // rows, side // columns)).flatten(2).transpose(1, 2)
 
 
+def mosaic(tokens: Tensor, grid: tuple[int, int], cell: int = 1) -> Tensor:
+    """(k,c) features, the first k cells of the grid -> a picture (rows*cell,columns*cell,3) in 0..1, one colour a cell, dark where none is
+    yet. `cell` in pixels.
+
+    Colours are three fixed random directions, standardised over the cells: like features look alike; a colour means nothing by itself.
+    """
+    k, c = tokens.shape
+    directions = torch.randn(c, 3, generator=torch.Generator().manual_seed(0))
+    x = (tokens.detach().float().cpu() - tokens.detach().float().cpu().mean(0)) @ directions
+    out = torch.full((grid[0] * grid[1], 3), 0.12)
+    out[:k] = torch.sigmoid(1.3 * x / x.std(0, unbiased=False).clamp_min(1e-6)).nan_to_num(0.5)
+    return out.reshape(*grid, 3).repeat_interleave(cell, 0).repeat_interleave(cell, 1)
+
+
 class Projector(nn.Module):
     def __init__(self, width_in: int, width_out: int, ops: Any):
         super().__init__()
@@ -104,6 +119,8 @@ class Projectors(nn.Module):
         self.config = config
         self.input_resampler = Projector(config.width, width, operations)
         self.output_resampler = Projector(width, config.width, operations)
+        if config.pointer:
+            self.pointer = Pointer(config.width, width, operations)
         if config.normalised:
             self.mean = nn.Parameter(torch.zeros(config.width), requires_grad=False)
             self.std = nn.Parameter(torch.ones(config.width), requires_grad=False)
@@ -119,13 +136,17 @@ class Projectors(nn.Module):
         """Raw features -> input embeddings, computed in `dtype`."""
         return self.input_resampler(self.normalise(tokens).to(dtype or tokens.dtype))
 
-    def predict(self, hidden: Tensor) -> Tensor:
-        """Hidden states -> features, normalised as `normalise` does (raw when the model does not z-score)."""
-        return self.output_resampler(hidden)
+    def predict(self, hidden: Tensor, shown: Shown | None = None) -> Tensor:
+        """Hidden states (b,t,d) -> features, normalised as `normalise` does (raw when the model does not z-score).
 
-    def write(self, hidden: Tensor) -> Tensor:
+        `shown`: what earlier pictures hold in these t slots; read by models that point.
+        """
+        guess = self.output_resampler(hidden)
+        return guess if shown is None or not self.config.pointer else self.pointer(hidden, guess, shown)
+
+    def write(self, hidden: Tensor, shown: Shown | None = None) -> Tensor:
         """Hidden states -> raw features, float32."""
-        return self.denormalise(self.predict(hidden).float())
+        return self.denormalise(self.predict(hidden, shown).float())
 
 
 def save_features(features: Features, path: str | Path) -> None:

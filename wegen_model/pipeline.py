@@ -35,8 +35,22 @@ class WeGenDecoder:
         self.folder, self.config, self.runtime = folder, config, runtime
         self.model: WeGen | None = None  # whose tower looks at the blank picture that some decoders are guided against
         self._blank: Features | None = None
+        self.loras: tuple[tuple[Path, float], ...] = ()
         self._decoder: Decoder | None = None
         self._parts: dict[str, Part] = {}
+
+    def with_lora(self, path: str | Path, strength: float = 1.0) -> WeGenDecoder:
+        """The same decoder with an adapter (train/lora.py) added to its UNet; this one stays as it is. Weights are read anew.
+
+        Raises:
+            ValueError: no such adapter, or one for another space of features.
+        """
+        from .train.lora import read_lora
+
+        read_lora(path, self.config.decoder.space)
+        out = WeGenDecoder(self.folder, self.config, self.runtime)
+        out.loras = (*self.loras, (Path(path), strength))
+        return out
 
     @classmethod
     def load(cls, name_or_path: str | Path, runtime: Runtime | None = None, roots: tuple = (), preset: str | None = None) -> WeGenDecoder:
@@ -65,6 +79,10 @@ class WeGenDecoder:
                 decoder = Decoder(c.decoder, c.unet, c.vae, c.scheduler, self.runtime.operations)
             for name in ("unet", "vae"):
                 files.load_into(getattr(decoder, name), self.folder, name, self.runtime.place(name).dtype)
+            for path, strength in self.loras:
+                from .train.lora import merge, read_lora
+
+                merge(decoder.unet, "unet", read_lora(path), strength, f"lora {path.name}")
             if decoder.layout is not None:
                 files.load_into(decoder.layout, self.folder, "layout", self.runtime.place("unet").dtype)
                 decoder.unet.wegen_layout = decoder.layout  # moves with the UNet

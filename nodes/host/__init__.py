@@ -3,6 +3,7 @@
     folders.py    which model folders there are         notes.py       what a node tells the person
     memory.py     the Runtime inside ComfyUI            sampling.py    the decoder as ComfyUI's own MODEL and VAE
     blocks.py     its layer over quantised weights
+    training.py   folders and memory of a fine-tune
 
 ComfyUI is used when it is already loaded (it is, before any pack), and never imported from outside: memory.py and sampling.py
 import comfy.* and are imported late.
@@ -26,12 +27,14 @@ from .folders import (
     knows,
     list_models,
     model_roots,
+    person_folders,
 )
 from .folders import register as register_folder
-from .notes import Notes, show, shown, watch
+from .notes import Notes, nothing, show, shown, watch
 
 __all__ = ["BUNDLED", "DTYPES", "FOLDER", "HeadlessRuntime", "OFFLOAD", "QUANTISED", "bundled", "check_model", "fingerprint",
-           "inside_comfyui", "knows", "list_models", "model_roots", "native", "runtime", "show", "shown", "watch"]
+           "inside_comfyui", "knows", "list_models", "model_roots", "native", "nothing", "person_folders", "runtime", "show", "shown",
+           "watch"]
 
 DTYPES = ("default", "float32", "bfloat16", "float16")
 QUANTISED = ("fp8", "q8_0", "q4_0")  # of tower and language model, while they are read
@@ -65,7 +68,12 @@ def native(decoder):
                          "which paints with the same weights.")
     from . import sampling
 
-    return sampling.model(decoder), sampling.vae(decoder)
+    model = sampling.model(decoder)
+    for path, strength in decoder.loras:
+        from .training import patched
+
+        model = patched(model, path, strength)
+    return model, sampling.vae(decoder)
 
 
 def _register() -> None:

@@ -96,6 +96,15 @@ def knows() -> str:
     return f"{BUNDLED} (small, bundled, runs on any CPU) knows: {', '.join(concepts)}." if concepts else values.get("knows", "")
 
 
+def person_folders() -> dict[str, Path] | None:
+    """ComfyUI's input and output folders; None headless, where `wegen run` says them."""
+    if not inside_comfyui():
+        return None
+    import folder_paths
+
+    return {"input": Path(folder_paths.get_input_directory()), "output": Path(folder_paths.get_output_directory())}
+
+
 def fingerprint(name: str) -> str:
     """Changes when a model folder's files do, so that a replaced model is loaded anew."""
     from ...wegen_model.checkpoint.folder import CheckpointError, resolve

@@ -80,6 +80,10 @@ class ComfyRuntime(Notes, Runtime):
         if self._bar is None or (what, n) != (last_what, last_n) or i <= last_i:
             self._bar, self._told = comfy.utils.ProgressBar(n), 0.0
         self._what = (what, n, i)
+        if self.told is not None:  # the node shows it itself
+            self.told(i, n, what, preview, text)
+            self._bar.update_absolute(i, n)
+            return
         picture = None
         if time.monotonic() - self._told >= 1 / UPDATES_PER_SECOND or i >= n:
             self._told = time.monotonic()

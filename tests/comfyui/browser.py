@@ -73,6 +73,29 @@ HIDE = """() => {
   style.textContent = '[data-testid="queue-notification-banner"] { display: none !important }';
   document.head.append(style);
 }"""
+# Pairs of nodes that cover each other, with the area in graph units; and nodes that stick out of the group they begin in.
+OVERLAPS = """() => {
+  const ds = app.canvas.ds, o = app.canvas.canvas.getBoundingClientRect(), rects = [];
+  for (const n of app.canvas.graph._nodes) {
+    const e = LiteGraph.vueNodesMode && document.querySelector(`[data-node-id="${n.id}"]`), r = e && e.getBoundingClientRect();
+    const b = n.getBounding();
+    const box = r && r.width ? [(r.left - o.left) / ds.scale - ds.offset[0], (r.top - o.top) / ds.scale - ds.offset[1],
+                                (r.right - o.left) / ds.scale - ds.offset[0], (r.bottom - o.top) / ds.scale - ds.offset[1]]
+                             : [b[0], b[1], b[0] + b[2], b[1] + b[3]];
+    rects.push([`${n.type} #${n.id}`, ...box]);
+  }
+  const found = [];
+  for (let i = 0; i < rects.length; i++) for (let j = i + 1; j < rects.length; j++) {
+    const [a, ax, ay, aX, aY] = rects[i], [b, bx, by, bX, bY] = rects[j];
+    const w = Math.min(aX, bX) - Math.max(ax, bx), h = Math.min(aY, bY) - Math.max(ay, by);
+    if (w > 1 && h > 1) found.push(`${a} and ${b} cover each other by ${Math.round(w)}x${Math.round(h)}`);
+  }
+  for (const g of app.canvas.graph._groups) for (const [a, x, y, X, Y] of rects) {
+    const inside = x >= g.pos[0] && x < g.pos[0] + g.size[0] && y >= g.pos[1] && y < g.pos[1] + g.size[1];
+    if (inside && (X > g.pos[0] + g.size[0] || Y > g.pos[1] + g.size[1])) found.push(`${a} sticks out of the group ${g.title}`);
+  }
+  return found;
+}"""
 BROKEN = """() => {
   const found = [];
   for (const n of app.graph._nodes) {
@@ -179,6 +202,10 @@ class Frontend:
     def broken(self) -> list[str]:
         """Nodes that are missing or drawn red."""
         return self.page.evaluate(BROKEN)
+
+    def overlaps(self) -> list[str]:
+        """Nodes that cover each other or stick out of their group (after `fit`: Nodes 2.0 lays out only what is in view)."""
+        return self.page.evaluate(OVERLAPS)
 
     def errors(self, pack: str = "wegen") -> list[str]:
         """Console errors and exceptions from a pack's own scripts, or that name it."""

@@ -82,11 +82,12 @@ def ui_of():
 
 
 @pytest.fixture(scope="session")
-def prompt_of(nodes, ui_of):
+def prompt_of(comfy, nodes, ui_of):
     """workflow path -> the prompt that the pack's own converter makes."""
+    known = {**comfy.node_classes(), **nodes}
 
     def convert(workflow: Path) -> dict:
-        loaded = graph.load_workflow(ui_of(workflow), nodes)
+        loaded = graph.load_workflow(ui_of(workflow), known)
         assert not loaded.problems, loaded.problems
         return loaded.prompt
 

@@ -33,6 +33,7 @@ from typing import Any
 
 PACK = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((PACK / "workflows").glob("*.json"))  # the examples of the template browser
+BLUEPRINTS = sorted((PACK / "subgraphs").glob("*.json"))
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -233,6 +234,14 @@ class ComfyServer:
     def object_info(self) -> dict[str, dict]:
         """Every node the server knows: id -> inputs, outputs, tooltips, category."""
         return self.get("/object_info")
+
+    def node_classes(self) -> dict[str, type]:
+        """Every node as a class with INPUT_TYPES alone: what our converter needs to read a workflow with core's nodes in it."""
+
+        def declare(entry: dict) -> type:
+            return type(entry["name"], (), {"INPUT_TYPES": classmethod(lambda cls: entry["input"])})
+
+        return {name: declare(entry) for name, entry in self.object_info().items()}
 
     def interrupt(self) -> None:
         """The Cancel button."""

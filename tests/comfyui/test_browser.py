@@ -57,6 +57,7 @@ def test_workflow_is_drawn_without_faults(page, ui_of, shots, workflow):
     page.shoot(picture)
     assert page.broken() == []
     assert page.errors() == []
+    assert page.overlaps() == []
     assert len(Image.open(picture).convert("RGB").getcolors(1 << 24)) > 50, "the screenshot is blank"
 
 

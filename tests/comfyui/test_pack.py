@@ -10,12 +10,13 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
-from wegen.tests.comfyui.server import WORKFLOWS, ComfyError, ComfyServer
+from wegen.tests.comfyui.server import BLUEPRINTS, WORKFLOWS, ComfyError, ComfyServer
 from wegen.wegen_model import graph
 
 pytestmark = pytest.mark.comfyui
 
 IMPORT_SECONDS = 1.5  # a pack that imports its libraries late costs well under this, even on a busy machine
+SAMPLERS = {"KSampler", "VAEEncode", "VAEDecode"}  # of core, in workflows that need ComfyUI
 EXPECTED_LINES = (
     "Import times for custom nodes",
     "/custom_nodes/wegen",
@@ -106,6 +107,24 @@ def test_every_node_has_a_help_page(comfy, nodes):
     assert [name for name in nodes if not found(f"{name}.md") and not found(f"{name}/en.md")] == []
 
 
+def test_locales_reach_the_frontend(comfy, nodes):
+    found = comfy.get("/i18n")
+    for language in ("en", "zh"):
+        assert set(nodes) <= set(found[language]["nodeDefs"]), language
+
+
+def test_blueprints_are_offered(comfy):
+    """Core since 0.3.67; older ones have no such list."""
+    try:
+        offered = comfy.get("/global_subgraphs")
+    except ComfyError:
+        pytest.skip(f"ComfyUI {comfy.version} knows no subgraph blueprints")
+    ours = {entry["name"]: key for key, entry in offered.items() if entry["info"]["node_pack"] == "custom_nodes.wegen"}
+    assert set(ours) == {path.stem for path in BLUEPRINTS}
+    for key in ours.values():
+        assert json.loads(comfy.get(f"/global_subgraphs/{key}")["data"])["definitions"]["subgraphs"]
+
+
 def test_the_template_browser_offers_every_workflow(comfy):
     if not WORKFLOWS:
         pytest.skip("workflows/ holds no workflow yet")
@@ -136,12 +155,15 @@ def test_workflow_gives_the_same_without_comfyui(comfy, first_run, nodes, ui_of,
     """`wegen run` and ComfyUI: the same words, pictures at most one 255th apart."""
     import torch
 
+    ui = ui_of(workflow)
+    if foreign := {node["type"] for node in ui["nodes"]} & SAMPLERS:
+        pytest.skip(f"{', '.join(sorted(foreign))}: ComfyUI's own, which `wegen run` refuses by name (tests/test_graph_execute.py)")
     inside = first_run(workflow)
     monkeypatch.setenv("WEGEN_MODELS", str(comfy.base / "models" / "wegen"))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as the server: sums in the same order
     try:
-        saved = graph.run(graph.load_workflow(ui_of(workflow), nodes), nodes, out_dir=tmp_path, input_dir=workflow.parent)
+        saved = graph.run(graph.load_workflow(ui, nodes), nodes, out_dir=tmp_path, input_dir=workflow.parent)
     finally:
         torch.set_num_threads(threads)
     outside, texts = {}, {}

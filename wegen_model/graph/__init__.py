@@ -63,7 +63,7 @@ def run_command(
 
     def tell_saved() -> None:
         for item in saved:
-            echo(f"{workflow.label(item.node_id)}: {item.path if item.kind == 'image' else item.text}")
+            echo(f"{workflow.label(item.node_id)}: {item.text if item.kind == 'text' else item.path}")
 
     def tell(done: int, total: int, node_id: str, title: str) -> None:
         echo(f"[{done + 1}/{total}] {title} (node {node_id})")

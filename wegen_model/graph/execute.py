@@ -22,10 +22,10 @@ from .validate import find_problems, hidden_values, needed_nodes, node_table, ou
 
 @dataclass(frozen=True)
 class Saved:
-    """Something that an output node made: a picture file, or text to show."""
+    """Something that an output node made: a picture or another file, or text to show."""
 
     node_id: str
-    kind: str  # "image" | "text"
+    kind: str  # "image" | "file" | "text"
     path: Path | None = None
     text: str | None = None
 
@@ -174,10 +174,12 @@ class _Run:
                 self.results.pop(origin, None)
 
     def _report(self, node_id: str, shown: dict[str, list]) -> None:
-        for entry in shown.get("images", []):
-            if isinstance(entry, dict) and "filename" in entry:
-                folder = self.out_dir / PREVIEW_FOLDER if entry.get("type") == "temp" else self.out_dir
-                self._save(Saved(node_id, "image", path=folder / entry.get("subfolder", "") / entry["filename"]))
+        for key, entries in shown.items():
+            for entry in entries:
+                if isinstance(entry, dict) and "filename" in entry:
+                    folder = self.out_dir / PREVIEW_FOLDER if entry.get("type") == "temp" else self.out_dir
+                    kind = "image" if key == "images" else "file"
+                    self._save(Saved(node_id, kind, path=folder / entry.get("subfolder", "") / entry["filename"]))
         for text in shown.get("text", []):
             self._save(Saved(node_id, "text", text=str(text)))
 

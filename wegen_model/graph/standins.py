@@ -138,22 +138,14 @@ class SaveImage:
         from PIL import Image
 
         prefix = fill_prefix(filename_prefix, images[0].shape[1], images[0].shape[0], prompt)
-        subfolder, name = os.path.split(os.path.normpath(prefix))
-        folder = self.out_dir / subfolder
-        if not folder.resolve().is_relative_to(self.out_dir.resolve()):
-            raise ValueError(
-                f'filename_prefix "{filename_prefix}" leads out of the output folder {self.out_dir.absolute()}; '
-                "use a name or subfolder inside it"
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        counter = next_counter(folder, name)
+        folder, name, counter = next_place(self.out_dir, prefix)
         info = text_chunks(prompt, extra_pnginfo) if self.metadata else None
         saved = []
         for i, image in enumerate(images):
             pixels = np.clip(255.0 * image.detach().cpu().float().numpy(), 0, 255).astype(np.uint8)
             file = f"{name.replace('%batch_num%', str(i))}_{counter + i:05}_.png"
             save_png(Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels), folder / file, info, self.compress_level)
-            saved.append({"filename": file, "subfolder": subfolder, "type": self.kind})
+            saved.append({"filename": file, "subfolder": os.path.dirname(os.path.normpath(prefix)), "type": self.kind})
         return {"ui": {"images": saved}}
 
 
@@ -248,6 +240,17 @@ def fill_prefix(prefix: str, width: int, height: int, prompt: dict | None = None
         return match.group()
 
     return re.sub(r"%([^%]+)%", fill, prefix)
+
+
+def next_place(out_dir: Path, prefix: str) -> tuple[Path, str, int]:
+    """(folder, made if absent; name; next number) for a filled-in filename_prefix. ValueError where it leads out of the output folder."""
+    subfolder, name = os.path.split(os.path.normpath(prefix))
+    folder = out_dir / subfolder
+    if not folder.resolve().is_relative_to(out_dir.resolve()):
+        raise ValueError(
+            f'filename_prefix "{prefix}" leads out of the output folder {out_dir.absolute()}; use a name or subfolder inside it')
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder, name, next_counter(folder, name)
 
 
 def next_counter(folder: Path, name: str) -> int:

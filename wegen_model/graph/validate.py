@@ -30,9 +30,11 @@ def check(workflow: Workflow, nodes: dict[str, type], *, input_dir: str | Path |
 
 
 def node_table(workflow: Workflow, nodes: dict[str, type], input_dir: Any = None, out_dir: Any = None) -> dict[str, type]:
-    """The pack's nodes over the stand-ins."""
-    folders = [folder for folder in (input_dir, workflow.folder) if folder is not None]
-    return {**standins(folders or [Path(".")], out_dir), **nodes}
+    """The pack's nodes over the stand-ins. Nodes that read or write a person's files (they have `input_dirs`) are bound to the folders."""
+    folders = [Path(folder) for folder in (input_dir, workflow.folder) if folder is not None] or [Path(".")]
+    bound = {"input_dirs": folders, "out_dir": Path(out_dir or ".")}
+    pack = {name: type(name, (cls,), bound) if hasattr(cls, "input_dirs") else cls for name, cls in nodes.items()}
+    return {**standins(folders, out_dir), **pack}
 
 
 def raise_problems(problems: list[str], foreign: list[str]) -> None:

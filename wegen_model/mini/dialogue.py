@@ -17,24 +17,15 @@ from torch import Tensor, nn
 from .. import prompt
 from ..config import ModelConfig
 from ..conversation import Box, Conversation, Reference, Turn
-from ..features import Features, Projectors
-from ..language import Language
+from ..features import Features
 from ..tokenizer import Tokenizer
-from ..train.batch import Plan, collate, embed, language_loss, predictions
+from ..train.batch import Plan, collate, embed, language_loss, predictions, unconditional
 from ..train.loop import Recipe, Stage
 from ..train.losses import feature_losses
+from ..train.parts import Writer
 from .pictures import Pool
 from .stages import grid_code
 from .tasks import Sample
-
-
-class Writer(nn.Module):
-    """Language model and projectors, trained together."""
-
-    def __init__(self, config: ModelConfig):
-        super().__init__()
-        self.language = Language(config.language)
-        self.projectors = Projectors(config.features, config.language.width)
 
 
 def init_writer(writer: Writer, tokenizer: Tokenizer, mean: Tensor, std: Tensor) -> None:
@@ -61,6 +52,8 @@ def init_writer(writer: Writer, tokenizer: Tokenizer, mean: Tensor, std: Tensor)
         writer.projectors.std.copy_(std)
     nn.init.normal_(writer.projectors.input_resampler.proj.weight, std=0.5 * mean.numel() ** -0.5)
     nn.init.normal_(writer.projectors.output_resampler.proj.weight, std=0.5 * d**-0.5)
+    if writer.projectors.config.pointer:
+        nn.init.zeros_(writer.projectors.pointer.change.weight)  # what is pointed at begins unchanged
 
 
 def conversation(sample: Sample, index: dict, features: Features | None = None) -> tuple[Conversation, list[int]]:
@@ -80,18 +73,13 @@ def conversation(sample: Sample, index: dict, features: Features | None = None) 
     return Conversation(tuple(turns)), rows
 
 
-def plans(pool: Pool, tokenizer: Tokenizer, positions: int) -> list[Plan]:
+def plans(pool: Pool, tokenizer: Tokenizer, positions: int, samples: list[Sample] | None = None) -> list[Plan]:
+    """The plans of a pool's samples, or of some of them."""
     out = []
-    for sample in pool.samples:
+    for sample in pool.samples if samples is None else samples:
         talk, rows = conversation(sample, pool.index)
         out.append(Plan.of(prompt.build(talk, tokenizer, positions, end=True), rows))
     return out
-
-
-def unconditional(tokenizer: Tokenizer, row: int, n: int) -> Plan:
-    """<img> and the features alone: the second stream of guidance."""
-    ids = [tokenizer.image_start, *prompt.picture_ids(n, tokenizer)]
-    return Plan(ids, [False] * len(ids), [(1, row, True)])
 
 
 @dataclass(frozen=True)
@@ -166,7 +154,7 @@ def dialogue_stage(config: ModelConfig, pool: Pool, features: Bank, tokenizer: T
                     first = torch.where(own[:, None, None], true + 0.5 * torch.randn(true.shape, generator=generator), fed)
                     hollow = blank | (own & (torch.rand(m, generator=generator) < 0.5))
                     hidden = writer.language(embed(writer.language, writer.projectors, batch, first, hollow))
-                    guess = predictions(writer.projectors, hidden, batch, n)
+                    guess = predictions(writer.projectors, hidden, batch, n, true)
                     whole = fed.clone()
                     whole[batch.written] = guess
                     fed = torch.where(own[:, None, None], whole, fed)
@@ -174,7 +162,7 @@ def dialogue_stage(config: ModelConfig, pool: Pool, features: Bank, tokenizer: T
         words = language_loss(writer.language, hidden, batch)
         out = {"loss": options.language * words, "words": words.detach()}
         if batch.written.any():
-            guess, goal = predictions(writer.projectors, hidden, batch, n), true[batch.written]
+            guess, goal = predictions(writer.projectors, hidden, batch, n, true), true[batch.written]
             mse, cosine = feature_losses(guess, goal)
             out["loss"] = out["loss"] + mse + options.cosine * cosine
             out |= {"mse": mse.detach(), "cosine": cosine.detach()}

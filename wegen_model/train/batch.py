@@ -5,14 +5,16 @@ b samples · t tokens (padded on the right: causal attention never looks there) 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ..features import Projectors
 from ..language import Language
-from ..prompt import Prompt
+from ..pointer import Shown
+from ..prompt import Prompt, picture_ids
+from ..tokenizer import Tokenizer
 
 
 @dataclass
@@ -41,6 +43,15 @@ class Batch:
     written: Tensor
     rows: list[int]  # rows of the feature table, (m,)
 
+    def to(self, device: torch.device) -> Batch:
+        return replace(self, **{k: getattr(self, k).to(device) for k in ("ids", "labels", "place", "written")})
+
+
+def unconditional(tokenizer: Tokenizer, row: int, n: int) -> Plan:
+    """<img> and the features alone: the second stream of guidance."""
+    ids = [tokenizer.image_start, *picture_ids(n, tokenizer)]
+    return Plan(ids, [False] * len(ids), [(1, row, True)])
+
 
 def collate(plans: list[Plan], pad: int = 0) -> Batch:
     t = max(len(p.ids) for p in plans)
@@ -67,7 +78,7 @@ def embed(language: Language, projectors: Projectors, batch: Batch, fed: Tensor,
     if not len(batch.place):
         return x
     n = fed.shape[1]
-    at = batch.place[:, 1:] + torch.arange(n)
+    at = batch.place[:, 1:] + torch.arange(n, device=x.device)
     sample = batch.place[:, :1].expand(-1, n)
     features = projectors.input_resampler(fed)
     own = x[sample, at]
@@ -75,14 +86,25 @@ def embed(language: Language, projectors: Projectors, batch: Batch, fed: Tensor,
         features = features + own
     if blank is not None:
         features = torch.where(blank[:, None, None], own, features)
-    return x.index_put((sample, at), features)
+    return x.index_put((sample, at), features.to(x.dtype))
 
 
-def predictions(projectors: Projectors, hidden: Tensor, batch: Batch, n: int) -> Tensor:
-    """(w,n,c) normalised predictions of the written pictures, each read one position before its feature."""
+def predictions(projectors: Projectors, hidden: Tensor, batch: Batch, n: int, features: Tensor | None = None) -> Tensor:
+    """(w,n,c) normalised predictions of the written pictures, each read one position before its feature.
+
+    `features` (m,n,c): the batch's pictures, normalised; needed by models that point at earlier ones.
+    """
     place = batch.place[batch.written]
-    at = place[:, 1:] - 1 + torch.arange(n)
-    return projectors.predict(hidden[place[:, :1].expand(-1, n), at])
+    at = place[:, 1:] - 1 + torch.arange(n, device=hidden.device)
+    shown = shown_before(batch, features, batch.written) if projectors.config.pointer else None
+    return projectors.predict(hidden[place[:, :1].expand(-1, n), at], shown)
+
+
+def shown_before(batch: Batch, features: Tensor, which: Tensor) -> Shown | None:
+    """For each picture of `which` (m,), the features of those that stand before it in its sample."""
+    sample = batch.place[:, 0].tolist()
+    rows = [[features[j] for j in range(i) if sample[j] == sample[i]] for i in which.nonzero().flatten().tolist()]
+    return Shown.of(rows, features)
 
 
 def language_loss(language: Language, hidden: Tensor, batch: Batch) -> Tensor:

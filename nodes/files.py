@@ -1,0 +1,84 @@
+"""Features on disk: where they may lie, which there are, and whether a name still leads to one.
+
+A name is a path below ComfyUI's input folder; ` [output]` behind it means the output folder, as for Load Image. Headless, `wegen run`
+binds `input_dirs` and `out_dir` to the classes that have them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from pathlib import Path
+
+from . import host
+
+SUFFIX = ".safetensors"
+FORMAT = "wegen-features-1"
+HEADER = 1 << 20  # bytes: longer headers are other files
+
+
+class OnDisk:
+    """What nodes that read or write a person's files have: the folders."""
+
+    input_dirs: tuple[Path, ...] = ()
+    out_dir = Path("output")
+
+    @classmethod
+    def folders(cls) -> dict[str, list[Path]]:
+        """{"input" | "output": folders in order of search}."""
+        found = host.person_folders()
+        return {"input": list(cls.input_dirs), "output": [Path(cls.out_dir)]} if found is None else {k: [v] for k, v in found.items()}
+
+
+def is_features(path: Path) -> bool:
+    """Whether a file's header says that it holds features. Only the header is read."""
+    try:
+        with open(path, "rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(length)) if length <= HEADER else {}
+        return (header.get("__metadata__") or {}).get("format") == FORMAT
+    except (OSError, ValueError, struct.error, AttributeError):
+        return False
+
+
+def list_features(folders: dict[str, list[Path]]) -> list[str]:
+    """Names of all features files, those of the input folder first."""
+    found = []
+    for place, ending in (("input", ""), ("output", " [output]")):
+        for root in folders[place]:
+            paths = (Path(folder) / name for folder, _, names in os.walk(root, followlinks=True) for name in names)
+            found += sorted(p.relative_to(root).as_posix() + ending for p in paths if p.suffix == SUFFIX and is_features(p))
+    return list(dict.fromkeys(found))
+
+
+def find_features(name: str, folders: dict[str, list[Path]]) -> Path:
+    """The file that a picker's value means.
+
+    Raises:
+        ValueError: there is none, it lies outside the folders, or it holds something else.
+    """
+    plain, place = (name[: -len(" [output]")], "output") if name.endswith(" [output]") else (name.removesuffix(" [input]"), "input")
+    roots = folders[place]
+    where = " or ".join(str(r.absolute()) for r in roots) or "any folder (no input folder is set)"
+    for root in roots:
+        path = root / plain.replace("\\", "/")
+        if not path.resolve().is_relative_to(root.resolve()) and not _given_headless(plain):
+            raise ValueError(f"«{plain}» leads out of the {place} folder {root.absolute()}. Put the file into it.")
+        if plain and path.is_file():
+            if not is_features(path):
+                raise ValueError(f"{path} holds no WeGen features. Save WeGen Features and `wegen encode` write them.")
+            return path
+    raise ValueError(f"there is no features file «{plain}» in {where}. Put it there, or write one with Save WeGen Features.")
+
+
+def _given_headless(plain: str) -> bool:
+    """On the command line a full path is as good."""
+    return not host.inside_comfyui() and Path(plain).is_absolute()
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a (small) file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()
