@@ -159,4 +159,4 @@ def test_cancelling_leaves_the_next_run_intact(tiny, drawn, what):
     expected = WeGen.load(tiny, runtime=Listener())
     model = expected
     assert all(torch.equal(a, b) for a, b in zip(after, run()))
-    assert {name for name, _, _ in expected.runtime.ticks} == {"EVA-CLIP", "WeGen writes", "WeGen draws", "Decoder", "VAE"}
+    assert {name for name, _, _ in expected.runtime.ticks} == {"EVA-CLIP", "WeGen reads", "WeGen writes", "WeGen draws", "Decoder", "VAE"}

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-CHUNK = 1024  # rows quantised at once: nothing is held twice in 32 bits
+CHUNK = 256  # rows quantised at once: nothing is held twice in 32 bits
 INSIDE = {"vision": "blocks.", "language": "model.layers."}  # where a part's quantised matrices are
 
 
