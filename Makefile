@@ -22,6 +22,7 @@ test-slow: $(READY)
 
 bench: $(READY)
 	@$(VENV)/bin/python tests/bench.py
+	@$(VENV)/bin/python tests/bench_nodes.py
 
 # runs every example workflow and rewrites its preview: make previews [MODEL=folder]; WEGEN_COMFYUI=checkout for those with KSampler
 previews: $(READY)

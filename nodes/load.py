@@ -10,6 +10,12 @@ DTYPE = (list(host.DTYPES), {
     "tooltip": "Precision of the weights in memory. default: what ComfyUI finds best for your hardware (float32 on a CPU, bfloat16 "
                "on most GPUs). float32 takes twice the memory of the others.",
 })
+OFFLOAD = (list(host.OFFLOAD), {
+    "default": "default", "advanced": True,
+    "tooltip": "Where the weights are. default: ComfyUI moves them to the graphics card and away again as its memory allows. stream: they "
+               "stay in main memory and each layer's are fetched when it runs: little video memory, slower. cpu: the processor computes, "
+               "and the graphics card is left alone.",
+})
 
 
 class WeGenLoadModel:
@@ -29,7 +35,7 @@ class WeGenLoadModel:
             "model": (host.list_models("model"), {"default": host.BUNDLED, "tooltip": (
                 "A folder under models/wegen (subfolders too) as `wegen convert` makes it. " + host.knows()).strip()}),
             "dtype": DTYPE,
-        }}
+        }, "optional": {"offload": OFFLOAD}}
 
     @classmethod
     def VALIDATE_INPUTS(cls, model):
@@ -39,11 +45,11 @@ class WeGenLoadModel:
     def IS_CHANGED(cls, model, **_):
         return host.fingerprint(model)
 
-    def load(self, model, dtype="default"):
+    def load(self, model, dtype="default", offload="default"):
         from ..wegen_model.pipeline import WeGen
 
         _check(model, "model")
-        return (WeGen.load(model, runtime=host.runtime(dtype), roots=host.model_roots()),)
+        return (WeGen.load(model, runtime=host.runtime(dtype, offload), roots=host.model_roots()),)
 
 
 class WeGenLoadDecoder:
@@ -64,7 +70,7 @@ class WeGenLoadDecoder:
                 "A folder under models/wegen with unet/, vae/ and scheduler/. It must read the features' space: one made for the same "
                 "model, or fine-tuned from its decoder.")}),
             "dtype": DTYPE,
-        }}
+        }, "optional": {"offload": OFFLOAD}}
 
     @classmethod
     def VALIDATE_INPUTS(cls, decoder):
@@ -74,11 +80,11 @@ class WeGenLoadDecoder:
     def IS_CHANGED(cls, decoder, **_):
         return host.fingerprint(decoder)
 
-    def load(self, decoder, dtype="default"):
+    def load(self, decoder, dtype="default", offload="default"):
         from ..wegen_model.pipeline import WeGenDecoder
 
         _check(decoder, "decoder")
-        return (WeGenDecoder.load(decoder, runtime=host.runtime(dtype), roots=host.model_roots()),)
+        return (WeGenDecoder.load(decoder, runtime=host.runtime(dtype, offload), roots=host.model_roots()),)
 
 
 def _valid(name, kind: str) -> bool | str:

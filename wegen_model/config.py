@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -34,6 +37,10 @@ class VisionConfig:
         """Patches along one side."""
         return self.image_size // self.patch_size
 
+    def bytes(self, pictures: int, dtype: torch.dtype) -> int:
+        """What looking at so many pictures at once holds beside the weights: one block's activations."""
+        return pictures * (1 + self.side**2) * (2 * self.mlp_width + 4 * self.width) * dtype.itemsize
+
 
 @dataclass(frozen=True)
 class LanguageConfig:
@@ -47,6 +54,10 @@ class LanguageConfig:
     eps: float = 1e-5
     rope_theta: float = 10000.0
     positions: int = 4096  # longest conversation, in tokens
+
+    def bytes(self, tokens: int, dtype: torch.dtype) -> int:
+        """What reading so many tokens at once holds beside weights and cache: one layer's activations, the mask, one row of logits."""
+        return tokens * (4 * self.mlp_width + 8 * self.width) * dtype.itemsize + tokens**2 + self.vocab_size * 4
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ out on the latent grid by a learned map, to the UNet's input channels (`layout_c
 from __future__ import annotations
 
 import inspect
+import itertools
 from typing import Any
 
 import torch
@@ -69,6 +70,17 @@ class Decoder(nn.Module):
     def cell(vae: dict) -> int:
         """The factor of a VAE's configuration."""
         return 2 ** (len(vae.get("block_out_channels") or vae["encoder_block_out_channels"]) - 1)
+
+    def sampling_bytes(self, rows: int, height: int, width: int, itemsize: int) -> int:
+        """What a UNet call needs beside its weights, for latents of height x width. SDXL's holds 5.0 kB x rows x cells x itemsize at its
+        peak (counted on the meta device, fused attention); ComfyUI plans with 8.4, for the kernels' own room, and so do we."""
+        return int(8400 * self.unet.config.block_out_channels[0] / 320 * rows * height * width * itemsize)
+
+    def painting_bytes(self, height: int, width: int, itemsize: int) -> int:
+        """What the VAE needs beside its weights for one picture of height x width pixels: ComfyUI's figure for SDXL's, by width."""
+        c = self.vae.config
+        first = (c.get("block_out_channels") or c["decoder_block_out_channels"])[0]
+        return int(2178 * first / 128 * height * width * itemsize)
 
     def time_ids(self, height: int, width: int, rows: int, device: torch.device) -> Tensor:
         """(rows,6): (height, width, 0, 0, height, width) in pixels, or zeros, as the decoder was trained."""
@@ -146,8 +158,22 @@ class Decoder(nn.Module):
         return picture
 
     @torch.no_grad()
-    def to_pixels(self, latents: Tensor) -> Tensor:
-        """Scaled latents (b,k,h,w) to pixels (b,3,H,W) in -1..1; the VAE's forced float32 is respected."""
+    def to_pixels(self, latents: Tensor, runtime: Runtime | None = None) -> Tensor:
+        """Scaled latents (b,k,h,w) to pixels (b,3,H,W) in -1..1, on the CPU; the VAE's forced float32 is respected.
+
+        A tick a layer of the VAE, by which it can be cancelled; picture after picture, since one fills the memory.
+        """
+        runtime = runtime or Runtime()
+        layers = [m for block in self.vae.decoder.up_blocks for m in getattr(block, "resnets", block.children())]
+        done = itertools.count(1)
+        hooks = [m.register_forward_hook(lambda *_: runtime.tick(next(done), len(latents) * len(layers), "VAE")) for m in layers]
+        try:
+            return torch.cat([self._to_pixels(row) for row in latents.split(1)])
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _to_pixels(self, latents: Tensor) -> Tensor:
         vae = self.vae
         dtype = next(vae.parameters()).dtype
         upcast = dtype == torch.float16 and vae.config.get("force_upcast", False)
@@ -155,7 +181,7 @@ class Decoder(nn.Module):
             vae.to(torch.float32)
             dtype = torch.float32
         try:
-            return vae.decode((latents / vae.config.scaling_factor).to(dtype), return_dict=False)[0].float()
+            return vae.decode((latents / vae.config.scaling_factor).to(dtype), return_dict=False)[0].float().cpu()
         finally:
             if upcast:
                 vae.to(torch.float16)

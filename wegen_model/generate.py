@@ -80,7 +80,7 @@ def write_text(model: Model, prompt: Prompt, *, picture: str, rewrite: bool, tem
     t = model.tokenizer
     generator = torch.Generator().manual_seed(seed)
     cache = model.cache(1, len(prompt) + max_tokens + 1)
-    hidden = model.language(model.embeds(prompt), cache)[:, -1]
+    hidden = model.language(model.embeds(prompt), cache, runtime=runtime)[:, -1]
     size = model.language.config.vocab_size
     banned = torch.zeros(size, dtype=torch.bool)
     banned[[i for name, i in t.special.items() if i < size and name.startswith(("<img_", "</img", "<patch", "</patch"))]] = True
@@ -128,7 +128,7 @@ def write_features(model: Model, prompt: Prompt, *, guidance: float = 1.0, mode:
         return _parallel(model, prompt, n, guidance, runtime)
     length = len(prompt)
     cache = model.cache(2 if guided else 1, length + n)
-    hidden = [model.language(model.embeds(prompt), cache.row(0))[:, -1:]]
+    hidden = [model.language(model.embeds(prompt), cache.row(0), runtime=runtime)[:, -1:]]
     starts = [length]
     if guided:
         opening = model.language.embed(torch.tensor([[model.tokenizer.image_start]], device=model.device))
@@ -165,6 +165,6 @@ def _parallel(model: Model, prompt: Prompt, n: int, guidance: float, runtime: Ru
     if guidance != 1.0:
         opening = model.language.embed(torch.tensor([[model.tokenizer.image_start]], device=model.device))
         rows.append(torch.cat([opening, slots], 1))
-    x = torch.cat([model.projectors.predict(model.language(row)[:, -n:]).float() for row in rows])
+    x = torch.cat([model.projectors.predict(model.language(row, runtime=runtime)[:, -n:]).float() for row in rows])
     runtime.tick(n, n, "WeGen draws")
     return model.projectors.denormalise(guide(x, guidance))[0].float().cpu()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import LanguageConfig
+from .runtime import Runtime
 
 
 @dataclass
@@ -126,7 +127,8 @@ class Language(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         return self.lm_head(hidden)
 
-    def forward(self, embeds: Tensor, cache: Cache | None = None, positions: Tensor | None = None, checkpoint=None) -> Tensor:
+    def forward(self, embeds: Tensor, cache: Cache | None = None, positions: Tensor | None = None, checkpoint=None,
+                runtime: Runtime | None = None) -> Tensor:
         """Run t new positions.
 
         Args:
@@ -134,6 +136,7 @@ class Language(nn.Module):
             cache: static cache; None computes plain causal attention over the t positions.
             positions: (b,t) rotary positions, which are also the cache slots; None is 0..t-1 in each row.
             checkpoint: wraps each layer's call (gradient checkpointing in training).
+            runtime: gets a tick a layer: for prompts, which take as long as hundreds of words.
         Returns:
             (b,t,c) hidden states after the final norm.
         """
@@ -152,4 +155,6 @@ class Language(nn.Module):
         for i, layer in enumerate(self.model.layers):
             args = (x, i, cache, positions, angles, mask)
             x = checkpoint(layer, *args) if checkpoint else layer(*args)
+            if runtime is not None:
+                runtime.tick(i + 1, len(self.model.layers), "WeGen reads")
         return self.model.norm(x)

@@ -99,22 +99,16 @@ class WeGenDecoder:
         place = self.runtime.place("unet")
         generator = torch.Generator().manual_seed(seed)
         start = noise(len(features), k, height // f, width // f, generator)
-        with self.runtime.use(self._parts["unet"], extra_bytes=_sampling_bytes(start)) as device:
+        room = decoder.sampling_bytes(len(start) * (2 if guidance_scale != 1 else 1), *start.shape[-2:], place.dtype.itemsize)
+        with self.runtime.use(self._parts["unet"], extra_bytes=room) as device:
             tokens = features.tokens.to(device, torch.float32)
             latents = decoder.sample(tokens.to(place.dtype), tokens.mean(1).to(place.dtype), start.to(device), steps=steps,
                                      guidance_scale=guidance_scale, scheduler=scheduler, generator=generator,
                                      runtime=self.runtime)
-        with self.runtime.use(self._parts["vae"], extra_bytes=64 * width * height * 4 * 8) as device:
-            pixels = []
-            for i, row in enumerate(latents):
-                pixels.append(decoder.to_pixels(row[None].to(device)).cpu())
-                self.runtime.tick(i + 1, len(latents), "VAE")
-        pixels = torch.cat(pixels)
+        room = decoder.painting_bytes(height, width, self.runtime.place("vae").dtype.itemsize)
+        with self.runtime.use(self._parts["vae"], extra_bytes=room) as device:
+            pixels = decoder.to_pixels(latents.to(device), self.runtime)
         return ((pixels + 1) / 2).clamp(0, 1).movedim(1, -1)
-
-
-def _sampling_bytes(latents: Tensor) -> int:
-    return latents.numel() * latents.element_size() * 2 * 320  # activations of two guided rows, about
 
 
 class WeGen:
@@ -181,7 +175,7 @@ class WeGen:
         part = self.part("vision")
         place = self.runtime.place("vision")
         out = []
-        with self.runtime.use(part, extra_bytes=BATCH * self.config.vision.side**2 * self.config.vision.mlp_width * 8) as device:
+        with self.runtime.use(part, self.config.vision.bytes(min(BATCH, len(images)), place.dtype)) as device:
             for chunk in images.split(BATCH):
                 pixels = vision.prepare(chunk.to(device), self.config.vision, fit).to(place.dtype)
                 out.append(pool(part.module(pixels, self.runtime), tuple(self.config.features.grid)).float().cpu())
@@ -244,7 +238,7 @@ class WeGen:
         reserve = max_tokens + (n + 2 if picture != "never" else 0)
         context = prompt.build(conversation, self.tokenizer, self.config.language.positions, reserve, trim_oldest=trim_oldest)
         self.part("projectors")
-        with self.runtime.use(self.part("language"), self._cache_bytes(1, len(context) + max_tokens)) as device, \
+        with self.runtime.use(self.part("language"), self._room(1, len(context), max_tokens + 1)) as device, \
                 self.runtime.use(self.part("projectors")):
             ids, opened = generate.write_text(
                 self._model(device), context, picture=picture, rewrite=rewrite, temperature=temperature, top_p=top_p, seed=seed,
@@ -277,7 +271,7 @@ class WeGen:
             self._check_space(earlier, "AR Feature Decode, keep_features")
             kept = (earlier.tokens[0], mask.reshape(-1) > 0.5)
         rows = 2 if guidance != 1 else 1
-        with self.runtime.use(self.part("language"), self._cache_bytes(rows, len(context) + n)) as device, \
+        with self.runtime.use(self.part("language"), self._room(rows, len(context), n)) as device, \
                 self.runtime.use(self.part("projectors")):
             tokens = generate.write_features(self._model(device), context, guidance=guidance, mode=mode, readout=readout, keep=kept,
                                              runtime=self.runtime)
@@ -304,8 +298,10 @@ class WeGen:
             if part not in self._parts and not files.files(self.folder, part):
                 files.missing(self.folder, part)
 
-    def _cache_bytes(self, rows: int, slots: int) -> int:
-        return Cache.bytes(self.config.language, rows, slots, self.runtime.place("language").dtype)
+    def _room(self, rows: int, prompt: int, new: int) -> int:
+        """Bytes that generating needs beside the weights: the cache, and what reading the prompt holds."""
+        c, dtype = self.config.language, self.runtime.place("language").dtype
+        return Cache.bytes(c, rows, prompt + new, dtype) + c.bytes(prompt, dtype)
 
     def _notes(self, conversation: Conversation, picture: str) -> None:
         turn = conversation.turns[-1]

@@ -30,24 +30,25 @@ from .folders import (
 from .folders import register as register_folder
 from .notes import Notes, show, shown, watch
 
-__all__ = ["BUNDLED", "DTYPES", "FOLDER", "HeadlessRuntime", "bundled", "check_model", "fingerprint", "inside_comfyui", "knows",
+__all__ = ["BUNDLED", "DTYPES", "FOLDER", "HeadlessRuntime", "OFFLOAD", "bundled", "check_model", "fingerprint", "inside_comfyui", "knows",
            "list_models", "model_roots", "native", "person_folders", "runtime", "show", "shown", "watch"]
 
 DTYPES = ("default", "float32", "bfloat16", "float16")
+OFFLOAD = ("default", "stream", "cpu")
 
 
 class HeadlessRuntime(Notes, Runtime):
     """`wegen run` and tests: plain PyTorch."""
 
 
-def runtime(dtype: str = "default") -> Runtime:
-    """A Runtime for one loaded model. `dtype`: one of DTYPES."""
+def runtime(dtype: str = "default", offload: str = "default") -> Runtime:
+    """A Runtime for one loaded model. `dtype`: one of DTYPES. `offload`: one of OFFLOAD; headless, all but "cpu" leave it to torch."""
     chosen = None if dtype == "default" else getattr(torch, dtype)
     if not inside_comfyui():
-        return HeadlessRuntime(dtype=chosen, progress=sys.stderr.isatty())
+        return HeadlessRuntime("cpu" if offload == "cpu" else None, chosen, progress=sys.stderr.isatty())
     from .memory import ComfyRuntime
 
-    return ComfyRuntime(chosen)
+    return ComfyRuntime(chosen, offload)
 
 
 def native(decoder):

@@ -18,9 +18,10 @@ UPDATES_PER_SECOND = 10  # of text and preview pictures sent to the browser
 class ComfyRuntime(Notes, Runtime):
     """Layers, devices, precision, memory, progress and cancel as ComfyUI decides them."""
 
-    def __init__(self, dtype: torch.dtype | None = None):
+    def __init__(self, dtype: torch.dtype | None = None, offload: str = "default"):
         super().__init__(device="cpu", dtype=dtype)
         self.chosen = dtype  # what the person asked for; None leaves it to ComfyUI
+        self.offload = offload  # one of OFFLOAD
         self.operations = layers()
         self._active: list[tuple[Any, int]] = []  # patchers in use, with the room each asked for
         self._what: tuple[str, int, int] = ("", 0, 0)
@@ -41,6 +42,8 @@ class ComfyRuntime(Notes, Runtime):
             dtype = self.chosen or mm.text_encoder_dtype(device)
             if self.chosen is None and dtype == torch.float16 and mm.should_use_bf16(device):
                 dtype = torch.bfloat16  # WeGen's public weights were trained in it
+        if self.offload == "cpu":
+            device = offload = torch.device("cpu")
         if mm.is_device_cpu(device) and self.chosen is None:
             dtype = torch.float32
         if dtype not in (torch.float32, torch.bfloat16, torch.float16):
@@ -48,8 +51,13 @@ class ComfyRuntime(Notes, Runtime):
         return Placement(torch.device(device), torch.device(offload), dtype)
 
     def adopt(self, part: str, module: torch.nn.Module) -> Part:
+        return Part(part, module, self.hold(part, adopt_leaves(module)))
+
+    def hold(self, part: str, module: torch.nn.Module):
+        """A ModelPatcher for a part's module, placed as the loader says."""
         place = self.place(part)
-        return Part(part, module, patcher(adopt_leaves(module), place.device, place.offload_device))
+        held = patcher(module, place.device, place.offload_device)
+        return streamed(held) if self.offload == "stream" else held
 
     @contextlib.contextmanager
     def use(self, part: Part, extra_bytes: int = 0):
@@ -103,6 +111,19 @@ def patcher(module: torch.nn.Module, device: torch.device, offload_device: torch
     return kind(held, load_device=device, offload_device=offload_device)
 
 
+def streamed(held):
+    """The same patcher, which never brings its weights to the device to stay: each layer's come when it runs."""
+    if getattr(held, "is_dynamic", bool)():  # it does so by itself, as memory asks
+        return held
+
+    def load(self, device_to=None, lowvram_model_memory=0, force_patch_weights=False, full_load=False):
+        kind.load(self, device_to, 0.1, force_patch_weights, False)  # room for a tenth of a byte
+
+    kind = type(held)
+    held.__class__ = type(kind.__name__, (kind,), {"load": load})
+    return held
+
+
 @functools.cache
 def layers() -> Any:
     """comfy.ops.manual_cast, without the layers that newer versions leave empty until their weights come: ours are built on
@@ -119,11 +140,29 @@ def layers() -> Any:
 
 
 def adopt_leaves(module: torch.nn.Module) -> torch.nn.Module:
-    """Give diffusers' plain layers ComfyUI's behaviour: streaming, casting."""
+    """Give plain layers (diffusers') ComfyUI's behaviour: streaming, casting. Others with weights take them along when they run."""
+    from comfy.ops import CastWeightBiasOp
+
     kinds = {kind: getattr(layers(), kind.__name__) for kind in (torch.nn.Linear, torch.nn.Conv2d, torch.nn.GroupNorm, torch.nn.LayerNorm)}
     for leaf in module.modules():
-        leaf.__class__ = kinds.get(type(leaf), type(leaf))
+        kind = type(leaf)
+        if kind in kinds:
+            leaf.__class__ = kinds[kind]
+        elif leaf._parameters and not leaf._modules and not issubclass(kind, CastWeightBiasOp):
+            leaf.__class__ = type(kind.__name__, (Follows, kind, CastWeightBiasOp), {"comfy_cast_weights": True})
     return module
+
+
+class Follows:
+    """A layer that ComfyUI has no kind for (diffusers' RMSNorm): where its weights were left behind, it fetches them for the call."""
+
+    def forward(self, x, *args, **kwargs):
+        kept = self._parameters
+        self._parameters = {name: p if p is None else p.to(x.device, x.dtype) for name, p in kept.items()}
+        try:
+            return super().forward(x, *args, **kwargs)
+        finally:
+            self._parameters = kept
 
 
 def _preview(preview: Any):

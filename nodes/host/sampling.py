@@ -14,18 +14,18 @@ from __future__ import annotations
 import comfy.latent_formats
 import comfy.model_base
 import comfy.model_management as mm
-import comfy.model_patcher
 import comfy.model_sampling
 import comfy.sd
 import comfy.supported_models
 import comfy.utils
 import torch
+from comfy.ldm.modules.diffusionmodules.openaimodel import Timestep
 from torch import Tensor
 
 from ...wegen_model.checkpoint import folder as files
 from ...wegen_model.config import SDXL_VAE, DecoderConfig, ModelConfig
 from ...wegen_model.decoder import Decoder, Layout
-from .memory import adopt_leaves, layers, patcher
+from .memory import adopt_leaves, layers
 
 PREDICTIONS = {"epsilon": comfy.model_base.ModelType.EPS, "v_prediction": comfy.model_base.ModelType.V_PREDICTION}
 NEARLY_NOISE = 5.0  # sigma: above it, hardly anything of the picture is left
@@ -38,6 +38,7 @@ class WeGenSDXL(comfy.supported_models.SDXL):
     decoder = DecoderConfig(space="")  # no space: a stock file does not say which
     factor = 8  # pixels along one side of a latent cell
     prediction = None
+    size_width = 256  # numbers that each of the six sizes is told in
 
     def inpaint_model(self):
         return not self.decoder.layout_channels and super().inpaint_model()
@@ -59,7 +60,7 @@ class WeGenModel(comfy.model_base.SDXL):
         super().__init__(model_config, model_type, device=device)
         sampling = type(self.model_sampling)
         self.model_sampling.__class__ = type(sampling.__name__, (FromNothing, sampling), {})
-        decoder = model_config.decoder
+        self.embedder, decoder = Timestep(model_config.size_width), model_config.decoder
         with torch.device("meta"):
             self.layout = Layout(decoder, layers()) if decoder.layout_channels else None
 
@@ -70,7 +71,8 @@ class WeGenModel(comfy.model_base.SDXL):
 
     def _check(self, tokens: Tensor | None, pooled: Tensor | None, noise: Tensor, where: str, space: str | None) -> None:
         decoder, width = self.model_config.decoder, self.model_config.unet_config["context_dim"]
-        if tokens is None or tokens.shape[-1] != width or pooled is None or pooled.shape[-1] != self.adm_channels - 6 * 256:
+        pooled_width = self.adm_channels - 6 * self.model_config.size_width
+        if tokens is None or tokens.shape[-1] != width or pooled is None or pooled.shape[-1] != pooled_width:
             got = "nothing" if tokens is None else f"a conditioning {tokens.shape[-1]} numbers wide (as text encoders make)"
             raise ValueError(f"{where}: this model is a WeGen decoder, which paints features {width} numbers wide, and was given {got}. "
                              f"Connect «Features to Conditioning» to {where}.")
@@ -174,11 +176,12 @@ def model(decoder):
     config = WeGenSDXL(shape)
     config.unet_config["num_head_channels"] = shape["num_head_channels"]  # ComfyUI overwrites it with SDXL's
     config.decoder, config.factor = c.decoder, Decoder.cell(c.vae)
+    config.size_width = c.unet["addition_time_embed_dim"]
     config.sampling_settings = settings(c.scheduler)
     config.prediction = PREDICTIONS[c.scheduler.get("prediction_type", "epsilon")]
     config.latent_format = latent_format(c, config.factor)
     state = renamed(decoder.folder, config.unet_config)
-    device = mm.get_torch_device()
+    device = decoder.runtime.place("unet").device
     dtype = decoder.runtime.chosen or mm.unet_dtype(
         model_params=comfy.utils.calculate_parameters(state), supported_dtypes=list(config.supported_inference_dtypes),
         weight_dtype=comfy.utils.weight_dtype(state))
@@ -186,7 +189,7 @@ def model(decoder):
     made = config.get_model(state, "")
     if made.layout is not None:
         files.load_into(made.layout, decoder.folder, "layout")
-    held = patcher(made, device, mm.unet_offload_device())
+    held = decoder.runtime.hold("unet", made)
     lazy = {"assign": True} if getattr(held, "is_dynamic", bool)() else {}
     lacking = sorted(set(made.diffusion_model.state_dict()) - set(state)) if not lazy else []
     if lacking:
@@ -230,15 +233,14 @@ class Coder(torch.nn.Module):
 def vae(decoder) -> comfy.sd.VAE:
     """A `WeGenDecoder`'s VAE as ComfyUI's."""
     c: ModelConfig = decoder.config
-    chosen = decoder.runtime.chosen
+    place = decoder.runtime.place("vae")
     if all(_plain(c.vae.get(key)) == _plain(value) for key, value in SDXL_VAE.items() if "channels" in key or key == "layers_per_block"):
         state = {}
         for path in files.files(decoder.folder, "vae") or files.missing(decoder.folder, "vae"):
             state |= files.read_tensors(path)
-        return comfy.sd.VAE(sd=state, dtype=chosen if chosen != torch.float16 else None)
+        return comfy.sd.VAE(sd=state, device=place.device, dtype=place.dtype)
     with torch.device("meta"):
         module = Decoder.parts({}, c.vae)[1]
-    place = decoder.runtime.place("vae")
     files.load_into(module, decoder.folder, "vae", place.dtype)
     coder = Coder(adopt_leaves(module))
     out = comfy.sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)})  # the plainest kind: whatever attributes this ComfyUI's VAE has
@@ -249,7 +251,7 @@ def vae(decoder) -> comfy.sd.VAE:
     wide = max(c.vae.get("block_out_channels") or c.vae["decoder_block_out_channels"]) / 512  # ComfyUI's figures are SDXL's VAE's
     out.memory_used_encode = lambda shape, dtype: 1767 * shape[2] * shape[3] * wide * dtype.itemsize
     out.memory_used_decode = lambda shape, dtype: 2178 * shape[2] * shape[3] * factor**2 * wide * dtype.itemsize
-    out.patcher = patcher(coder, place.device, place.offload_device)
+    out.patcher = decoder.runtime.hold("vae", coder)
     return out
 
 

@@ -55,7 +55,7 @@ def put_pictures(server: ComfyServer, workflow: Path) -> None:
 def comfy():
     """A ComfyUI with this pack, for the whole session."""
     need_comfyui()
-    with ComfyServer.from_environment() as server:
+    with ComfyServer.from_environment(arguments=("--preview-method", "auto")) as server:
         for workflow in WORKFLOWS:
             put_pictures(server, workflow)
         if MODEL:

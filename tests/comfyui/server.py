@@ -50,6 +50,17 @@ class Run:
     outputs: dict[str, dict]  # node id -> what the node showed: {"images": […], "text": […]}
     events: list[dict]  # every websocket message of this prompt, in order: {"type", "data"}
     history: dict  # the server's own entry
+    binary: list[bytes] = dataclasses.field(default_factory=list)  # pictures and texts sent while nodes ran: 4 bytes of kind, then it
+
+    def sent(self, kind: str) -> list[bytes]:
+        """What nodes sent while they ran: "preview" pictures, or live "text" (with the node's id before it)."""
+        kinds = {"preview": (1, 2, 4), "text": (3,)}[kind]
+        return [message[4:] for message in self.binary if int.from_bytes(message[:4], "big") in kinds]
+
+    @property
+    def ran(self) -> list[str]:
+        """Ids of the nodes that were executed, in order."""
+        return [e["data"]["node"] for e in self.events if e["type"] == "executing" and e["data"]["node"] is not None]
 
     @property
     def cached(self) -> set[str]:
@@ -268,6 +279,7 @@ class ComfyServer:
         import websocket
 
         events: list[dict] = []
+        binary: list[bytes] = []
         deadline = time.monotonic() + timeout
         address = f"ws://127.0.0.1:{self.port}/ws?clientId={self.client}"
         with contextlib.closing(websocket.create_connection(address, timeout=5)) as socket_:
@@ -283,7 +295,8 @@ class ComfyServer:
                     continue
                 except (websocket.WebSocketException, OSError) as error:
                     raise ComfyError(f"ComfyUI went away during the prompt ({error}):\n{self.log[-1500:]}") from error
-                if isinstance(message, bytes):  # a preview picture
+                if isinstance(message, bytes):  # a preview picture or a text
+                    binary.append(message)
                     continue
                 event = json.loads(message)
                 if event["data"].get("prompt_id") != prompt_id:
@@ -296,4 +309,4 @@ class ComfyServer:
         history = self.get(f"/history/{prompt_id}")[prompt_id]
         kinds = {event["type"] for event in events}
         status = "interrupted" if "execution_interrupted" in kinds else history["status"]["status_str"]
-        return Run(prompt_id, status, history["outputs"], events, history)
+        return Run(prompt_id, status, history["outputs"], events, history, binary)

@@ -64,8 +64,8 @@ def test_a_decoder_socket_refuses_another_pack_s_model(model):
     """An untyped reroute lets anything through."""
     features = call("WeGenEncode", model=model, image=picture())[0][0]
     for node in ("WeGenDecode", "WeGenDecoderToModel"):
-        with pytest.raises(ValueError, match="decoder: this is no WeGen decoder but a Linear of another node. Connect Load WeGen Decoder"):
-            call(node, **({"features": features} if node == "WeGenDecode" else {}), decoder=torch.nn.Linear(1, 1))
+        with pytest.raises(ValueError, match="decoder: this is no WeGen decoder but a Identity of another node. Connect Load WeGen Decoder"):
+            call(node, **({"features": features} if node == "WeGenDecode" else {}), decoder=torch.nn.Identity())
 
 
 def test_conditioning_is_features_and_zeros(model):

@@ -12,8 +12,8 @@ NODES = sorted(NODE_CLASS_MAPPINGS.items())
 DOCS = Path(wegen.__file__).parent / "js" / "docs"
 # workflows store widget values by position: append, never reorder, never rename
 WIDGETS = {
-    "WeGenLoadModel": ["model", "dtype"],
-    "WeGenLoadDecoder": ["decoder", "dtype"],
+    "WeGenLoadModel": ["model", "dtype", "offload"],
+    "WeGenLoadDecoder": ["decoder", "dtype", "offload"],
     "WeGenEncode": ["fit"],
     "WeGenChat": ["message", "picture", "rewrite", "temperature", "top_p", "seed", "max_tokens", "trim_oldest"],
     "WeGenDraw": ["guidance", "mode", "readout", "trim_oldest"],
