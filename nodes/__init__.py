@@ -9,12 +9,14 @@ from .example import WeGenExamplePicture
 from .features import WeGenFeatureArithmetic, WeGenLoadFeatures, WeGenMixFeatures, WeGenPreviewFeatures, WeGenSaveFeatures
 from .load import WeGenLoadDecoder, WeGenLoadModel
 from .native import WeGenDecoderToModel, WeGenFeaturesToConditioning
+from .panel import WeGenChatPanel
 
 NODE_CLASS_MAPPINGS = {
     "WeGenLoadModel": WeGenLoadModel,
     "WeGenLoadDecoder": WeGenLoadDecoder,
     "WeGenEncode": WeGenEncode,
     "WeGenChat": WeGenChat,
+    "WeGenChatPanel": WeGenChatPanel,
     "WeGenDraw": WeGenDraw,
     "WeGenDecode": WeGenDecode,
     "WeGenBboxCompose": WeGenBboxCompose,
@@ -32,6 +34,7 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "WeGenLoadDecoder": "Load WeGen Decoder",
     "WeGenEncode": "EVA-CLIP Encode",
     "WeGenChat": "WeGen Chat",
+    "WeGenChatPanel": "WeGen Chat Panel",
     "WeGenDraw": "AR Feature Decode",
     "WeGenDecode": "SDXL Feature Decoder",
     "WeGenBboxCompose": "Bbox Compose",

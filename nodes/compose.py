@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import host
+from . import exchange, host
 from .sockets import CATEGORY, REFERENCES, image_sockets, pictures, tell_numbers
 
 
@@ -34,12 +34,15 @@ class WeGenBboxCompose:
                 "box_text": ("STRING", {"default": "", "multiline": True, "tooltip": (
                     "One line for each image socket, in order: x y width height as fractions of the canvas (x, y: the top-left corner), "
                     "for example 0.1 0.2 0.4 0.5. An empty line: no box. A line without a picture is a place alone. JSON works too. "
-                    "Ignored while boxes is connected.")}),
+                    "Ignored while boxes is connected. The canvas starts from here.")}),
                 "bbox_format": (["xywh", "xyxy"], {"default": "xywh", "advanced": True, "tooltip": (
                     "How bare numbers are read: xywh is x, y, width, height; xyxy is left, top, right, bottom (some BBOX nodes).")}),
                 "width": ("INT", {"default": 1024, "min": 8, "max": 8192, "step": 8, "tooltip": (
                     "Width of the canvas in pixels: boxes in pixels are measured by it, masks and the preview take its shape.")}),
                 "height": ("INT", {"default": 1024, "min": 8, "max": 8192, "step": 8, "tooltip": "Height of the canvas in pixels."}),
+                "canvas": ("STRING", {"default": "", "widgetType": "WEGEN_BOXES", "tooltip": (
+                    "The boxes that you draw (JSON, fractions of the canvas). They start from boxes or box_text, and count until what "
+                    "comes in there changes.")}),
             },
             "optional": {
                 "references": (REFERENCES, {"tooltip": "References to continue: they come first, and keep their boxes."}),
@@ -50,8 +53,9 @@ class WeGenBboxCompose:
             },
         }
 
-    def compose(self, prompt="", box_text="", bbox_format="xywh", width=1024, height=1024, references=(), boxes=None, **images):
+    def compose(self, prompt="", box_text="", bbox_format="xywh", width=1024, height=1024, canvas="", references=(), boxes=None, **images):
         from ..wegen_model import compose as library
+        from ..wegen_model.placement import choose, digest, parse_placement
 
         run = host.runtime()  # no model here: only for what the host shows
         with host.watch(run) as notes:
@@ -63,6 +67,15 @@ class WeGenBboxCompose:
                     run.warn("box_text is ignored while boxes is connected.")
             else:
                 places = library.parse_boxes(box_text, width, height, bbox_format)
+            drawn, arrived = parse_placement(canvas), places
+            if drawn.ignored:
+                run.warn("Left out: " + "; ".join(drawn.ignored) + ".")
+            places, own = choose(drawn, arrived)
+            labels = drawn.labels if own else ()
             tell_numbers(prompt, chained, library.join(slots, places), run.warn)
-            made = library.compose(slots, places, prompt, chained, width, height)
-            return host.shown((made.references, made.prompt, made.boxes, made.preview, made.masks), notes)
+            made = library.compose(slots, places, prompt, chained, width, height, labels)
+            canvas_news = {"arrived": [None if b is None else {"x": b.x, "y": b.y, "width": b.width, "height": b.height} for b in arrived],
+                           "seen": digest(arrived), "first": len(chained) + 1,
+                           "pictures": [exchange.save_thumb(slot and slot.picture, str(k)) for k, slot in enumerate(slots, 1)]}
+            return host.shown((made.references, made.prompt, made.boxes, made.preview, made.masks), notes,
+                              ui={"wegen_boxes": [canvas_news]})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import host
+from . import exchange, host
 from .sockets import CATEGORY, CHAT, FEATURES, MODEL
 
 
@@ -69,7 +69,7 @@ class WeGenDraw:
                                        "Paint larger areas white.")
                 keep = (keep_features[:1], kept)
             features, conversation = model.draw(chat, guidance=guidance, mode=mode, readout=readout, keep=keep, trim_oldest=trim_oldest)
-            return host.shown((features, conversation), notes)
+            return host.shown((features, conversation), notes, ui={"wegen_features": exchange.colours(features)})
 
 
 def cells(mask, grid):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import host
+from . import exchange, host
 from .sockets import CATEGORY, FEATURES, MODEL
 
 
@@ -30,4 +30,4 @@ class WeGenEncode:
     def encode(self, model, image, fit="squash"):
         with host.watch(model.runtime) as notes:
             features = model.encode(image, fit=fit)
-            return host.shown((features,), notes)
+            return host.shown((features,), notes, ui={"wegen_features": exchange.colours(features)})

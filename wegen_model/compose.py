@@ -39,18 +39,18 @@ class Composition:
 
 
 def compose(pictures: Sequence[Reference | None], boxes: Sequence[Box | None], prompt: str = "", chained: tuple[Reference, ...] = (),
-            width: int = 1024, height: int = 1024) -> Composition:
+            width: int = 1024, height: int = 1024, labels: Sequence[str] = ()) -> Composition:
     """Join pictures and boxes by their order, after the references that were chained in, and check the prompt's tags.
 
     Args:
         pictures: one entry a slot, None where nothing is connected. boxes: likewise; more boxes than pictures are places.
-        width, height: of the canvas in pixels.
+        width, height: of the canvas in pixels. labels: one a slot, "" for none.
     Raises:
         ValueError: a tag of the prompt that no reference answers; too small a canvas.
     """
     if width < 8 or height < 8:
         raise ValueError(f"Bbox Compose: the canvas is {width}x{height}; both sides must be at least 8 pixels.")
-    turn = Turn("user", prompt, (*chained, *(r for r in join(pictures, boxes) if r is not None)))
+    turn = Turn("user", prompt, (*chained, *(r for r in join(pictures, boxes, labels) if r is not None)))
     if turn.tags():
         turn.check()
     references = turn.references
@@ -58,14 +58,15 @@ def compose(pictures: Sequence[Reference | None], boxes: Sequence[Box | None], p
                        masks(references, width, height))
 
 
-def join(pictures: Sequence[Reference | None], boxes: Sequence[Box | None]) -> list[Reference | None]:
+def join(pictures: Sequence[Reference | None], boxes: Sequence[Box | None], labels: Sequence[str] = ()) -> list[Reference | None]:
     """One entry a slot: its picture in its box, either alone, or None."""
     out: list[Reference | None] = []
-    for picture, box in zip_longest(pictures, boxes):
+    for k, (picture, box) in enumerate(zip_longest(pictures, boxes)):
+        label = labels[k] if k < len(labels) else ""
         if picture is None:
-            out.append(None if box is None else Reference(box=box))
+            out.append(None if box is None else Reference(box=box, label=label))
         else:
-            out.append(picture if box is None else replace(picture, box=box))
+            out.append(picture if box is None else replace(picture, box=box, label=label or picture.label))
     return out
 
 

@@ -87,6 +87,20 @@ def pool(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     return F.avg_pool2d(x, (side // rows, side // columns)).flatten(2).transpose(1, 2)
 
 
+def mosaic(tokens: Tensor, grid: tuple[int, int], cell: int = 1) -> Tensor:
+    """(k,c) features, the first k cells of the grid -> a picture (rows*cell,columns*cell,3) in 0..1, one colour a cell, dark where none is
+    yet. `cell` in pixels.
+
+    Colours are three fixed random directions, standardised over the cells: like features look alike; a colour means nothing by itself.
+    """
+    k, c = tokens.shape
+    directions = torch.randn(c, 3, generator=torch.Generator().manual_seed(0))
+    x = (tokens.detach().float().cpu() - tokens.detach().float().cpu().mean(0)) @ directions
+    out = torch.full((grid[0] * grid[1], 3), 0.12)
+    out[:k] = torch.sigmoid(1.3 * x / x.std(0, unbiased=False).clamp_min(1e-6)).nan_to_num(0.5)
+    return out.reshape(*grid, 3).repeat_interleave(cell, 0).repeat_interleave(cell, 1)
+
+
 class Projector(nn.Module):
     def __init__(self, width_in: int, width_out: int, ops: Any):
         super().__init__()

@@ -15,11 +15,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .features import Projectors
+from .features import Projectors, mosaic
 from .language import Cache, Language
 from .prompt import Prompt
 from .runtime import Runtime
 from .tokenizer import Tokenizer
+
+CELL = 16  # pixels of a feature in previews
 
 
 @dataclass
@@ -147,7 +149,7 @@ def write_features(model: Model, prompt: Prompt, *, guidance: float = 1.0, mode:
             embeds = model.feature_embeds(raw, first=i).to(model.dtype)
             hidden = model.language(embeds.expand(len(hidden), -1, -1), cache, start + i)
             after.append(model.projectors.write(hidden[:1])[0, 0].float().cpu())
-        runtime.tick(i + 1, n, "WeGen draws")
+        runtime.tick(i + 1, n, "WeGen draws", preview=lambda: mosaic(torch.stack(fed), model.projectors.config.grid, CELL))
     out = torch.stack(after if readout == "released" else fed)
     if keep is not None:
         out = torch.where(keep[1].cpu()[:, None], keep[0].cpu().float(), out)

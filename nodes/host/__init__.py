@@ -28,10 +28,10 @@ from .folders import (
     person_folders,
 )
 from .folders import register as register_folder
-from .notes import Notes, show, shown, watch
+from .notes import Notes, nothing, show, shown, watch
 
 __all__ = ["BUNDLED", "DTYPES", "FOLDER", "HeadlessRuntime", "OFFLOAD", "bundled", "check_model", "fingerprint", "inside_comfyui", "knows",
-           "list_models", "model_roots", "native", "person_folders", "runtime", "show", "shown", "watch"]
+           "list_models", "model_roots", "native", "nothing", "person_folders", "runtime", "show", "shown", "watch"]
 
 DTYPES = ("default", "float32", "bfloat16", "float16")
 OFFLOAD = ("default", "stream", "cpu")

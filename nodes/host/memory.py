@@ -80,11 +80,13 @@ class ComfyRuntime(Notes, Runtime):
         if self._bar is None or (what, n) != (last_what, last_n) or i <= last_i:
             self._bar, self._told = comfy.utils.ProgressBar(n), 0.0
         self._what = (what, n, i)
+        if self.told is not None:
+            self.told(i, n, what, preview, text)
         picture = None
         if time.monotonic() - self._told >= 1 / UPDATES_PER_SECOND or i >= n:
             self._told = time.monotonic()
-            picture = _preview(preview)
-            if text:
+            picture = _preview(preview) if self.told is None else None
+            if text and self.told is None:
                 show(text)
         self._bar.update_absolute(i, n, picture)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Callable
+from typing import Any
 
 from ...wegen_model.runtime import Runtime
 from .folders import inside_comfyui
@@ -15,6 +17,12 @@ class Notes:
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.notes: list[str] = []
+        self.told: Callable[..., None] | None = None  # told(i, n, what, preview, text): a node that shows its progress itself
+
+    def tick(self, i: int, n: int, what: str, preview: Any = None, text: str | None = None) -> None:
+        super().tick(i, n, what, preview, text)
+        if self.told is not None:
+            self.told(i, n, what, preview, text)
 
     def warn(self, text: str) -> None:
         super().warn(text)
@@ -23,22 +31,35 @@ class Notes:
 
 
 @contextlib.contextmanager
-def watch(run: Runtime):
-    """One node's run: yields the list of what is warned about meanwhile; drops the bar whatever happens."""
+def watch(run: Runtime, told: Callable[..., None] | None = None):
+    """One node's run: yields the list of what is warned about meanwhile; drops the bar whatever happens.
+
+    `told(i, n, what, preview, text)` takes the place of what is otherwise shown below the node."""
     run.notes.clear()
+    run.told = told
     try:
         yield run.notes
     finally:
+        run.told = None
         run.close()
 
 
-def shown(result: tuple, notes: list[str], text: str = "") -> dict:
-    """A V1 node's answer: its outputs, and text with notes below it where there is any."""
+def shown(result: tuple, notes: list[str], text: str = "", ui: dict | None = None) -> dict:
+    """A V1 node's answer: its outputs, text with notes below it where there is any, and what our own scripts show (`ui`)."""
     lines = [line for line in (text, *(f"Note: {note}" for note in notes)) if line]
-    if not lines:
-        return {"result": result}
-    show("\n\n".join(lines))
-    return {"ui": {"text": lines}, "result": result}
+    if lines:
+        show("\n\n".join(lines))
+    ui = (ui or {}) | ({"text": lines} if lines else {})
+    return {"ui": ui, "result": result} if ui else {"result": result}
+
+
+def nothing() -> Any:
+    """An output that is not there: ComfyUI skips what hangs on it; headless it is None."""
+    if not inside_comfyui():
+        return None
+    from comfy_execution.graph_utils import ExecutionBlocker
+
+    return ExecutionBlocker(None)
 
 
 def show(text: str) -> None:

@@ -1,0 +1,85 @@
+// Bbox Compose's canvas widget: the editor bound to its node. One widget is both the value (JSON text) and the view.
+
+import { changed, passThrough, shownBy, tell, upload, upstream, view } from "../comfy.js";
+import { BoxEditor } from "./editor.js";
+import { readText } from "./reading.js";
+import { digest, readFile } from "./state.js";
+
+const SLOTS = [1, 2, 3, 4, 5];
+const WATCHED = ["width", "height", "box_text", "bbox_format"];
+
+/** For getCustomWidgets. */
+export function boxesWidget(node, name) {
+  const value = (widget) => node.widgets?.find((w) => w.name === widget)?.value;
+  let thumbs = []; // of the last run, by slot
+
+  const editor = new BoxEditor({
+    frame: () => [Number(value("width")) || 1024, Number(value("height")) || 1024],
+    connected: () => SLOTS.filter((k) => upstream(node, `image_${k}`)),
+    picture: (ref) => {
+      const from = SLOTS.includes(ref) && upstream(node, `image_${ref}`);
+      return from ? view(shownBy(from)[0] ?? thumbs[ref - 1]) : "";
+    },
+    arrived: () => {
+      if (upstream(node, "boxes")) return null; // known when it ran
+      const boxes = readText(value("box_text"), Number(value("width")) || 1024, Number(value("height")) || 1024, value("bbox_format"));
+      return boxes?.length ? { boxes, seen: digest(boxes) } : null;
+    },
+    changed: () => changed(node),
+    view, upload,
+    tell: (text) => tell("Bbox Compose", text),
+  });
+
+  const widget = node.addDOMWidget(name, "WEGEN_BOXES", editor.element, {
+    getValue: () => editor.value,
+    setValue: (text) => editor.load(typeof text === "string" ? text : ""),
+    getMinHeight: () => 300,
+    hideOnZoom: false,
+    margin: 6,
+  });
+  passThrough(editor.element);
+  editor.element.addEventListener("pointerenter", () => editor.render()); // a picture may have been chosen upstream meanwhile
+
+  chain(node, "onExecuted", (output) => {
+    const news = output?.wegen_boxes?.[0];
+    if (!news) return;
+    thumbs = (Array.isArray(news.pictures) ? news.pictures : []).map(readFile);
+    if (typeof news.seen === "string" && Array.isArray(news.arrived)) editor.arrive(news.arrived, news.seen);
+    editor.render();
+  });
+  chain(node, "onConnectionsChange", () => queueMicrotask(() => editor.render()));
+  chain(node, "onConfigure", () => {
+    watch();
+    editor.follow();
+    editor.render();
+  });
+  queueMicrotask(() => {
+    watch();
+    editor.follow();
+    editor.render();
+  });
+
+  /** The frame and the text are widgets of the same node. */
+  function watch() {
+    for (const other of node.widgets ?? []) {
+      if (!WATCHED.includes(other.name) || other.wegenWatched) continue;
+      other.wegenWatched = true;
+      chain(other, "callback", () => {
+        editor.follow();
+        editor.render();
+      });
+    }
+  }
+
+  return { widget, minWidth: 580, minHeight: 700 };
+}
+
+/** Run `after` once the method there was before has run. */
+export function chain(object, method, after) {
+  const before = object[method];
+  object[method] = function (...args) {
+    const answer = before?.apply(this, args);
+    after.apply(this, args);
+    return answer;
+  };
+}

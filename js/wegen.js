@@ -1,0 +1,79 @@
+// The pack's extension: two editors as widgets, the sidebar tab, colours of sockets, previews of features, the mark of demo weights.
+
+import { boxesWidget, chain } from "./boxes/widget.js";
+import { listen } from "./chat/session.js";
+import { chatWidget, sidebarTab } from "./chat/widget.js";
+import { app, setPicture, TYPE } from "./comfy.js";
+import { el } from "./dom.js";
+import { readFile } from "./boxes/state.js";
+import { showFeatures } from "./features.js";
+import { hostInOldNodes2 } from "./old_nodes2.js";
+
+const SOCKET = "#e0a458";
+const TYPES = ["WEGEN_MODEL", "WEGEN_DECODER", "WEGEN_FEATURES", "WEGEN_REFERENCES", "WEGEN_CHAT"];
+const LOADERS = { WeGenLoadModel: "model", WeGenLoadDecoder: "decoder" };
+
+/** Below a loader that opens the miniature: what it is, and where the real weights are explained. Not saved. */
+function demoMark(node, name) {
+  const link = el("a", { text: "demo weights: how to get real ones", target: "_blank", rel: "noopener",
+    href: new URL("./docs/real_weights.html", import.meta.url).href });
+  const element = el("div", { class: "wegen wegen-mark" }, link);
+  const widget = node.addDOMWidget("demo_weights", "WEGEN_DEMO", element, {
+    serialize: false, hideOnZoom: false, margin: 4, getValue: () => "", getMinHeight: () => 26, getMaxHeight: () => 26,
+  });
+  widget.serialize = false;
+  const combo = node.widgets.find((w) => w.name === name);
+  const update = () => (link.hidden = combo?.value !== "wegen-mini");
+  if (combo) chain(combo, "callback", update);
+  chain(node, "onConfigure", update);
+  queueMicrotask(update);
+}
+
+app.registerExtension({
+  name: "WeGen",
+
+  getCustomWidgets: () => ({ WEGEN_BOXES: boxesWidget, WEGEN_CHAT_PANEL: chatWidget }),
+
+  addCustomNodeDefs(defs) {
+    // Nodes 2.0 hangs an input's tooltip on its whole widget: over an editor it would only be in the way
+    for (const [id, name] of [["WeGenBboxCompose", "canvas"], ["WeGenChatPanel", "transcript"]]) {
+      const options = defs[id]?.input?.required?.[name]?.[1];
+      if (options) delete options.tooltip;
+    }
+  },
+
+  beforeRegisterNodeDef(nodeType, nodeData) {
+    if (nodeData.name === "LoadImage") {
+      // a picture dragged from the chat: by file, nothing is uploaded again
+      const over = nodeType.prototype.onDragOver, drop = nodeType.prototype.onDragDrop;
+      const ours = (e) => e.dataTransfer?.types?.includes(TYPE);
+      nodeType.prototype.onDragOver = function (e, ...rest) {
+        return ours(e) || (over?.call(this, e, ...rest) ?? false);
+      };
+      nodeType.prototype.onDragDrop = function (e, ...rest) {
+        if (!ours(e)) return drop?.call(this, e, ...rest) ?? false;
+        const file = readFile(JSON.parse(e.dataTransfer.getData(TYPE)));
+        return Boolean(file) && setPicture(this, file);
+      };
+    }
+    if (!nodeData.name.startsWith("WeGen")) return;
+    chain(nodeType.prototype, "onExecuted", function (output) {
+      if (output?.wegen_features) showFeatures(this, output.wegen_features);
+    });
+  },
+
+  nodeCreated(node) {
+    if (LOADERS[node.comfyClass]) demoMark(node, LOADERS[node.comfyClass]);
+  },
+
+  setup() {
+    document.head.append(el("link", { rel: "stylesheet", href: new URL("./wegen.css", import.meta.url).href }));
+    // palettes write "" for types they do not know, whenever one is loaded: the colour stays
+    for (const table of [app.canvas?.default_connection_color_byType, window.LGraphCanvas?.link_type_colors]) {
+      if (table) for (const type of TYPES) Object.defineProperty(table, type, { get: () => SOCKET, set() {}, enumerable: true, configurable: true });
+    }
+    app.extensionManager?.registerSidebarTab?.(sidebarTab);
+    listen();
+    hostInOldNodes2();
+  },
+});

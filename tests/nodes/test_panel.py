@@ -1,0 +1,147 @@
+"""WeGen Chat Panel and the canvas of Bbox Compose: the values of the two editors as the nodes read them."""
+
+import json
+
+import pytest
+import torch
+from wegen.nodes import exchange
+from wegen.tests.nodes.conftest import call
+from wegen.tests.support import picture
+from wegen.wegen_model import transcript as T
+from wegen.wegen_model.conversation import Box
+from wegen.wegen_model.features import mosaic
+from wegen.wegen_model.placement import choose, digest, parse_placement
+
+FILE = {"filename": "a.png", "subfolder": "wegen", "type": "output"}
+
+
+def turn(k, role, parent=None, **more):
+    return {"id": f"t{k}", "parent": parent, "role": role, "text": f"text {k}", **more}
+
+
+def tree():
+    return {"version": 1, "head": "t4", "turns": [
+        turn(1, "user", seed=1), turn(2, "assistant", "t1", pictures=[FILE], seed=1), turn(3, "user", "t2", seed=3),
+        turn(4, "assistant", "t3", seed=9), turn(5, "user", "t2", seed=5)]}
+
+
+def test_the_path_of_the_head_counts_and_a_given_answer_is_asked_again_with_its_seed():
+    read = T.parse_transcript(json.dumps(tree()))
+    assert [s.text for s in read.turns] == ["text 1", "text 2", "text 3"] and (read.seed, read.id) == (9, "t3")
+    other = T.parse_transcript(json.dumps({**tree(), "head": "t5"}))
+    assert [s.text for s in other.turns] == ["text 1", "text 2", "text 5"] and other.seed == 5 and not other.ignored
+
+
+def test_plain_text_is_one_message_and_a_list_is_a_conversation():
+    assert [s.text for s in T.parse_transcript("a fox").turns] == ["a fox"]
+    assert [s.role for s in T.parse_transcript(json.dumps([turn(1, "user"), turn(2, "assistant"), turn(3, "user")])).turns] == [
+        "user", "assistant", "user"]
+
+
+@pytest.mark.parametrize("file", [
+    {**FILE, "filename": "../a.png"}, {**FILE, "subfolder": "../../etc"}, {**FILE, "subfolder": "/etc"}, {**FILE, "type": "models"},
+    {**FILE, "filename": "C:a.png"}, {**FILE, "filename": ""}, {**FILE, "filename": 7}, {**FILE, "subfolder": "a\\..\\b"}, "a.png", None])
+def test_pictures_stay_inside_their_folders(file):
+    read = T.parse_transcript(json.dumps([turn(1, "user", pictures=[file, FILE])]))
+    assert [f["filename"] for f in read.turns[0].pictures] == ["a.png"] and len(read.ignored) == 1
+
+
+def test_a_hostile_transcript_is_read_without_raising():
+    loop = {"head": "b", "turns": [turn(1, "user", "b", id="a"), turn(2, "assistant", "a", id="b")]}
+    assert len(T.parse_transcript(json.dumps(loop)).turns) == 1
+    odd = [7, None, turn(1, "system"), turn(2, "assistant"), {**turn(3, "user", seed=-1, boxes=3, pictures={}), "text": "x" * 10**6},
+           turn(4, "user", seed=1e9)]
+    read = T.parse_transcript(json.dumps(odd))
+    assert len(read.turns) == 1 and read.turns[0].text == "text 4" and len(read.ignored) == 4 + (len(read.ignored) > 4)
+    many = [turn(k, "user" if k % 2 else "assistant") for k in range(1, 20001)]
+    assert len(T.parse_transcript(json.dumps(many)).turns) <= T.TURNS
+    for text in ("[" * 100000, "{}", "[]", '{"turns": 5}', "null"):
+        T.parse_transcript(text)
+
+
+def test_the_panel_says_what_is_missing(model):
+    with pytest.raises(ValueError, match="Write a message in the panel"):
+        call("WeGenChatPanel", model=model, transcript="")
+    with pytest.raises(ValueError, match="turn 1: the picture «wegen/a.png»"):
+        call("WeGenChatPanel", model=model, transcript=json.dumps([turn(1, "user", pictures=[FILE])]))
+
+
+def test_the_panel_does_what_the_three_nodes_do(model):
+    (image, features, talk, reply), _ = call("WeGenChatPanel", model=model, transcript="a cat", picture="always", max_tokens=4)
+    (asked, *_), _ = call("WeGenChat", model=model, message="a cat", picture="always", max_tokens=4)
+    (same, after), _ = call("WeGenDraw", model=model, chat=asked)
+    (painted,), _ = call("WeGenDecode", features=same, decoder=model)
+    assert torch.equal(image, painted) and torch.equal(features.tokens, same.tokens) and talk.turns[-1].ids == after.turns[-1].ids
+
+
+def test_earlier_pictures_are_encoded_anew_and_words_alone_give_no_picture(model, tmp_path, monkeypatch):
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "output" / "wegen").mkdir(parents=True)
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "output" / "wegen" / "a.png")
+    rows = [turn(1, "user"), {**turn(2, "assistant", pictures=[FILE]), "text": "here <image_1> <bbox_9>"},
+            {**turn(3, "user", pictures=[FILE]), "text": "and <image_1>"}]
+    (image, features, talk, _), _ = call("WeGenChatPanel", model=model, transcript=json.dumps(rows), picture="never", max_tokens=3)
+    assert image is None and features is None and [t.role for t in talk.turns] == ["user", "assistant"] * 2
+    expected = model.encode(torch.tensor([1.0, 0, 0]).expand(1, 20, 20, 3))
+    assert torch.equal(talk.turns[1].pictures[0].tokens, expected.tokens) and talk.turns[1].text == "here  "
+
+
+def test_the_teller_speaks_in_stages_and_not_too_often(monkeypatch):
+    sent = []
+    monkeypatch.setattr(exchange, "send", lambda event, data: sent.append((event, data)))
+    told = exchange.teller("t1")
+    for i in range(1, 65):
+        told(i, 64, "WeGen draws", preview=lambda i=i: mosaic(torch.randn(i, 8), (8, 8), 16))
+    assert 1 < len(sent) < 64 and sent[-1][0] == "wegen.chat" and len(sent[-1][1]["cells"]) == 64 and sent[-1][1]["turn"] == "t1"
+    told(1, 1, "Decoder", preview=lambda: torch.rand(16, 16, 3))
+    assert sent[-1][1]["kind"] == "paint" and sent[-1][1]["picture"].startswith("data:image/jpeg;base64,")
+
+
+def test_like_features_have_like_colours():
+    x = torch.randn(64, 32)
+    x[10] = x[3]
+    picture = mosaic(x, (8, 8)).reshape(64, 3)
+    assert torch.equal(picture[10], picture[3]) and picture.std() > 0.1 and 0 <= picture.min() and picture.max() <= 1
+    assert mosaic(x[:5], (8, 8), 2).shape == (16, 16, 3) and len(set(map(tuple, mosaic(x[:5], (8, 8)).reshape(64, 3)[5:].tolist()))) == 1
+
+
+# ---- the canvas
+
+SIDES = {"x": 0.1, "y": 0.2, "width": 0.4, "height": 0.5}
+
+
+def test_a_persons_boxes_win_until_what_arrives_changes():
+    arrived = (Box(0.5, 0.5, 0.25, 0.25),)
+    drawn = parse_placement(json.dumps({"boxes": [{"ref": 1, **SIDES}], "seen": digest(arrived)}))
+    assert choose(drawn, arrived) == (drawn.boxes, True)
+    assert choose(drawn, ()) == (drawn.boxes, True)
+    assert choose(drawn, (Box(0.5, 0.5, 0.25, 0.3),))[1] is False
+    assert choose(parse_placement(""), arrived) == (arrived, False)
+
+
+def test_the_canvas_places_the_references():
+    canvas = json.dumps({"boxes": [{"ref": 2, **SIDES, "label": "panda"}]})
+    (references, _, boxes, *_), shown = call("WeGenBboxCompose", canvas=canvas, image_1=picture(), image_2=picture(), width=200, height=100)
+    assert [r.box for r in references] == [None, Box(0.1, 0.2, 0.4, 0.5)]
+    assert boxes == [[{"x": 20, "y": 20, "width": 80, "height": 50, "label": "panda"}]]
+    assert shown == []
+
+
+def test_text_counts_when_it_changed_after_the_drawing():
+    canvas = json.dumps({"boxes": [{"ref": 1, **SIDES}], "seen": "1:1,1,1,1"})
+    (references, *_), _ = call("WeGenBboxCompose", canvas=canvas, box_text="0.5 0.5 0.5 0.5", image_1=picture())
+    assert references[0].box == Box(0.5, 0.5, 0.5, 0.5)
+
+
+def test_a_hostile_canvas_is_read_for_what_it_is():
+    rows = [{"ref": 1, **SIDES, "label": "<script>"}, {"ref": 2, **SIDES, "width": -1}, {"ref": 1, **SIDES}, {"ref": "x"}, 5,
+            {"ref": 3, **SIDES, "x": float("nan")}, {"ref": 4, "x": -1, "y": -1, "width": 9, "height": 9}]
+    read = parse_placement(json.dumps({"boxes": rows + [{"ref": k, **SIDES} for k in range(5, 10005)], "evil": 1}))
+    assert read.boxes[0] == Box(**SIDES) and read.labels[0] == "<script>" and read.boxes[1:4] == (None, None, Box(0, 0, 1, 1))
+    assert len(read.boxes) == 97 and len(read.ignored) == 4
+    for text in ("{", "[" * 100000, "5", '{"boxes": 3}', None):
+        assert parse_placement(text).boxes == ()
+    _, shown = call("WeGenBboxCompose", canvas="{")
+    assert shown == ["Note: Left out: the canvas holds no readable boxes, so it counts as empty."]
