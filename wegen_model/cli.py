@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--model", default="wegen-mini")
     evaluate.add_argument("--out", default="output/eval")
     evaluate.add_argument("--seeds", type=int, default=3, help="how many seeds (default: 3)")
-    evaluate.add_argument("--per-concept", type=int, default=4, help="pictures a concept and seed; the other tests grow with it (default: 4)")
+    evaluate.add_argument("--per-concept", type=int, default=4, help="pictures a concept and seed; other tests grow with it (default: 4)")
     concepts = todo.add_parser("concepts", help="list the things the miniature can draw")
     concepts.add_argument("--model", default="wegen-mini")
     return p

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import FeatureConfig
+from .pointer import Pointer, Shown
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,8 @@ class Projectors(nn.Module):
         self.config = config
         self.input_resampler = Projector(config.width, width, operations)
         self.output_resampler = Projector(width, config.width, operations)
+        if config.pointer:
+            self.pointer = Pointer(config.width, width, operations)
         if config.normalised:
             self.mean = nn.Parameter(torch.zeros(config.width), requires_grad=False)
             self.std = nn.Parameter(torch.ones(config.width), requires_grad=False)
@@ -133,13 +136,17 @@ class Projectors(nn.Module):
         """Raw features -> input embeddings, computed in `dtype`."""
         return self.input_resampler(self.normalise(tokens).to(dtype or tokens.dtype))
 
-    def predict(self, hidden: Tensor) -> Tensor:
-        """Hidden states -> features, normalised as `normalise` does (raw when the model does not z-score)."""
-        return self.output_resampler(hidden)
+    def predict(self, hidden: Tensor, shown: Shown | None = None) -> Tensor:
+        """Hidden states (b,t,d) -> features, normalised as `normalise` does (raw when the model does not z-score).
 
-    def write(self, hidden: Tensor) -> Tensor:
+        `shown`: what earlier pictures hold in these t slots; read by models that point.
+        """
+        guess = self.output_resampler(hidden)
+        return guess if shown is None or not self.config.pointer else self.pointer(hidden, guess, shown)
+
+    def write(self, hidden: Tensor, shown: Shown | None = None) -> Tensor:
         """Hidden states -> raw features, float32."""
-        return self.denormalise(self.predict(hidden).float())
+        return self.denormalise(self.predict(hidden, shown).float())
 
 
 def save_features(features: Features, path: str | Path) -> None:

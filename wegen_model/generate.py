@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .features import Projectors, mosaic
 from .language import Cache, Language
+from .pointer import Shown
 from .prompt import Prompt
 from .runtime import Runtime
 from .tokenizer import Tokenizer
@@ -54,6 +55,13 @@ class Model:
             tokens = torch.cat([f.tokens for f in prompt.features]).to(self.device)
             x[spots] = self.feature_embeds(tokens).flatten(0, 1).to(x)
         return x
+
+    def shown(self, prompt: Prompt, rows: int) -> Shown | None:
+        """The prompt's pictures, which models that point may point at, for the first of the rows; the others have none."""
+        if not self.projectors.config.pointer:
+            return None
+        pictures = [self.projectors.normalise(f.tokens[0].to(self.device, torch.float32)) for f in prompt.features]
+        return Shown.of([pictures, *([[]] * (rows - 1))], torch.empty(0, device=self.device))
 
     def cache(self, rows: int, slots: int) -> Cache:
         return Cache.empty(self.language.config, rows, slots, self.device, self.dtype)
@@ -137,10 +145,11 @@ def write_features(model: Model, prompt: Prompt, *, guidance: float = 1.0, mode:
         hidden.append(model.language(opening, cache.row(1))[:, -1:])
         starts.append(1)
     hidden = torch.cat(hidden)
+    shown = model.shown(prompt, len(hidden))
     start = torch.tensor(starts, device=model.device)[:, None]
     fed, after = [], []
     for i in range(n):
-        x = guide(model.projectors.predict(hidden).float(), guidance)
+        x = guide(model.projectors.predict(hidden, shown and shown.slots(i, 1)).float(), guidance)
         raw = model.projectors.denormalise(x)
         if keep is not None and bool(keep[1][i]):
             raw = keep[0][i].to(raw).expand_as(raw)
@@ -148,7 +157,8 @@ def write_features(model: Model, prompt: Prompt, *, guidance: float = 1.0, mode:
         if i + 1 < n or readout == "released":
             embeds = model.feature_embeds(raw, first=i).to(model.dtype)
             hidden = model.language(embeds.expand(len(hidden), -1, -1), cache, start + i)
-            after.append(model.projectors.write(hidden[:1])[0, 0].float().cpu())
+            there = model.shown(prompt, 1) if i + 1 < n else None
+            after.append(model.projectors.write(hidden[:1], there and there.slots(i + 1, 1))[0, 0].float().cpu())
         runtime.tick(i + 1, n, "WeGen draws", preview=lambda: mosaic(torch.stack(fed), model.projectors.config.grid, CELL))
     out = torch.stack(after if readout == "released" else fed)
     if keep is not None:
@@ -167,6 +177,7 @@ def _parallel(model: Model, prompt: Prompt, n: int, guidance: float, runtime: Ru
     if guidance != 1.0:
         opening = model.language.embed(torch.tensor([[model.tokenizer.image_start]], device=model.device))
         rows.append(torch.cat([opening, slots], 1))
-    x = torch.cat([model.projectors.predict(model.language(row, runtime=runtime)[:, -n:]).float() for row in rows])
+    shown = [model.shown(prompt, 1), None]
+    x = torch.cat([model.projectors.predict(model.language(row, runtime=runtime)[:, -n:], s).float() for row, s in zip(rows, shown)])
     runtime.tick(n, n, "WeGen draws")
     return model.projectors.denormalise(guide(x, guidance))[0].float().cpu()

@@ -1,5 +1,7 @@
 """The miniature's recipe at its smallest: every stage runs, resumes, and exports a folder that sees, talks and draws."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from wegen.wegen_model.mini.concepts import CONCEPTS, DRAWINGS, TRAINED_STYLES
 from wegen.wegen_model.mini.dialogue import conversation, plans
 from wegen.wegen_model.mini.recipe import STAGES, Workshop
 from wegen.wegen_model.mini.rollout import grouped, write
+from wegen.wegen_model.mini.watch import Watch
 from wegen.wegen_model.pipeline import WeGen
 from wegen.wegen_model.runtime import Runtime
 
@@ -52,20 +55,34 @@ def test_weights_shipped_fit_in_the_repository(model):
     assert size < 40e6
 
 
+@pytest.mark.parametrize("task", ["text", "edit"])
 @pytest.mark.parametrize("parallel", [False, True])
-def test_bulk_writing_equals_the_pipeline(shop, parallel):
+def test_bulk_writing_equals_the_pipeline(shop, parallel, task):
     """`rollout.write` (training, evaluation) and `generate.write_features` (people) are one algorithm."""
-    from dataclasses import replace
-
     writer, everything = shop.writer(), plans(shop.pool, shop.tokenizer, 1024)
-    at = next(i for i, s in enumerate(shop.pool.samples) if s.task == "text")
+    at = next(i for i, s in enumerate(shop.pool.samples) if s.task == task)
     bulk = write(writer, shop.config, [everything[at]], shop.features, parallel)[0]
-    talk, _ = conversation(shop.pool.samples[at], shop.pool.index)
+    talk, rows = conversation(shop.pool.samples[at], shop.pool.index)
+    talk = shown(talk, shop.features[rows].float())
     talk = replace(talk, turns=(talk.turns[0], replace(talk.turns[1], pictures=(), open_image=True)))
     model = generate.Model(writer.language, writer.projectors, shop.tokenizer, torch.device("cpu"), torch.float32)
     with torch.no_grad():
         one = generate.write_features(model, prompt.build(talk, shop.tokenizer, 1024), mode="parallel" if parallel else "autoregressive")
     assert torch.allclose(bulk, one, atol=1e-4)
+
+
+def shown(talk, tokens):
+    """The conversation with the features of what its user shows."""
+    references = tuple(replace(r, features=replace(r.features, tokens=t[None])) if r.features else r
+                       for r, t in zip(talk.turns[0].references, tokens))
+    return replace(talk, turns=(replace(talk.turns[0], references=references), talk.turns[1]))
+
+
+def test_watching_reports_rolled_out_errors_and_writes_a_sheet(shop, tmp_path):
+    watch = Watch(shop.tower, shop.decoder()[0], shop.config, shop.tokenizer, shop.art, each=1, tasks=("text", "name"))
+    numbers = watch(shop.writer(), 7, tmp_path)
+    assert set(numbers) == {"rolled", "rolled_parallel", "rolled_text"} and all(v > 0 for v in numbers.values())
+    assert (tmp_path / "sample-000007.png").stat().st_size > 1000
 
 
 def test_grouped_keeps_only_samples_that_draw(shop):

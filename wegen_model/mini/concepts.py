@@ -42,7 +42,7 @@ STYLES: Mapping[str, Style] = {
         Style(
             "3d", "@lobehub/fluent-emoji-3d", "1.1.0", "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58", "MIT",
             "Fluent Emoji, Copyright Microsoft Corporation (github.com/microsoft/fluentui-emoji), MIT License,"
-            " as packaged by LobeHub in @lobehub/fluent-emoji-3d 1.1.0", webp="assets", offered=True,
+            " as packaged by LobeHub in @lobehub/fluent-emoji-3d 1.1.0", webp="assets",
         ),
         Style(
             "twemoji", "@iconify-json/twemoji", "1.2.5", "19046dff7d8707ce96212ec86468b36ac5f8e60409629dd13f809265c6d0ebb7", "CC-BY-4.0",
@@ -86,9 +86,6 @@ CONCEPTS: tuple[Concept, ...] = (
     Concept("penguin", "1f427"),
     Concept("whale", "1f433"),
     Concept("butterfly", "1f98b"),
-    Concept("elephant", "1f418"),
-    Concept("octopus", "1f419"),
-    Concept("fish", "1f420"),
     # food
     Concept("apple", "1f34e"),
     Concept("banana", "1f34c"),
@@ -96,8 +93,6 @@ CONCEPTS: tuple[Concept, ...] = (
     Concept("watermelon", "1f349"),
     Concept("pizza", "1f355"),
     Concept("donut", "1f369"),
-    Concept("grape", "1f347"),
-    Concept("burger", "1f354"),
     # plants
     Concept("sunflower", "1f33b"),
     Concept("cactus", "1f335"),
@@ -109,9 +104,6 @@ CONCEPTS: tuple[Concept, ...] = (
     Concept("house", "1f3e0"),
     Concept("umbrella", "2602"),
     Concept("star", "2b50"),
-    Concept("guitar", "1f3b8"),
-    Concept("hat", "1f3a9"),
-    Concept("shirt", "1f455"),
     # never trained on
     Concept("owl", "1f989", held_out=True),
     Concept("rabbit", "1f430", held_out=True),

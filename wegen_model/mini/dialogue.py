@@ -61,6 +61,8 @@ def init_writer(writer: Writer, tokenizer: Tokenizer, mean: Tensor, std: Tensor)
         writer.projectors.std.copy_(std)
     nn.init.normal_(writer.projectors.input_resampler.proj.weight, std=0.5 * mean.numel() ** -0.5)
     nn.init.normal_(writer.projectors.output_resampler.proj.weight, std=0.5 * d**-0.5)
+    if writer.projectors.config.pointer:
+        nn.init.zeros_(writer.projectors.pointer.change.weight)  # what is pointed at begins unchanged
 
 
 def conversation(sample: Sample, index: dict, features: Features | None = None) -> tuple[Conversation, list[int]]:
@@ -80,9 +82,10 @@ def conversation(sample: Sample, index: dict, features: Features | None = None) 
     return Conversation(tuple(turns)), rows
 
 
-def plans(pool: Pool, tokenizer: Tokenizer, positions: int) -> list[Plan]:
+def plans(pool: Pool, tokenizer: Tokenizer, positions: int, samples: list[Sample] | None = None) -> list[Plan]:
+    """The plans of a pool's samples, or of some of them."""
     out = []
-    for sample in pool.samples:
+    for sample in pool.samples if samples is None else samples:
         talk, rows = conversation(sample, pool.index)
         out.append(Plan.of(prompt.build(talk, tokenizer, positions, end=True), rows))
     return out
@@ -166,7 +169,7 @@ def dialogue_stage(config: ModelConfig, pool: Pool, features: Bank, tokenizer: T
                     first = torch.where(own[:, None, None], true + 0.5 * torch.randn(true.shape, generator=generator), fed)
                     hollow = blank | (own & (torch.rand(m, generator=generator) < 0.5))
                     hidden = writer.language(embed(writer.language, writer.projectors, batch, first, hollow))
-                    guess = predictions(writer.projectors, hidden, batch, n)
+                    guess = predictions(writer.projectors, hidden, batch, n, true)
                     whole = fed.clone()
                     whole[batch.written] = guess
                     fed = torch.where(own[:, None, None], whole, fed)
@@ -174,7 +177,7 @@ def dialogue_stage(config: ModelConfig, pool: Pool, features: Bank, tokenizer: T
         words = language_loss(writer.language, hidden, batch)
         out = {"loss": options.language * words, "words": words.detach()}
         if batch.written.any():
-            guess, goal = predictions(writer.projectors, hidden, batch, n), true[batch.written]
+            guess, goal = predictions(writer.projectors, hidden, batch, n, true), true[batch.written]
             mse, cosine = feature_losses(guess, goal)
             out["loss"] = out["loss"] + mse + options.cosine * cosine
             out |= {"mse": mse.detach(), "cosine": cosine.detach()}

@@ -10,13 +10,23 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .concepts import COLOURS, DEFAULT_BACKGROUND, DEFAULT_STYLE, DRAWINGS, NAMES, TRAINED_STYLES, article, held_out_combination
+from .concepts import (
+    COLOURS,
+    DEFAULT_BACKGROUND,
+    DEFAULT_STYLE,
+    DRAWINGS,
+    NAMES,
+    OFFERED_STYLES,
+    TRAINED_STYLES,
+    article,
+    held_out_combination,
+)
 from .scenes import GRID, Box, Item, Scene, boxed, canonical, grid_boxes, overlap, pair
 
 SPLITS = ("train", "heldout")
 TAG = re.compile(r"<(image|bbox)_([1-9])>")
 PLAIN_SHARE = 0.1  # of the requests to draw in "train": no colour named, so white
-STYLED_SHARE = 0.4  # of the requests by words: in the other offered style
+STYLED_SHARE = 0.4  # of the requests by words: in another offered style
 UNNAMED_SHARE = 0.7  # of the things shown and copied: drawings that no word names
 
 
@@ -71,7 +81,8 @@ def colour(rng: Rng) -> str:
 
 def asked_style(rng: Rng) -> str:
     """The style of a request by words."""
-    return "3d" if rng.random() < STYLED_SHARE else DEFAULT_STYLE
+    others = [s for s in OFFERED_STYLES if s != DEFAULT_STYLE]
+    return rng.choice(others) if others and rng.random() < STYLED_SHARE else DEFAULT_STYLE
 
 
 def anything(rng: Rng) -> tuple[str, str]:

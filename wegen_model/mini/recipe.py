@@ -34,6 +34,7 @@ from .stages import EncoderHeads, encoder_stage, vae_stage
 from .start import load_decoder, load_tower, load_writer
 from .tasks import HARDER, MIX
 from .visual import Painter, encode_latents, init_layout, preview_factors, visual_stage
+from .watch import Watch
 from .words import build_tokenizer
 
 STAGES = ("encoder", "vae", "visual-decoding", "stage-1", "stage-2", "sharpen", "export")
@@ -55,12 +56,13 @@ class Size:
     writer: int
     harder: int
     sharpen: int
+    look: int  # steps of the writer's stages between two looks at what it rolls out
     options: Options = Options()
 
 
 SIZES = {
-    "cpu": Size(60_000, 16_000, 8_000, 3000, 4000, 2600, 14_000, 4000, 1800),  # 2 cores, an evening
-    "test": Size(60, 60, 20, 4, 4, 4, 4, 4, 4, Options(tokens=300)),  # seconds: does it run?
+    "cpu": Size(30_000, 16_000, 8_000, 3000, 4000, 2600, 5000, 1800, 1000, 500),  # 2 cores, an evening
+    "test": Size(60, 60, 20, 4, 4, 4, 4, 4, 4, 0, Options(tokens=300)),  # seconds: does it run?
 }
 
 
@@ -116,11 +118,14 @@ class Workshop:
                                 Recipe(s.visual, 1e-3, (0.9, 0.99), warmup=100, ema=0.998, save_every=250, seed=self.seed))
         if name in ("stage-1", "stage-2"):
             first = name == "stage-1"
-            recipe = Recipe(self.steps(name), 1.5e-3 if first else 8e-4, (0.9, 0.95), weight_decay=0.01, warmup=200, ema=0.998,
-                            save_every=500, seed=self.seed + (0 if first else 1))
+            peak = 8e-4 if not first else 1e-3 if self.start else 1.5e-3
+            recipe = Recipe(self.steps(name), peak, (0.9, 0.95), weight_decay=0.01, warmup=200, ema=0.998, save_every=500,
+                            seed=self.seed + (0 if first else 1))
             options = s.options if first and not self.start else dataclasses.replace(s.options, own_from=0.0)
-            stage = dialogue_stage(self.config, *self.talks(1 if first else 2), self.tokenizer, recipe, options)
-            stage.name = name
+            pool, bank = self.talks(1 if first else 2)
+            stage = dialogue_stage(self.config, pool, bank, self.tokenizer, recipe, options)
+            stage.name, stage.sample_every = name, s.look
+            stage.sample = lambda step, folder: self.watch(stage.model, step, folder)
             if not first:
                 stage.model.load_state_dict(self.weights("stage-1"))
             elif self.start:
@@ -165,6 +170,18 @@ class Workshop:
         heads = EncoderHeads(self.config, self.tokenizer.size)
         heads.load_state_dict(self.weights("encoder"))
         return heads.tower.eval().requires_grad_(False)
+
+    @cached_property
+    def watch(self) -> Watch:
+        """What the writer rolls out on samples it never sees, painted by the decoder as far as it is trained."""
+        decoder = Decoder(self.config.decoder, self.config.unet, self.config.vae, self.config.scheduler)
+        if self.start:
+            load_decoder(self.start, decoder)
+        else:
+            trained = self.decoder()[0]
+            Painter(trained).load_state_dict(self.painter(trained))
+            decoder = trained
+        return Watch(self.tower, decoder.eval(), self.config, self.tokenizer, self.art)
 
     @cached_property
     def features(self) -> Tensor:

@@ -12,7 +12,7 @@ from ..config import ModelConfig
 from ..language import Cache
 from ..runtime import Runtime
 from ..tokenizer import Tokenizer
-from ..train.batch import Plan, collate, embed
+from ..train.batch import Plan, collate, embed, shown_before
 from .dialogue import Writer, plans
 from .pictures import Pool
 
@@ -30,15 +30,16 @@ def write(writer: Writer, config: ModelConfig, batch_plans: list[Plan], features
     known = writer.projectors.normalise(features[batch.rows].float())
     last = torch.zeros(len(batch.rows), dtype=torch.bool)
     last[torch.tensor([len(p.pictures) for p in cut]).cumsum(0) - 1] = True
+    shown = shown_before(batch, known, last) if writer.projectors.config.pointer else None
     x = embed(writer.language, writer.projectors, batch, known, last)
     if parallel:
         hidden = writer.language(x[:, : start + n - 1])[:, -n:]
-        return writer.projectors.write(hidden)
+        return writer.projectors.write(hidden, shown)
     cache = Cache.empty(config.language, b, start + n, x.device, x.dtype)
     hidden = writer.language(x[:, :start], cache)[:, -1:]
     out = []
     for i in range(n):
-        guess = writer.projectors.predict(hidden)
+        guess = writer.projectors.predict(hidden, shown and shown.slots(i, 1))
         out.append(guess)
         if i + 1 < n:
             fed = x[:, start + i : start + i + 1] + writer.projectors.input_resampler(guess)

@@ -28,7 +28,7 @@ __all__ = ["HARDER", "MIX", "SPLITS", "TAG", "TASKS", "Ref", "Sample", "Turn", "
 TASKS = {**DRAWING, **CHANGES, **QUESTIONS}
 
 MIX: Mapping[str, float] = {
-    "text": 0.24,  # words -> one thing in the middle
+    "text": 0.22,  # words -> one thing in the middle
     "pair": 0.08,  # words -> two things side by side
     "boxes": 0.09,  # words with boxes
     "references": 0.14,  # pictures (with boxes) -> those things in one picture
@@ -37,17 +37,17 @@ MIX: Mapping[str, float] = {
     "restore": 0.06,  # blur, noise, holes, grey, low resolution
     "condition": 0.04,  # edges or silhouette, and words
     "style": 0.04,  # the same thing as another vendor draws it
-    "name": 0.02,  # what is this?
+    "name": 0.025,  # what is this?
     "caption": 0.025,
     "colour": 0.01,
     "count": 0.01,
-    "where": 0.035,  # answered with a box
+    "where": 0.05,  # answered with a box
     "refine": 0.06,  # a second and a third request that change the picture
     "rewrite": 0.02,  # a short request -> a longer one (the reply), and its picture
 }
 
 HARDER: Mapping[str, float] = {  # the harder, cleaner tasks, once single things are drawn well
-    **MIX, "text": 0.16, "pair": 0.10, "boxes": 0.12, "references": 0.18, "edit": 0.12, "where": 0.05,
+    **MIX, "text": 0.16, "pair": 0.10, "boxes": 0.11, "references": 0.18, "edit": 0.12, "where": 0.06,
 }
 
 

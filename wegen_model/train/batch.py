@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..features import Projectors
 from ..language import Language
+from ..pointer import Shown
 from ..prompt import Prompt
 
 
@@ -78,11 +79,22 @@ def embed(language: Language, projectors: Projectors, batch: Batch, fed: Tensor,
     return x.index_put((sample, at), features)
 
 
-def predictions(projectors: Projectors, hidden: Tensor, batch: Batch, n: int) -> Tensor:
-    """(w,n,c) normalised predictions of the written pictures, each read one position before its feature."""
+def predictions(projectors: Projectors, hidden: Tensor, batch: Batch, n: int, features: Tensor | None = None) -> Tensor:
+    """(w,n,c) normalised predictions of the written pictures, each read one position before its feature.
+
+    `features` (m,n,c): the batch's pictures, normalised; needed by models that point at earlier ones.
+    """
     place = batch.place[batch.written]
     at = place[:, 1:] - 1 + torch.arange(n)
-    return projectors.predict(hidden[place[:, :1].expand(-1, n), at])
+    shown = shown_before(batch, features, batch.written) if projectors.config.pointer else None
+    return projectors.predict(hidden[place[:, :1].expand(-1, n), at], shown)
+
+
+def shown_before(batch: Batch, features: Tensor, which: Tensor) -> Shown | None:
+    """For each picture of `which` (m,), the features of those that stand before it in its sample."""
+    sample = batch.place[:, 0].tolist()
+    rows = [[features[j] for j in range(i) if sample[j] == sample[i]] for i in which.nonzero().flatten().tolist()]
+    return Shown.of(rows, features)
 
 
 def language_loss(language: Language, hidden: Tensor, batch: Batch) -> Tensor:
