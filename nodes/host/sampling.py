@@ -79,6 +79,10 @@ class WeGenModel(comfy.model_base.SDXL):
         if space and decoder.space and space != decoder.space:
             raise ValueError(f"{where}: the features are of the space '{space}', but this decoder reads '{decoder.space}'. Encode or "
                              f"generate them with a model of '{decoder.space}', or load a decoder made for '{space}'.")
+        cells = decoder.grid[0] * decoder.grid[1]
+        if decoder.layout_channels and tokens.shape[1] != cells:
+            raise ValueError(f"{where}: this decoder lays {cells} features out over the picture, and was given {tokens.shape[1]}. "
+                             "Conditionings for it cannot be joined end to end; combine them, or mix their features before.")
         if len(tokens) not in (1, len(noise)):
             raise ValueError(f"{where}: features of {len(tokens)} pictures for {len(noise)} latents. Set the latents' batch size to "
                              f"{len(tokens)}, or connect the features of one picture.")

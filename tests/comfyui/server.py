@@ -282,7 +282,8 @@ class ComfyServer:
         binary: list[bytes] = []
         deadline = time.monotonic() + timeout
         address = f"ws://127.0.0.1:{self.port}/ws?clientId={self.client}"
-        with contextlib.closing(websocket.create_connection(address, timeout=5)) as socket_:
+        with contextlib.closing(websocket.create_connection(address, timeout=120)) as socket_:  # a busy machine
+            socket_.settimeout(5)
             answer = json.loads(self.post("/prompt", {"prompt": prompt, "client_id": self.client}))
             prompt_id = answer["prompt_id"]
             while True:

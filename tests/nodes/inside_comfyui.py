@@ -83,6 +83,7 @@ def same_as_decoder():
     export(os.path.join(models, "tiny"), os.path.join(models, "unet.safetensors"), "ldm-unet")
     written = comfy.utils.load_torch_file(os.path.join(models, "unet.safetensors"))
     held = sampling.renamed(model.folder, patcher.model.model_config.unet_config)
+    written = {key.removeprefix("model.diffusion_model."): tensor for key, tensor in written.items()}  # as Load Diffusion Model does
     said["layout"] = set(written) == set(held) and all(torch.equal(written[k], held[k]) for k in held)
     return model
 
@@ -102,8 +103,9 @@ def miniature():
 
     start = {"samples": vae.encode(ours)}
     said["vae"] = near(ours, vae.decode(start["samples"]))
-    rough = {d: near(ours, vae.decode(sample(patcher, conditioning, start, seed=9, denoise=d))) for d in (0.2, 0.9)}
-    said["img2img"] = rough[0.2] < rough[0.9]
+    other = 1 - ours
+    rough = {d: near(other, vae.decode(sample(patcher, conditioning, {"samples": vae.encode(other)}, denoise=d))) for d in (0.2, 0.9)}
+    said["img2img"] = rough[0.2], rough[0.9]
     mask = torch.zeros(1, 128, 128)
     mask[:, :, 64:] = 1
     inside = nodes.SetLatentNoiseMask().set_mask(start, mask)[0]
@@ -147,7 +149,8 @@ def full_size():
     state = unet.state_dict() if not comfy.ops.__dict__.get("aimdo_enabled") else {}
     found = comfy.model_detection.model_config_from_unet(state, "")
     said["detected"] = type(found).__name__
-    said["shape"] = {k: (v, found.unet_config.get(k)) for k, v in shape.items() if k in found.unet_config and v != found.unet_config[k]}
+    theirs = {**found.unet_config, "channel_mult": [320 * m for m in found.unet_config["channel_mult"]]}
+    said["shape"] = {k: (v, theirs[k]) for k, v in shape.items() if k in theirs and v != theirs[k]}
     said["parameters"] = sum(v.numel() for v in state.values())
 
 

@@ -64,7 +64,7 @@ def test_a_decoder_socket_refuses_another_pack_s_model(model):
     """An untyped reroute lets anything through."""
     features = call("WeGenEncode", model=model, image=picture())[0][0]
     for node in ("WeGenDecode", "WeGenDecoderToModel"):
-        with pytest.raises(ValueError, match="decoder: this is no WeGen decoder but a Identity of another node. Connect Load WeGen Decoder"):
+        with pytest.raises(ValueError, match="decoder: this is no WeGen decoder but a Identity of another node. Connect Load"):
             call(node, **({"features": features} if node == "WeGenDecode" else {}), decoder=torch.nn.Identity())
 
 
