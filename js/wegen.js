@@ -29,6 +29,20 @@ function demoMark(node, name) {
   queueMicrotask(update);
 }
 
+/** A picture dragged from the chat onto Load Image: by file, nothing is uploaded again. Other drops are as they were. */
+function takesTurns(node) {
+  const over = node.onDragOver, drop = node.onDragDrop;
+  const ours = (e) => e.dataTransfer?.types?.includes(TYPE);
+  node.onDragOver = function (e, ...rest) {
+    return ours(e) || (over?.call(this, e, ...rest) ?? false);
+  };
+  node.onDragDrop = function (e, ...rest) {
+    if (!ours(e)) return drop?.call(this, e, ...rest) ?? false;
+    const file = readFile(JSON.parse(e.dataTransfer.getData(TYPE)));
+    return Boolean(file) && setPicture(this, file);
+  };
+}
+
 app.registerExtension({
   name: "WeGen",
 
@@ -43,19 +57,6 @@ app.registerExtension({
   },
 
   beforeRegisterNodeDef(nodeType, nodeData) {
-    if (nodeData.name === "LoadImage") {
-      // a picture dragged from the chat: by file, nothing is uploaded again
-      const over = nodeType.prototype.onDragOver, drop = nodeType.prototype.onDragDrop;
-      const ours = (e) => e.dataTransfer?.types?.includes(TYPE);
-      nodeType.prototype.onDragOver = function (e, ...rest) {
-        return ours(e) || (over?.call(this, e, ...rest) ?? false);
-      };
-      nodeType.prototype.onDragDrop = function (e, ...rest) {
-        if (!ours(e)) return drop?.call(this, e, ...rest) ?? false;
-        const file = readFile(JSON.parse(e.dataTransfer.getData(TYPE)));
-        return Boolean(file) && setPicture(this, file);
-      };
-    }
     if (!nodeData.name.startsWith("WeGen")) return;
     chain(nodeType.prototype, "onExecuted", function (output) {
       if (output?.wegen_features) showFeatures(this, output.wegen_features);
@@ -63,6 +64,7 @@ app.registerExtension({
   },
 
   nodeCreated(node) {
+    if (node.comfyClass === "LoadImage") takesTurns(node);
     if (LOADERS[node.comfyClass]) demoMark(node, LOADERS[node.comfyClass]);
   },
 

@@ -71,6 +71,8 @@ def _box(row: dict) -> Box | None:
     if not all(isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in sides):
         return None
     x, y, width, height = sides
+    if x >= 0 and y >= 0 and width > 1e-4 and height > 1e-4 and x + width <= 1 and y + height <= 1:
+        return Box(float(x), float(y), float(width), float(height))
     left, top, right, bottom = (min(max(float(v), 0.0), 1.0) for v in (x, y, x + width, y + height))
     return Box(left, top, right - left, bottom - top) if right - left > 1e-4 and bottom - top > 1e-4 else None
 

@@ -4,8 +4,9 @@
       {"id": "a", "parent": null, "role": "user", "text": "…", "seed": 7, "pictures": [{"filename", "subfolder", "type", "label", "box"}]},
       {"id": "b", "parent": "a", "role": "assistant", "text": "…", "pictures": […], "boxes": […], "seed": 7}]}
 
-`label` and `box` may lack. Turns form a tree (an edited message or a second answer is a sibling); the path from `head` to the root is
-the conversation. A list of turns, or text that is no JSON (one message), is read too. js/chat/transcript.js is the other reader and the writer.
+`label` and `box` may lack. Turns form a tree (an edited message or a second answer is a sibling); the path from `head` to the
+root is the conversation. A list of turns, or text that is no JSON (one message), is read too.
+js/chat/transcript.js is the other reader and the writer.
 """
 
 from __future__ import annotations

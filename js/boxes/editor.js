@@ -42,7 +42,8 @@ export class BoxEditor {
   }
 
   get value() {
-    return S.serialise(this.state);
+    if (this.written?.state !== this.state) this.written = { state: this.state, text: S.serialise(this.state) }; // ComfyUI asks often
+    return this.written.text;
   }
 
   /** A value from the workflow. The same one again (ComfyUI sets it freely) keeps undo. */
@@ -119,10 +120,10 @@ export class BoxEditor {
     this.render();
   }
 
-  draw(box) {
+  draw(box, merge = null) {
     const { state, ref } = S.add(this.state, box, this.around.connected());
     if (!ref) return this.explain(`The canvas holds ${S.MOST} boxes, which is all it takes.`), 0;
-    this.#push(state, "drag");
+    this.#push(state, merge);
     this.selected = ref;
     return ref;
   }

@@ -8,7 +8,7 @@ const REACH = 9; // pixels around a handle
 const SLIP = 3; // pixels that are still a click
 
 export class Stage {
-  /** `host`: {state, selected, frame(), picture(ref), select(ref), edit(state, merge), draw(box), done(), rename(ref)} */
+  /** `host`: {state, selected, frame(), picture(ref), select(ref), edit(ref, sides, merge), draw(box, merge), done(), rename(ref)} */
   constructor(host) {
     this.host = host;
     this.shapes = new Map(); // ref -> element
@@ -124,12 +124,12 @@ export class Stage {
       : snap(box, others, { grid: options.grid ? 1 / options.grid : 0, tx: p.tx * 0.7, ty: p.ty * 0.7, handle });
     this.#guide(snapped.guides);
     if (drag.kind === "draw") {
-      drag.made ??= this.host.draw(snapped.box);
+      drag.made ??= this.host.draw(snapped.box, drag);
       if (!drag.made) return this.#cancel();
       drag.box ??= { ref: drag.made };
     }
     const { x, y, width: w, height: h } = snapped.box;
-    this.host.edit(drag.box.ref, { x, y, width: w, height: h }, "drag");
+    this.host.edit(drag.box.ref, { x, y, width: w, height: h }, drag);
   }
 
   #up(e) {

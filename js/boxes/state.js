@@ -126,7 +126,8 @@ export function renumber(state, ref, to) {
   return ordered(state, boxes);
 }
 
-/** Undo and redo over whole states. Changes with the same `merge` key within a second are one step (a drag, a held arrow key). */
+/** Undo and redo over whole states. Changes with the same `merge` key are one step: a text within a second (a held arrow key), an object
+ *  however long it takes (one drag). */
 export class History {
   constructor(state, limit = 200) {
     this.state = state;
@@ -138,7 +139,7 @@ export class History {
 
   push(state, merge = null, now = Date.now()) {
     if (state === this.state) return;
-    const same = merge !== null && this.last.merge === merge && now - this.last.at < 1000;
+    const same = merge !== null && this.last.merge === merge && (typeof merge === "object" || now - this.last.at < 1000);
     if (!same) this.past.push(this.state);
     if (this.past.length > this.limit) this.past.shift();
     this.future = [];

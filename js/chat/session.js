@@ -28,7 +28,8 @@ export class Session {
   // ---- value
 
   get value() {
-    return T.serialise(this.talk);
+    if (this.written?.talk !== this.talk) this.written = { talk: this.talk, text: T.serialise(this.talk) }; // ComfyUI asks often
+    return this.written.text;
   }
 
   get promptValue() {
@@ -173,6 +174,11 @@ export class Session {
     this.refresh("progress");
   }
 
+  async emptied(pending) {
+    await new Promise((done) => setTimeout(done, 1500)); // the answer itself comes first
+    if (this.pending === pending && !(await this.#lookFor(pending.turn))) this.#giveUp(pending, "Taken out of the queue.");
+  }
+
   ended(prompt, why) {
     if (!this.pending) return;
     this.pending.ended.push({ prompt, why });
@@ -191,8 +197,7 @@ export function listen() {
     setTimeout(() => every((s) => s.ended(detail?.prompt_id, "The run ended without this node. Is it muted or bypassed?")), 500));
   api.addEventListener("status", ({ detail }) => {
     if (detail?.exec_info?.queue_remaining !== 0) return;
-    // taken out of the queue before it began: no other message comes
-    setTimeout(() => every((s) => s.pending?.prompt && s.pending.progress.kind === "queued" && s.ended(s.pending.prompt, "Taken out of the queue.")), 3000);
+    every((s) => s.pending?.prompt && s.emptied(s.pending)); // taken out of the queue before it began: no other message comes
   });
 }
 

@@ -160,6 +160,7 @@ export function answer(talk, to, { text, pictures, boxes = [], cells = [], seed 
   if (find(talk, to)?.role !== "user") return talk;
   const old = talk.turns.find((t) => t.parent === to && t.seed === seed);
   const read = readTurn({ role: "assistant", text, pictures, boxes, cells, seed }, () => {});
+  if (old && JSON.stringify(lean(old)) === JSON.stringify(lean({ ...read, id: old.id, parent: to }))) return talk;
   if (old) return { ...talk, turns: talk.turns.map((t) => (t === old ? { ...read, id: old.id, parent: to } : t)) };
   const turn = { ...read, id: newId(), parent: to };
   return { ...talk, turns: [...talk.turns, turn], head: talk.head === to ? turn.id : talk.head };

@@ -11,7 +11,7 @@ const TAG = /<(image|bbox)_(\d{1,3})>/g;
 /** A picture by file: small, draggable onto Load Image, opens on click. */
 export function picture(file, more = {}) {
   const image = el("img", {
-    src: view(file), alt: file.label || file.filename, title: annotated(file), loading: "lazy", draggable: true,
+    src: view(file), alt: file.label || file.filename, title: annotated(file), draggable: true,
     on: {
       dragstart: (e) => {
         e.stopPropagation();

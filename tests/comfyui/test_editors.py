@@ -11,26 +11,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from wegen.tests.comfyui.browser import CHROMIUM, Frontend
+from wegen.tests.comfyui.editors import EMPTY, SAVED, SET, boxes, build, drag, near, talk, transcript, value, wait
 
 pytestmark = pytest.mark.comfyui
 
-EMPTY = {"last_node_id": 0, "last_link_id": 0, "nodes": [], "links": [], "groups": [], "config": {}, "extra": {}, "version": 0.4}
-ADD = """([types, links]) => {
-  const made = types.map(([type, pos, size]) => {
-    const node = LiteGraph.createNode(type);
-    node.pos = pos;
-    app.graph.add(node);
-    if (size) node.setSize(size);
-    return node;
-  });
-  for (const [from, out, to, name] of links)
-    made[from].connect(out, made[to], made[to].inputs.findIndex((i) => i.name === name));
-  return made.map((n) => n.id);
-}"""
-VALUE = "([id, name]) => app.graph.getNodeById(id).widgets.find(w => w.name === name).value"
-SET = "([id, name, value]) => { app.graph.getNodeById(id).widgets.find(w => w.name === name).value = value }"
-SAVED = "() => JSON.parse(JSON.stringify(app.graph.serialize()))"
-PENDING = "id => Boolean(app.graph.getNodeById(id).wegenSession.pending)"
 NEVER = "<img src=x onerror='window.__hacked=1'><script>window.__hacked=1</script>"
 
 
@@ -55,41 +39,6 @@ def shoot(page, tmp_path):
         page.page.screenshot(path=folder / f"{stem}-{page.server.version}-{'nodes2' if page.vue else 'classic'}.png")
 
     return take
-
-
-def build(page, types, links=()):
-    """New graph: [(type, [x, y], size?)…], links (from, output, to, input name). Returns the nodes' ids."""
-    page.load(EMPTY)
-    types = [[t[0], list(t[1]), list(t[2]) if len(t) > 2 else None] for t in types]
-    ids = page.page.evaluate(ADD, [types, [list(link) for link in links]])
-    page.page.wait_for_timeout(500)
-    page.fit()
-    return ids
-
-
-def value(page, node, name):
-    return page.page.evaluate(VALUE, [node, name])
-
-
-def boxes(page, node):
-    text = value(page, node, "canvas")
-    return [[b["ref"], *(round(b[k], 3) for k in ("x", "y", "width", "height"))] for b in json.loads(text)["boxes"]] if text else []
-
-
-def drag(page, start, end):
-    """In fractions of the canvas."""
-    rect = page.page.locator(".wegen-frame:visible").first.bounding_box()
-    at = [(rect["x"] + fx * rect["width"], rect["y"] + fy * rect["height"]) for fx, fy in (start, end)]
-    page.page.mouse.move(*at[0])
-    page.page.mouse.down()
-    page.page.mouse.move(*at[1], steps=5)
-    page.page.mouse.up()
-
-
-def near(found, wanted, tolerance=0.02):
-    assert len(found) == len(wanted), (found, wanted)
-    for one, other in zip(found, wanted, strict=True):
-        assert one[0] == other[0] and all(abs(a - b) <= tolerance for a, b in zip(one[1:], other[1:], strict=True)), (found, wanted)
 
 
 def composed(page, comfy):
@@ -157,25 +106,27 @@ def test_text_seeds_the_canvas_and_the_persons_boxes_win_until_it_changes(page, 
     assert boxes(page, compose) == [[1, 0.2, 0.2, 0.2, 0.2]]
 
 
-def talk(page, types=(("WeGenLoadModel", (0, 0)), ("WeGenChatPanel", (320, 0)))):
-    return build(page, types, [(0, 0, 1, "model")])[1]
-
-
-def transcript(page, node):
-    return page.page.evaluate(
-        """id => { const { talk } = app.graph.getNodeById(id).wegenSession, table = new Map(talk.turns.map(t => [t.id, t])), path = [];
-        for (let t = table.get(talk.head); t; t = table.get(t.parent)) path.unshift(t);
-        return path }""", node)
-
-
-def wait(page, node):
-    page.page.wait_for_function(f"id => !({PENDING})(id)", arg=node, timeout=400_000)
-
-
 def say(page, node, text):
     page.page.locator("textarea.wegen-write:visible").first.fill(text)
     page.page.keyboard.press("Enter")
     wait(page, node)
+
+
+def test_boxes_survive_copies_and_subgraphs(page):
+    (compose,) = build(page, [("WeGenBboxCompose", (0, 0))])
+    drag(page, (0.1, 0.1), (0.5, 0.5))
+    drawn = value(page, compose, "canvas")
+    page.page.evaluate("""id => { const node = app.graph.getNodeById(id);
+      app.canvas.copyToClipboard([node]); app.canvas.pasteFromClipboard() }""", compose)
+    copies = page.page.evaluate(
+        "app.graph._nodes.filter(n => n.type === 'WeGenBboxCompose').map(n => n.widgets.find(w => w.name === 'canvas').value)")
+    assert copies == [drawn, drawn]
+    page.page.evaluate("id => { app.graph.convertToSubgraph(new Set([app.graph.getNodeById(id)])) }", compose)
+    page.page.wait_for_timeout(500)
+    reopened = page.page.evaluate(SAVED)
+    page.load(reopened)
+    inside = [n["inputs"]["canvas"] for n in page.prompt().values() if n["class_type"] == "WeGenBboxCompose"]
+    assert inside == [drawn, drawn]
 
 
 def test_a_conversation_of_three_turns(page, comfy, shoot):
@@ -244,6 +195,23 @@ def test_the_sidebar_shows_the_same_conversation(page, shoot):
     page.page.evaluate("app.extensionManager.command.execute('Workspace.ToggleSidebarTab.wegen-chat')")
     page.page.wait_for_timeout(300)
     assert page.page.evaluate("id => app.graph.getNodeById(id).wegenSession.views.size", node) == 1
+
+
+def test_a_turns_picture_and_features_go_into_the_graph(page, comfy):
+    comfy.upload(Path(__file__).parents[2] / "workflows" / "text_to_picture.jpg", "wegen-turn.jpg")
+    file = {"filename": "wegen-turn.jpg", "subfolder": "", "type": "input"}
+    node = talk(page)
+    page.page.evaluate(SET, [node, "transcript", json.dumps([{"role": "user", "text": "a fox"},
+                                                             {"role": "assistant", "text": "", "pictures": [file]}])])
+    page.page.get_by_label("Copy its features into the graph").first.click()
+    made = page.page.evaluate("""() => { const encode = app.graph._nodes.find(n => n.type === 'WeGenEncode');
+      return [encode.getInputNode(0).type, encode.getInputNode(1).type, encode.getInputNode(1).widgets[0].value] }""")
+    assert made == ["WeGenLoadModel", "LoadImage", "wegen-turn.jpg"]
+    dropped = page.page.evaluate("""async file => { const node = app.graph._nodes.find(n => n.type === 'LoadImage');
+      const dataTransfer = { types: ['application/x-wegen-file'], files: [], getData: () => JSON.stringify(file) };
+      return [await node.onDragOver({ dataTransfer }), await node.onDragDrop({ dataTransfer }), node.widgets[0].value] }""",
+                                 {"filename": "a.png", "subfolder": "wegen", "type": "output"})
+    assert dropped == [True, True, "wegen/a.png [output]"]
 
 
 def test_a_hostile_workflow_opens_as_text(page, shoot):

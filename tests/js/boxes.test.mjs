@@ -69,6 +69,13 @@ test("undo and redo; a drag is one step; what arrived stays known", () => {
   history.undo(), history.undo();
   assert.equal(history.state.boxes.length, 0);
   assert.equal(history.undo(), false);
+  const drag = {}, slow = new S.History(first);
+  for (const [x, now] of [[0.2, 0], [0.3, 9000]]) slow.push(S.change(first, 1, { x }), drag, now);
+  slow.push(S.change(first, 1, { x: 0.5 }), {}, 9001);
+  slow.undo();
+  assert.equal(slow.state.boxes[0].x, 0.3);
+  slow.undo();
+  assert.equal(slow.state.boxes[0].x, 0.1);
 });
 
 test("boxes that arrive take the canvas over and keep labels", () => {
