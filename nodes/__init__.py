@@ -10,6 +10,7 @@ from .features import WeGenFeatureArithmetic, WeGenLoadFeatures, WeGenMixFeature
 from .load import WeGenLoadDecoder, WeGenLoadModel
 from .native import WeGenDecoderToModel, WeGenFeaturesToConditioning
 from .panel import WeGenChatPanel
+from .train import WeGenDecoderLora, WeGenTrainDecoder
 
 NODE_CLASS_MAPPINGS = {
     "WeGenLoadModel": WeGenLoadModel,
@@ -22,6 +23,8 @@ NODE_CLASS_MAPPINGS = {
     "WeGenBboxCompose": WeGenBboxCompose,
     "WeGenFeaturesToConditioning": WeGenFeaturesToConditioning,
     "WeGenDecoderToModel": WeGenDecoderToModel,
+    "WeGenDecoderLora": WeGenDecoderLora,
+    "WeGenTrainDecoder": WeGenTrainDecoder,
     "WeGenMixFeatures": WeGenMixFeatures,
     "WeGenFeatureArithmetic": WeGenFeatureArithmetic,
     "WeGenPreviewFeatures": WeGenPreviewFeatures,
@@ -40,6 +43,8 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "WeGenBboxCompose": "Bbox Compose",
     "WeGenFeaturesToConditioning": "Features to Conditioning",
     "WeGenDecoderToModel": "Decoder to MODEL + VAE",
+    "WeGenDecoderLora": "Decoder LoRA",
+    "WeGenTrainDecoder": "WeGen Train Decoder",
     "WeGenMixFeatures": "Mix WeGen Features",
     "WeGenFeatureArithmetic": "WeGen Feature Arithmetic",
     "WeGenPreviewFeatures": "Preview WeGen Features",

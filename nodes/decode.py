@@ -14,6 +14,8 @@ SCHEDULERS = {
     "unipc": "UniPCMultistepScheduler",
     "ddpm": "DDPMScheduler",
 }
+NEGATIVES = {"from decoder": None, "zeros": "zeros", "blank picture": "blank"}
+TIME_IDS = {"from decoder": None, "size": "size", "trained": "trained", "zeros": "zeros"}
 OWN = {"label_on": "decoder's own", "label_off": "as set below"}
 
 
@@ -50,11 +52,26 @@ class WeGenDecode:
                 "Pixels, a multiple of 8, when use_default_size is off.")}),
             "scheduler": (list(SCHEDULERS), {"default": "from decoder", "advanced": True, "tooltip": (
                 "The sampling method. «from decoder» is the one it was made for.")}),
+            "negative": (list(NEGATIVES), {"default": "from decoder", "advanced": True, "tooltip": (
+                "What guidance pushes away from. WeGen's decoder: zeros. Emu2's and BLIP3-o's: the features of a blank picture, which "
+                "take a tower: the decoder's own, or that of a model at negative_features.")}),
+            "time_ids": (list(TIME_IDS), {"default": "from decoder", "advanced": True, "tooltip": (
+                "The size numbers that SDXL is told. size: the picture's, twice (WeGen). trained: the trained size, then the picture's "
+                "(Emu2, BLIP3-o). zeros: as the public WeGen was trained.")}),
+        }, "optional": {
+            "negative_features": (f"{FEATURES},{MODEL}", {"tooltip": (
+                "Features that guidance pushes away from, instead of the widget's choice; or a model, whose tower then looks at the blank "
+                "picture.")}),
         }}
 
     def decode(self, features, decoder, seed=0, use_defaults=True, steps=20, guidance_scale=3.0, use_default_size=True, width=1024,
-               height=1024, scheduler="from decoder"):
+               height=1024, scheduler="from decoder", negative="from decoder", time_ids="from decoder", negative_features=None):
+        from ..wegen_model.pipeline import WeGen
+
         options = {} if use_defaults else {"steps": steps, "guidance_scale": guidance_scale}
+        options |= {"negative": NEGATIVES[negative], "time_ids": TIME_IDS[time_ids]}
+        if negative_features is not None and negative != "zeros":
+            options["negative"] = negative_features.blank() if isinstance(negative_features, WeGen) else negative_features
         if not use_default_size:
             options |= {"width": width, "height": height}
         painter = own_decoder(decoder)

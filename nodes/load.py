@@ -17,6 +17,13 @@ OFFLOAD = (list(host.OFFLOAD), {
                "and the graphics card is left alone.",
 })
 
+PRECISION = ([*DTYPE[0], *host.QUANTISED], {**DTYPE[1], "tooltip": (
+    DTYPE[1]["tooltip"] + " fp8, q8_0 (8 bits) and q4_0 (4 bits) quantise the tower and the language model while they are read: half or a "
+    "quarter of the memory, slower, less exact; the rest and the decoder stay as with default. A folder that `wegen convert --quantize` "
+    "made stays as it is.")})
+
+PRESETS = {"from checkpoint": None, "wegen": "wegen", "emu2": "emu2", "blip3o": "blip3o"}
+
 
 class WeGenLoadModel:
     """A model folder, opened."""
@@ -34,7 +41,7 @@ class WeGenLoadModel:
         return {"required": {
             "model": (host.list_models("model"), {"default": host.BUNDLED, "tooltip": (
                 "A folder under models/wegen (subfolders too) as `wegen convert` makes it. " + host.knows()).strip()}),
-            "dtype": DTYPE,
+            "dtype": PRECISION,
         }, "optional": {"offload": OFFLOAD}}
 
     @classmethod
@@ -47,9 +54,17 @@ class WeGenLoadModel:
 
     def load(self, model, dtype="default", offload="default"):
         from ..wegen_model.pipeline import WeGen
+        from ..wegen_model.precision import verdict
 
         _check(model, "model")
-        return (WeGen.load(model, runtime=host.runtime(dtype, offload), roots=host.model_roots()),)
+        loaded = WeGen.load(model, runtime=host.runtime(dtype, offload), roots=host.model_roots())
+        text, warning = verdict(loaded.folder, loaded.runtime.blocks)
+        if not text:
+            return (loaded,)
+        with host.watch(loaded.runtime) as notes:
+            if warning:
+                loaded.runtime.warn(warning)
+            return host.shown((loaded,), notes, "" if warning else text)
 
 
 class WeGenLoadDecoder:
@@ -70,7 +85,12 @@ class WeGenLoadDecoder:
                 "A folder under models/wegen with unet/, vae/ and scheduler/. It must read the features' space: one made for the same "
                 "model, or fine-tuned from its decoder.")}),
             "dtype": DTYPE,
-        }, "optional": {"offload": OFFLOAD}}
+        }, "optional": {
+            "offload": OFFLOAD,
+            "preset": (list(PRESETS), {"default": "from checkpoint", "advanced": True, "tooltip": (
+                "How the decoder is driven. from checkpoint: as its folder says, which `wegen convert` knows. wegen: guidance 6 against "
+                "zeros. emu2, blip3o: guidance 3 against the features of a blank picture, 50 steps.")}),
+        }}
 
     @classmethod
     def VALIDATE_INPUTS(cls, decoder):
@@ -80,11 +100,13 @@ class WeGenLoadDecoder:
     def IS_CHANGED(cls, decoder, **_):
         return host.fingerprint(decoder)
 
-    def load(self, decoder, dtype="default", offload="default"):
+    def load(self, decoder, dtype="default", offload="default", preset="from checkpoint"):
+        from ..wegen_model.driving import describe
         from ..wegen_model.pipeline import WeGenDecoder
 
         _check(decoder, "decoder")
-        return (WeGenDecoder.load(decoder, runtime=host.runtime(dtype, offload), roots=host.model_roots()),)
+        loaded = WeGenDecoder.load(decoder, runtime=host.runtime(dtype, offload), roots=host.model_roots(), preset=PRESETS[preset])
+        return host.shown((loaded,), [], f"{loaded.name}, driven {describe(loaded.config)}.")
 
 
 def _valid(name, kind: str) -> bool | str:

@@ -104,6 +104,6 @@ def test_convert_and_inspect_on_the_command_line(converted, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "BF16" in out and "every file is as it was written" in out
     assert main(["convert", file, folder + "2", "--layout", "timm", "--initialise"]) == 2
-    assert "leave out --config and --initialise" in capsys.readouterr().err
+    assert "leave out --config, --initialise and --quantize" in capsys.readouterr().err
     assert main(["convert", file, folder + "2", "--initialise"]) == 2
     assert "nothing to initialise" in capsys.readouterr().err

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from wegen.wegen_model.blocks import dequantise
 from wegen.wegen_model.checkpoint import folder as files
 from wegen.wegen_model.checkpoint.convert import convert
 from wegen.wegen_model.checkpoint.folder import CheckpointError
@@ -117,16 +118,31 @@ def test_wrong_files(state, tmp_path):
         read_gguf(write(tmp_path / "s.gguf", state, "F16", extra={"split.count": 3}))
 
 
-def test_blocks_become_a_language_model_in_16_bits(state, tmp_path):
-    """Sizes of no preset: heads and eps come from the file, but that it is wanted must be said."""
-    path = write(tmp_path / "llm.gguf", state, "Q8_0")
-    assert inspect(path).parts[0].precision == "Q8_0 + F32"
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q4_K", "Q6_K", "Q5_0"])
+def test_blocks_become_a_language_model(state, tmp_path, kind):
+    """As they lie where our layer reads them, except for the embeddings; in 16 bits where it does not, or when that is asked for.
+    Sizes of no preset: heads and eps come from the file, but that it is wanted must be said."""
+    path = write(tmp_path / "llm.gguf", state, kind)
+    assert inspect(path).parts[0].precision == f"{kind} + F32"
     with pytest.raises(CheckpointError, match="has the sizes of no known model"):
         convert(path, tmp_path / "no")
-    report = convert(path, tmp_path / "model", config={"name": "mine", "language": {}})
-    config = files.read_config(tmp_path / "model").language
+    sizes = {"name": "mine", "language": {}}
+    kept, wide = (convert(path, tmp_path / name, config=sizes, dtype=dtype) for name, dtype in (("kept", None), ("wide", torch.float32)))
+    config = files.read_config(tmp_path / "kept").language
     assert (config.heads, config.eps, config.positions, config.vocab_size) == (HEADS, 1e-5, 2048, 50)
-    assert report.parts[0].precision == "F16 + F32"
-    written = load_file(tmp_path / "model/language/model.safetensors")
-    assert set(written) == set(state)
-    assert all(torch.cosine_similarity(written[k].float().flatten(), v.flatten(), 0) > 0.9999 for k, v in state.items())
+    assert kept.parts[0].precision == ("F16 + F32" if kind == "Q5_0" else f"{kind} + F16 + F32") and wide.parts[0].precision == "F32"
+    assert kept.parts[0].parameters == wide.parts[0].parameters == sum(v.numel() for v in state.values())
+    blocks, written = load_file(tmp_path / "kept/language/model.safetensors"), load_file(tmp_path / "wide/language/model.safetensors")
+    assert set(written) == set(blocks) == set(state)
+    assert {k for k, v in blocks.items() if v.dtype == torch.uint8} == (set() if kind == "Q5_0" else {k for k in state if "_proj" in k})
+    if kind[-1] == "0":
+        least = {"Q8_0": 0.9999, "Q5_0": 0.997, "Q4_0": 0.99}[kind]
+        assert all(torch.cosine_similarity(written[k].flatten(), v.flatten(), 0) > least for k, v in state.items())
+    widened = {k: dequantise(v, kind) if v.dtype == torch.uint8 else v.float() for k, v in blocks.items()}
+    assert all(torch.equal(v.half().float() if blocks[k].dtype == torch.uint8 else v, written[k]) for k, v in widened.items())
+    with torch.device("meta"):
+        language, plain = Language(config), Language(config)
+    files.load_into(language, tmp_path / "kept", "language", torch.float32)
+    plain.load_state_dict(widened, assign=True)
+    x = torch.randn(1, 5, 256, generator=torch.Generator().manual_seed(1))
+    assert torch.allclose(language(x), plain(x), atol=1e-5)

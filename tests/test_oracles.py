@@ -3,6 +3,8 @@
 (The LLaMA body against transformers' LlamaForCausalLM: here through a folder that transformers wrote, in test_properties.py directly.)
 """
 
+import dataclasses
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -56,9 +58,9 @@ def test_the_tower_equals_timm_s(converted, tmp_path, golden):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("guidance", [1.0, 5.0])
-def test_the_decoder_equals_stable_diffusion_xl_pipeline(tmp_path, guidance):
-    """A pipeline that diffusers saved, converted: the same picture from the same embeddings and noise."""
+@pytest.mark.parametrize("guidance, negative", [(1.0, "zeros"), (5.0, "zeros"), (3.0, "features")])
+def test_the_decoder_equals_stable_diffusion_xl_pipeline(tmp_path, guidance, negative):
+    """A pipeline that diffusers saved, converted: the same picture from the same embeddings, unconditional input and noise."""
     from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 
     config = tiny_config()
@@ -72,11 +74,12 @@ def test_the_decoder_equals_stable_diffusion_xl_pipeline(tmp_path, guidance):
     pipe = StableDiffusionXLPipeline(vae, None, None, None, None, unet, scheduler, add_watermarker=False)
     pipe.set_progress_bar_config(disable=True)
     tokens = torch.randn(1, 64, 32)
-    blank = torch.zeros_like(tokens)
+    blank = torch.zeros_like(tokens) if negative == "zeros" else torch.randn(1, 64, 32)
     expected = pipe(prompt_embeds=tokens, pooled_prompt_embeds=tokens.mean(1), negative_prompt_embeds=blank,
                     negative_pooled_prompt_embeds=blank.mean(1), guidance_scale=guidance, num_inference_steps=6, height=32, width=32,
                     latents=noise(1, 4, 16, 16, 7), output_type="pt").images
     features = Features(tokens, (8, 8), decoder.config.decoder.space, decoder.config.decoder.tower)
-    ours = decoder.decode(features, steps=6, guidance_scale=guidance, seed=7, width=32, height=32)
+    ours = decoder.decode(features, steps=6, guidance_scale=guidance, seed=7, width=32, height=32,
+                          negative=negative if negative == "zeros" else dataclasses.replace(features, tokens=blank))
     assert expected.std() > 0.01
     torch.testing.assert_close(ours.movedim(-1, 1), expected, rtol=0, atol=1e-4)

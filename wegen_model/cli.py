@@ -1,4 +1,4 @@
-"""The `wegen` command: run workflows, chat, encode, decode, inspect, convert, and the miniature's recipe.
+"""The `wegen` command: run workflows, chat, encode, decode, inspect, convert, measure, and the miniature's recipe.
 
 Exit codes: 0 done · 1 failed · 2 wrong usage or input · 3 a workflow with foreign nodes · 130 cancelled.
 """
@@ -9,6 +9,9 @@ import argparse
 import os
 import sys
 from pathlib import Path
+
+from . import bench
+from .train import command as train_command
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,11 +59,13 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("target", help="model folder to write (with --layout: a .safetensors file)")
     convert.add_argument("--part", action="append", help="only this part (may be given several times)")
     convert.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="precision to store (default: as it is)")
+    convert.add_argument("--quantize", metavar="KIND", default="", help="tower and language model in blocks: q8_0, q4_0 or fp8")
     convert.add_argument("--config", help="JSON of sizes, for models that match no preset")
     convert.add_argument("--whole", action="store_true", help="read PyTorch files from before 1.6 into memory")
     convert.add_argument("--initialise", action="store_true", help="for training: take a stock SDXL UNet or LLaMA-2, draw the rest anew")
     convert.add_argument("--layout", metavar="NAME", help="write one file in a public layout instead; a wrong name lists them")
 
+    bench.add(sub)
     mini = sub.add_parser("mini", help="the miniature: train, evaluate, list what it knows")
     todo = mini.add_subparsers(dest="what", required=True, metavar="WHAT")
     train = todo.add_parser("train", help="run or resume the whole recipe, or one stage")
@@ -73,9 +78,14 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--model", default="wegen-mini")
     evaluate.add_argument("--out", default="output/eval")
     evaluate.add_argument("--seeds", type=int, default=3, help="how many seeds (default: 3)")
-    evaluate.add_argument("--per-concept", type=int, default=4, help="pictures a concept and seed; other tests grow with it (default: 4)")
+    evaluate.add_argument("--per-concept", type=int, default=4, help="pictures a concept and seed; other tests grow too (default: 4)")
     concepts = todo.add_parser("concepts", help="list the things the miniature can draw")
     concepts.add_argument("--model", default="wegen-mini")
+
+    from .data.command import add as add_data
+
+    add_data(sub)
+    train_command.add(sub)
     return p
 
 
@@ -235,11 +245,12 @@ def _convert(args) -> None:
     chosen = dict(parts=args.part, dtype=getattr(torch, args.dtype) if args.dtype else None, whole=args.whole,
                   runtime=Runtime("cpu", progress=True))
     if args.layout:
-        if args.config or args.initialise:
-            raise ValueError("--layout writes a model as it is: leave out --config and --initialise, or convert to a folder first.")
+        if args.config or args.initialise or args.quantize:
+            raise ValueError("--layout writes a model as it is: leave out --config, --initialise and --quantize, or convert to a folder "
+                             "first.")
         report = export(args.source, args.target, args.layout, **chosen)
     else:
-        report = convert(args.source, args.target, config=args.config, initialise=args.initialise, **chosen)
+        report = convert(args.source, args.target, config=args.config, initialise=args.initialise, quantise=args.quantize, **chosen)
     sys.stdout.write(report.text() + "\n")
 
 
@@ -263,4 +274,11 @@ def _mini(args) -> None:
         sys.stdout.write(evaluate(args.model, args.out, args.seeds, args.per_concept) + "\n")
 
 
-COMMANDS = {"run": _run, "chat": _chat, "encode": _encode, "decode": _decode, "inspect": _inspect, "convert": _convert, "mini": _mini}
+def _data(args) -> int:
+    from .data.command import run
+
+    return run(args)
+
+
+COMMANDS = {"run": _run, "chat": _chat, "encode": _encode, "decode": _decode, "inspect": _inspect, "convert": _convert, "mini": _mini,
+            "data": _data, "train": train_command.run, "bench": bench.run}

@@ -86,14 +86,28 @@ class DecoderConfig:
     tower: str = "emu2-448"
     width: int = 1792
     grid: tuple[int, int] = (8, 8)
-    time_ids: str = "size"  # "size": (height, width, 0, 0, height, width) as in the release's inference; "zeros"
-    negative: str = "zeros"  # the unconditional input; anything else is refused so far
+    time_ids: str = "size"  # one of TIME_IDS
+    negative: str = "zeros"  # the unconditional input: one of NEGATIVES
     guidance_scale: float = 6.0
     steps: int = 50
     size: int = 1024  # pixels, the side the UNet was trained at
     layout_channels: int = 0  # miniature: the tokens laid out on the latent grid as extra UNet input channels
     layout_factor: int = 2  # latent cells along one side of a token's cell
+    preset: str = "wegen"  # whose inference code it is driven like: a key of DECODERS
     latent_rgb: tuple[tuple[float, ...], ...] = ()  # (k+1,3): latent channels to RGB in 0..1 for previews, last row the bias
+
+
+# six numbers beside the features: original height and width, crop from the top and left, height and width to paint
+TIME_IDS = {"size": "the picture's size twice, as WeGen's inference does", "trained": "the trained size, then the picture's, as Emu2 does",
+            "zeros": "six zeros, as the release trains"}
+NEGATIVES = {"zeros": "zeros", "blank": "the features of a blank picture (all zero once normalised)"}
+# How each public decoder's own inference code drives it (WeGen's SDXLAdapter, Emu2's EmuVisualGeneration, BLIP3-o's copy of it). The
+# scheduler is the checkpoint's; all three publish EulerDiscreteScheduler with leading steps and offset 1.
+DECODERS: dict[str, dict[str, Any]] = {
+    "wegen": dict(negative="zeros", guidance_scale=6.0, steps=50, time_ids="size"),
+    "emu2": dict(negative="blank", guidance_scale=3.0, steps=50, time_ids="trained"),
+    "blip3o": dict(negative="blank", guidance_scale=3.0, steps=50, time_ids="trained"),
+}
 
 
 @dataclass(frozen=True)

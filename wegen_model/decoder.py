@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .config import DecoderConfig
+from .config import TIME_IDS, DecoderConfig
 from .runtime import Runtime
 
 VAES = ("AutoencoderKL", "AutoencoderDC")
@@ -82,12 +82,13 @@ class Decoder(nn.Module):
         first = (c.get("block_out_channels") or c["decoder_block_out_channels"])[0]
         return int(2178 * first / 128 * height * width * itemsize)
 
-    def time_ids(self, height: int, width: int, rows: int, device: torch.device) -> Tensor:
-        """(rows,6): (height, width, 0, 0, height, width) in pixels, or zeros, as the decoder was trained."""
-        sizes = {"size": (height, width, 0, 0, height, width), "zeros": (0,) * 6}
-        if self.config.time_ids not in sizes:
-            raise ValueError(f"decoder: time_ids is {self.config.time_ids!r}; choose size or zeros.")
-        return torch.tensor([sizes[self.config.time_ids]], device=device).expand(rows, -1)
+    def time_ids(self, height: int, width: int, rows: int, device: torch.device, kind: str | None = None) -> Tensor:
+        """(rows,6) in pixels. `kind`: one of config.TIME_IDS; None as the decoder was trained."""
+        kind, trained = kind or self.config.time_ids, (self.config.size,) * 2
+        sizes = {"size": (height, width, 0, 0, height, width), "trained": (*trained, 0, 0, height, width), "zeros": (0,) * 6}
+        if kind not in sizes:
+            raise ValueError(f"decoder: time_ids is {kind!r}; choose {', '.join(TIME_IDS)}.")
+        return torch.tensor([sizes[kind]], device=device).expand(rows, -1)
 
     def denoise(self, latents: Tensor, timestep: Tensor, tokens: Tensor, pooled: Tensor, time_ids: Tensor) -> Tensor:
         """One UNet call: noisy latents (b,k,h,w), tokens (b,n,c), pooled (b,c), time ids (b,6) -> prediction (b,k,h,w)."""
@@ -109,14 +110,15 @@ class Decoder(nn.Module):
 
     @torch.no_grad()
     def sample(self, tokens: Tensor, pooled: Tensor, noise: Tensor, *, steps: int, guidance_scale: float = 1.0,
-               negative: tuple[Tensor, Tensor] | None = None, scheduler: str | None = None,
+               negative: tuple[Tensor, Tensor] | None = None, scheduler: str | None = None, time_ids: str | None = None,
                generator: torch.Generator | None = None, runtime: Runtime | None = None) -> Tensor:
         """Denoise.
 
         Args:
             tokens: (b,n,c) raw features. pooled: (b,c) their mean.
             noise: (b,k,h,w) of unit variance; scaled here as the scheduler wants.
-            negative: unconditional tokens and pooled; None is zeros.
+            negative: unconditional tokens (1 or b,n,c) and pooled; None is zeros.
+            time_ids: one of config.TIME_IDS; None as the decoder was trained.
             generator: of schedulers that add noise at each step; on the CPU. None is seed 0.
         Returns:
             (b,k,h,w) latents, still scaled.
@@ -129,14 +131,14 @@ class Decoder(nn.Module):
         if guided:
             blank = negative or (torch.zeros_like(tokens), torch.zeros_like(pooled))
             tokens, pooled = torch.cat([blank[0].expand_as(tokens), tokens]), torch.cat([blank[1].expand_as(pooled), pooled])
-        time_ids = self.time_ids(height, width, len(tokens), noise.device)
+        sizes = self.time_ids(height, width, len(tokens), noise.device, time_ids)
         latents = noise * solver.init_noise_sigma
         extra = {}
         if "generator" in inspect.signature(solver.step).parameters:
             extra["generator"] = generator or torch.Generator().manual_seed(0)
         for i, timestep in enumerate(solver.timesteps):
             x = solver.scale_model_input(torch.cat([latents] * 2) if guided else latents, timestep)
-            out = self.denoise(x.to(tokens.dtype), timestep, tokens, pooled, time_ids)
+            out = self.denoise(x.to(tokens.dtype), timestep, tokens, pooled, sizes)
             if guided:
                 blank_out, out = out.chunk(2)
                 out = blank_out + guidance_scale * (out - blank_out)

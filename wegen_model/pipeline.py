@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from . import generate, prompt, vision
+from . import driving, generate, prompt, vision
+from .blocks import BlockLinear, scratch_bytes
 from .checkpoint import folder as files
 from .checks import check_draw, check_images, check_number, check_seed
 from .config import ModelConfig
@@ -32,19 +33,44 @@ class WeGenDecoder:
 
     def __init__(self, folder: Path, config: ModelConfig, runtime: Runtime):
         self.folder, self.config, self.runtime = folder, config, runtime
+        self.model: WeGen | None = None  # whose tower looks at the blank picture that some decoders are guided against
+        self._blank: Features | None = None
+        self.loras: tuple[tuple[Path, float], ...] = ()
         self._decoder: Decoder | None = None
         self._parts: dict[str, Part] = {}
 
+    def with_lora(self, path: str | Path, strength: float = 1.0) -> WeGenDecoder:
+        """The same decoder with an adapter (train/lora.py) added to its UNet; this one stays as it is. Weights are read anew.
+
+        Raises:
+            ValueError: no such adapter, or one for another space of features.
+        """
+        from .train.lora import read_lora
+
+        read_lora(path, self.config.decoder.space)
+        out = WeGenDecoder(self.folder, self.config, self.runtime)
+        out.loras = (*self.loras, (Path(path), strength))
+        return out
+
     @classmethod
-    def load(cls, name_or_path: str | Path, runtime: Runtime | None = None, roots: tuple = ()) -> WeGenDecoder:
-        """Open a decoder folder (or a model folder's decoder). Weights are read at the first decode."""
+    def load(cls, name_or_path: str | Path, runtime: Runtime | None = None, roots: tuple = (), preset: str | None = None) -> WeGenDecoder:
+        """Open a decoder folder (or a model folder's decoder). Weights are read at the first decode.
+
+        `preset`: drive it like another public decoder (a key of config.DECODERS); None as its configuration says.
+        """
         folder = files.resolve(name_or_path, roots)
         config = files.read_config(folder)
         for part in ("unet", "vae", "scheduler"):
             if not getattr(config, part):
                 raise files.CheckpointError(f"{folder.name}: no {part}/ folder with its configuration, so there is no decoder here. "
                                             f"The folder has: {', '.join(files.parts(folder)) or 'nothing'}.")
-        return cls(folder, config, runtime or Runtime())
+        return cls(folder, driving.preset(config, preset), runtime or Runtime())
+
+    def blank(self) -> Features:
+        """Features of a blank picture, by the tower of `model` or of the decoder's own folder."""
+        if self._blank is None:
+            self._blank = (self.model or WeGen(self.folder, self.config, self.runtime)).blank()
+        return self._blank
 
     def _load(self) -> Decoder:
         if self._decoder is None:
@@ -53,6 +79,10 @@ class WeGenDecoder:
                 decoder = Decoder(c.decoder, c.unet, c.vae, c.scheduler, self.runtime.operations)
             for name in ("unet", "vae"):
                 files.load_into(getattr(decoder, name), self.folder, name, self.runtime.place(name).dtype)
+            for path, strength in self.loras:
+                from .train.lora import merge, read_lora
+
+                merge(decoder.unet, "unet", read_lora(path), strength, f"lora {path.name}")
             if decoder.layout is not None:
                 files.load_into(decoder.layout, self.folder, "layout", self.runtime.place("unet").dtype)
                 decoder.unet.wegen_layout = decoder.layout  # moves with the UNet
@@ -66,12 +96,14 @@ class WeGenDecoder:
 
     @torch.no_grad()
     def decode(self, features: Features, *, steps: int | None = None, guidance_scale: float | None = None, seed: int = 0,
-               width: int | None = None, height: int | None = None, scheduler: str | None = None) -> Tensor:
+               width: int | None = None, height: int | None = None, scheduler: str | None = None,
+               negative: str | Features | None = None, time_ids: str | None = None) -> Tensor:
         """Paint each row of features.
 
         Args:
             steps, guidance_scale, width, height: None takes what the decoder was made for. Sides in pixels, multiples of 8.
             seed: of the noise; one generator a batch, on the CPU.
+            negative: one of config.NEGATIVES, or features. time_ids: of config.TIME_IDS. None as the decoder was made for.
         Returns:
             (b,height,width,3) float pictures in 0..1, on the CPU.
         """
@@ -86,12 +118,12 @@ class WeGenDecoder:
         for side, value in (("width", width), ("height", height)):
             if value < 8 or value % 8:
                 raise ValueError(f"{side} is {value}: it must be a multiple of 8, and at least 8.")
-        if c.negative != "zeros":
-            raise ValueError(f"decoder '{self.name}': its unconditional input is {c.negative!r}; only zeros are known so far.")
         features.check_finite("SDXL Feature Decoder, features")
         note = check_space(features, c.space, c.tower, f"the decoder '{self.name}'", "SDXL Feature Decoder, features", width=c.width)
         if note:
             self.runtime.warn(note)
+        see = self.blank if self.model or files.files(self.folder, "vision") else None
+        blank = driving.unconditional(self.config, negative, see, self.runtime) if guidance_scale != 1 else None
         decoder = self._load()
         k, f = decoder.vae.config.latent_channels, decoder.factor
         if width % f or height % f:
@@ -101,14 +133,19 @@ class WeGenDecoder:
         start = noise(len(features), k, height // f, width // f, generator)
         room = decoder.sampling_bytes(len(start) * (2 if guidance_scale != 1 else 1), *start.shape[-2:], place.dtype.itemsize)
         with self.runtime.use(self._parts["unet"], extra_bytes=room) as device:
-            tokens = features.tokens.to(device, torch.float32)
-            latents = decoder.sample(tokens.to(place.dtype), tokens.mean(1).to(place.dtype), start.to(device), steps=steps,
-                                     guidance_scale=guidance_scale, scheduler=scheduler, generator=generator,
-                                     runtime=self.runtime)
+            given, other = (None if f is None else _conditions(f, device, place.dtype) for f in (features, blank))
+            latents = decoder.sample(*given, start.to(device), steps=steps, guidance_scale=guidance_scale, negative=other,
+                                     scheduler=scheduler, time_ids=time_ids, generator=generator, runtime=self.runtime)
         room = decoder.painting_bytes(height, width, self.runtime.place("vae").dtype.itemsize)
         with self.runtime.use(self._parts["vae"], extra_bytes=room) as device:
             pixels = decoder.to_pixels(latents.to(device), self.runtime)
         return ((pixels + 1) / 2).clamp(0, 1).movedim(1, -1)
+
+
+def _conditions(features: Features, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Tokens and their mean, taken in float32."""
+    tokens = features.tokens.to(device, torch.float32)
+    return tokens.to(dtype), tokens.mean(1).to(dtype)
 
 
 class WeGen:
@@ -122,16 +159,17 @@ class WeGen:
 
     @classmethod
     def load(cls, name_or_path: str | Path = "wegen-mini", dtype: torch.dtype | None = None, runtime: Runtime | None = None,
-             roots: tuple = ()) -> WeGen:
+             roots: tuple = (), quantise: str = "") -> WeGen:
         """Open a model folder; weights are read when a call first needs them.
 
-        `dtype` is for the default runtime; a runtime that is given chooses its own.
+        `dtype` and `quantise` (tower and language model in blocks: q8_0, q4_0 or fp8) are for the default runtime; a runtime that
+        is given chooses its own.
 
         Raises:
             CheckpointError: no such folder, or one without a valid config.json.
         """
         folder = files.resolve(name_or_path, roots)
-        return cls(folder, files.read_config(folder), runtime or Runtime(dtype=dtype))
+        return cls(folder, files.read_config(folder), runtime or Runtime(dtype=dtype, blocks=quantise))
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -144,6 +182,7 @@ class WeGen:
         """The model's own decoder."""
         if self._painter is None:
             self._painter = WeGenDecoder.load(self.folder, self.runtime)
+            self._painter.model = self
         return self._painter
 
     def part(self, name: str) -> Part:
@@ -154,7 +193,8 @@ class WeGen:
                     "projectors": lambda ops: Projectors(c.features, c.language.width, ops)}[name]
             with torch.device("meta"):
                 module = make(self.runtime.operations)
-            files.load_into(module, self.folder, name, self.runtime.place(name).dtype)
+            files.load_into(module, self.folder, name, self.runtime.place(name).dtype, self.runtime.blocks,
+                            getattr(self.runtime.operations, "BlockLinear", BlockLinear))
             self._parts[name] = self.runtime.adopt(name, module)
         return self._parts[name]
 
@@ -175,11 +215,17 @@ class WeGen:
         part = self.part("vision")
         place = self.runtime.place("vision")
         out = []
-        with self.runtime.use(part, self.config.vision.bytes(min(BATCH, len(images)), place.dtype)) as device:
+        room = self.config.vision.bytes(min(BATCH, len(images)), place.dtype) + scratch_bytes(part.module)
+        with self.runtime.use(part, room) as device:
             for chunk in images.split(BATCH):
                 pixels = vision.prepare(chunk.to(device), self.config.vision, fit).to(place.dtype)
                 out.append(pool(part.module(pixels, self.runtime), tuple(self.config.features.grid)).float().cpu())
         return self.features(torch.cat(out))
+
+    def blank(self) -> Features:
+        """Features (1,n,c) of a blank picture: all zero once normalised, the mean colour (Emu2's unconditional input)."""
+        mean = torch.tensor(self.config.vision.mean)
+        return self.encode(mean.expand(1, *(self.config.vision.image_size,) * 2, 3), where="the blank picture")
 
     def encode_references(self, conversation: Conversation) -> Conversation:
         """The same conversation with every reference's features filled in.
@@ -299,9 +345,9 @@ class WeGen:
                 files.missing(self.folder, part)
 
     def _room(self, rows: int, prompt: int, new: int) -> int:
-        """Bytes that generating needs beside the weights: the cache, and what reading the prompt holds."""
+        """Bytes that generating needs beside the weights: the cache, what reading the prompt holds, and one widened layer."""
         c, dtype = self.config.language, self.runtime.place("language").dtype
-        return Cache.bytes(c, rows, prompt + new, dtype) + c.bytes(prompt, dtype)
+        return Cache.bytes(c, rows, prompt + new, dtype) + c.bytes(prompt, dtype) + scratch_bytes(self.part("language").module)
 
     def _notes(self, conversation: Conversation, picture: str) -> None:
         turn = conversation.turns[-1]

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from .blocks import check_kind
+
 PARTS = ("vision", "language", "projectors", "unet", "vae")
 
 
@@ -41,14 +43,17 @@ class Runtime:
         device: "cpu", "cuda", … ; None takes CUDA when there is one.
         dtype: precision of the weights; None is float32 on the CPU and bfloat16 elsewhere.
         progress: show a tqdm bar on standard error.
+        blocks: kind that tower and language model are quantised to as they are read (blocks.MADE); empty leaves them as they lie.
     """
 
     operations: Any = torch.nn  # namespace of layer classes: Linear, LayerNorm, RMSNorm, Embedding, Conv2d
 
-    def __init__(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None, progress: bool = False):
+    def __init__(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None, progress: bool = False,
+                 blocks: str = ""):
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.dtype = dtype or (torch.float32 if self.device.type == "cpu" else torch.bfloat16)
         self.progress = progress
+        self.blocks = check_kind(blocks)
         self._bar = None
 
     def place(self, part: str) -> Placement:

@@ -58,6 +58,7 @@ export class ChatPanel {
     this.session.views.delete(this);
     this.composer.destroy();
     clearTimeout(this.asking);
+    clearTimeout(this.later);
     this.element.remove();
   }
 
@@ -95,7 +96,10 @@ export class ChatPanel {
     this.#grow();
     if (busy && !this.busy) this.stuck = true; // just sent
     this.busy = busy;
-    if (this.stuck) this.#toEnd();
+    if (!this.stuck) return;
+    this.#toEnd();
+    clearTimeout(this.later);
+    this.later = setTimeout(() => this.stuck && this.#toEnd(), 250); // a workflow is read before its nodes are laid out
   }
 
   #atEnd() {

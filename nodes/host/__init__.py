@@ -2,6 +2,8 @@
 
     folders.py    which model folders there are         notes.py       what a node tells the person
     memory.py     the Runtime inside ComfyUI            sampling.py    the decoder as ComfyUI's own MODEL and VAE
+    blocks.py     its layer over quantised weights
+    training.py   folders and memory of a fine-tune
 
 ComfyUI is used when it is already loaded (it is, before any pack), and never imported from outside: memory.py and sampling.py
 import comfy.* and are imported late.
@@ -30,10 +32,12 @@ from .folders import (
 from .folders import register as register_folder
 from .notes import Notes, nothing, show, shown, watch
 
-__all__ = ["BUNDLED", "DTYPES", "FOLDER", "HeadlessRuntime", "OFFLOAD", "bundled", "check_model", "fingerprint", "inside_comfyui", "knows",
-           "list_models", "model_roots", "native", "nothing", "person_folders", "runtime", "show", "shown", "watch"]
+__all__ = ["BUNDLED", "DTYPES", "FOLDER", "HeadlessRuntime", "OFFLOAD", "QUANTISED", "bundled", "check_model", "fingerprint",
+           "inside_comfyui", "knows", "list_models", "model_roots", "native", "nothing", "person_folders", "runtime", "show", "shown",
+           "watch"]
 
 DTYPES = ("default", "float32", "bfloat16", "float16")
+QUANTISED = ("fp8", "q8_0", "q4_0")  # of tower and language model, while they are read
 OFFLOAD = ("default", "stream", "cpu")
 
 
@@ -42,13 +46,15 @@ class HeadlessRuntime(Notes, Runtime):
 
 
 def runtime(dtype: str = "default", offload: str = "default") -> Runtime:
-    """A Runtime for one loaded model. `dtype`: one of DTYPES. `offload`: one of OFFLOAD; headless, all but "cpu" leave it to torch."""
-    chosen = None if dtype == "default" else getattr(torch, dtype)
+    """A Runtime for one loaded model. `dtype`: one of DTYPES or QUANTISED. `offload`: one of OFFLOAD; headless, all but "cpu" leave it
+    to torch."""
+    blocks = dtype if dtype in QUANTISED else ""
+    chosen = None if dtype == "default" or blocks else getattr(torch, dtype)
     if not inside_comfyui():
-        return HeadlessRuntime("cpu" if offload == "cpu" else None, chosen, progress=sys.stderr.isatty())
+        return HeadlessRuntime("cpu" if offload == "cpu" else None, chosen, progress=sys.stderr.isatty(), blocks=blocks)
     from .memory import ComfyRuntime
 
-    return ComfyRuntime(chosen, offload)
+    return ComfyRuntime(chosen, offload, blocks)
 
 
 def native(decoder):
@@ -62,7 +68,12 @@ def native(decoder):
                          "which paints with the same weights.")
     from . import sampling
 
-    return sampling.model(decoder), sampling.vae(decoder)
+    model = sampling.model(decoder)
+    for path, strength in decoder.loras:
+        from .training import patched
+
+        model = patched(model, path, strength)
+    return model, sampling.vae(decoder)
 
 
 def _register() -> None:

@@ -18,8 +18,8 @@ UPDATES_PER_SECOND = 10  # of text and preview pictures sent to the browser
 class ComfyRuntime(Notes, Runtime):
     """Layers, devices, precision, memory, progress and cancel as ComfyUI decides them."""
 
-    def __init__(self, dtype: torch.dtype | None = None, offload: str = "default"):
-        super().__init__(device="cpu", dtype=dtype)
+    def __init__(self, dtype: torch.dtype | None = None, offload: str = "default", blocks: str = ""):
+        super().__init__(device="cpu", dtype=dtype, blocks=blocks)
         self.chosen = dtype  # what the person asked for; None leaves it to ComfyUI
         self.offload = offload  # one of OFFLOAD
         self.operations = layers()
@@ -80,13 +80,15 @@ class ComfyRuntime(Notes, Runtime):
         if self._bar is None or (what, n) != (last_what, last_n) or i <= last_i:
             self._bar, self._told = comfy.utils.ProgressBar(n), 0.0
         self._what = (what, n, i)
-        if self.told is not None:
+        if self.told is not None:  # the node shows it itself
             self.told(i, n, what, preview, text)
+            self._bar.update_absolute(i, n)
+            return
         picture = None
         if time.monotonic() - self._told >= 1 / UPDATES_PER_SECOND or i >= n:
             self._told = time.monotonic()
-            picture = _preview(preview) if self.told is None else None
-            if text and self.told is None:
+            picture = _preview(preview)
+            if text:
                 show(text)
         self._bar.update_absolute(i, n, picture)
 
@@ -132,13 +134,16 @@ def layers() -> Any:
     the meta device and checked against the file."""
     from comfy.ops import manual_cast
 
+    from .blocks import BlockLinear
+
     def full(base: type) -> type:
         def load(self, *args, **kwargs):
             return base._load_from_state_dict(self, *args, **kwargs)
 
         return type(base.__name__, (base,), {"_load_from_state_dict": load})
 
-    return type("operations", (manual_cast,), {"Linear": full(manual_cast.Linear), "Embedding": full(manual_cast.Embedding)})
+    return type("operations", (manual_cast,), {"Linear": full(manual_cast.Linear), "Embedding": full(manual_cast.Embedding),
+                                               "BlockLinear": BlockLinear})
 
 
 def adopt_leaves(module: torch.nn.Module) -> torch.nn.Module:

@@ -88,10 +88,14 @@ class WeGenModel(comfy.model_base.SDXL):
                              f"{len(tokens)}, or connect the features of one picture.")
 
     def encode_adm(self, **kwargs):
-        scale = self.model_config.factor / 8 if self.model_config.decoder.time_ids == "size" else 0  # ComfyUI counts 8 pixels a cell
+        decoder = self.model_config.decoder
+        scale = 0 if decoder.time_ids == "zeros" else self.model_config.factor / 8  # ComfyUI counts 8 pixels a cell
         for side in ("width", "height", "crop_w", "crop_h", "target_width", "target_height"):
             if side in kwargs:
                 kwargs[side] = int(kwargs[side] * scale)
+        if decoder.time_ids == "trained":
+            target = {f"target_{side}": kwargs[side] for side in ("width", "height") if side in kwargs}
+            kwargs = {**target, **kwargs, "width": decoder.size, "height": decoder.size}
         return super().encode_adm(**kwargs)
 
     def concat_cond(self, **kwargs):

@@ -68,8 +68,12 @@ def main(vue: bool) -> dict:
                 'chat/transcript', 'chat/graph', 'chat/widget'];
               await Promise.all(names.map((n) => fetch(`/extensions/wegen/${n}.js`).then((r) => r.text())));
               const fetched = performance.now();
-              for (const n of names.filter((n) => !/comfy/.test(n))) await import(`/extensions/wegen/${n}.js?again=1`);
-              return { fetch: Math.round(fetched - t), evaluate: Math.round(performance.now() - fetched) } }""")
+              const once = async (i) => { const from = performance.now();
+                for (const n of names.filter((n) => n !== 'comfy')) await import(`/extensions/wegen/${n}.js?again=${i}`);
+                return performance.now() - from };
+              const runs = [];
+              for (let i = 0; i < 5; i++) runs.push(await once(i));
+              return { fetch: Math.round(fetched - t), import_again_best_of_5: Math.round(Math.min(...runs)) } }""")
             report["frontend"] = page.page.evaluate("window.__COMFYUI_FRONTEND_VERSION__")
     return report
 

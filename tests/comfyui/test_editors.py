@@ -171,9 +171,11 @@ def test_an_interrupted_message_leaves_nothing(page, comfy):
     comfy.free()
     page.page.locator("textarea.wegen-write:visible").first.fill("a cat on a navy background")
     page.page.keyboard.press("Enter")
-    page.page.wait_for_function(
-        "id => ['text', 'features', 'paint'].includes(app.graph.getNodeById(id).wegenSession.pending?.progress.kind)", arg=node)
-    page.page.get_by_label("Stop", exact=True).first.click()
+    page.page.wait_for_function("""id => { // pressed at once: the miniature is quick
+      const { progress } = app.graph.getNodeById(id).wegenSession.pending ?? {};
+      if (!['text', 'features'].includes(progress?.kind)) return false;
+      document.querySelector('.wegen-composer [aria-label=Stop]').click();
+      return true }""", arg=node)
     wait(page, node)
     assert transcript(page, node) == []
     assert json.loads(value(page, node, "transcript")) == {"version": 1, "head": None, "turns": [], "draft": "a cat on a navy background"}

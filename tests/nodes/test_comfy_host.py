@@ -37,11 +37,14 @@ said = {"models": pack.NODE_CLASS_MAPPINGS["WeGenLoadModel"].INPUT_TYPES()["requ
         "roots": [str(p) for p in sys.modules["a_pack.nodes.host"].model_roots()]}
 with torch.inference_mode():
     image = torch.rand(1, 30, 40, 3, generator=torch.Generator().manual_seed(0))
-    for dtype in ("default", "bfloat16", "float16"):
+    for dtype in ("default", "bfloat16", "float16", "q8_0", "q4_0", "fp8"):
         model, = run("WeGenLoadModel", model="tiny", dtype=dtype)
         whole = graph(model, image)
         parts = [*model._parts.values(), *model.painter._parts.values()]
         said[dtype] = {p.name: str(next(p.module.parameters()).dtype) for p in parts}
+        layers = [m for m in model.part("language").module.modules() if type(m).__name__ == "BlockLinear"]
+        said[dtype]["blocks"] = sorted({f"{m.kind} {m.weight.dtype}" for m in layers})
+        said[dtype]["bytes"] = model.part("language").handle.model_size()
         loaded = [m.model for m in mm.current_loaded_models]
         said[dtype]["managed"] = all(any(p.handle is m for m in loaded) for p in parts)
         for p in parts:
@@ -50,6 +53,8 @@ with torch.inference_mode():
         said[dtype]["streamed"] = max(float((a.float() - b.float()).abs().max()) for a, b in zip(whole, graph(model, image)))
         if dtype == "default":
             said["picture"] = whole[2].flatten().tolist()
+        if dtype in ("q8_0", "q4_0", "fp8"):
+            said[dtype]["drawn"] = whole[1].flatten().tolist()
     ticks = []
     def hook(value, total, preview, **_):
         ticks.append(value)
@@ -95,7 +100,19 @@ def test_precision_follows_the_widget(said):
     assert said["float16"]["language"] == "torch.float16" and said["float16"]["vae"] != "torch.float16"  # SDXL's VAE overflows in it
 
 
-@pytest.mark.parametrize("dtype", ["default", "bfloat16", "float16"])
+@pytest.mark.parametrize("kind", ["q8_0", "q4_0", "fp8"])
+def test_blocks_are_comfyui_s_to_move_and_give_what_they_give_headless(said, kind):
+    assert said[kind]["blocks"] == [f"{kind.upper()} torch.uint8"] and said["default"]["blocks"] == []
+    assert said[kind]["bytes"] < said["default"]["bytes"]
+    assert said[kind]["vision"] == "torch.float32"  # what is not in blocks follows ComfyUI's choice
+    model = call("WeGenLoadModel", model=said["folder"], dtype=kind)[0][0]
+    features = call("WeGenEncode", model=model, image=picture())[0][0]
+    chat = call("WeGenChat", model=model, message="a <image_1>", image_1=features, picture="always", max_tokens=6)[0][0]
+    drawn = call("WeGenDraw", model=model, chat=chat, guidance=1.5)[0][0]
+    assert max(abs(a - b) for a, b in zip(drawn.tokens.flatten().tolist(), said[kind]["drawn"], strict=True)) < 1e-4
+
+
+@pytest.mark.parametrize("dtype", ["default", "bfloat16", "float16", "q8_0", "q4_0", "fp8"])
 def test_parts_are_managed_and_streaming_changes_nothing(said, dtype):
     assert said[dtype]["managed"] and said[dtype]["streaming"]
     assert said[dtype]["streamed"] == 0

@@ -13,21 +13,24 @@ DOCS = Path(wegen.__file__).parent / "js" / "docs"
 # workflows store widget values by position: append, never reorder, never rename
 WIDGETS = {
     "WeGenLoadModel": ["model", "dtype", "offload"],
-    "WeGenLoadDecoder": ["decoder", "dtype", "offload"],
+    "WeGenLoadDecoder": ["decoder", "dtype", "offload", "preset"],
     "WeGenEncode": ["fit"],
     "WeGenChat": ["message", "picture", "rewrite", "temperature", "top_p", "seed", "max_tokens", "trim_oldest"],
     "WeGenDraw": ["guidance", "mode", "readout", "trim_oldest"],
-    "WeGenDecode": ["seed", "use_defaults", "steps", "guidance_scale", "use_default_size", "width", "height", "scheduler"],
-    "WeGenBboxCompose": ["prompt", "box_text", "bbox_format", "width", "height", "canvas"],
-    "WeGenChatPanel": ["picture", "rewrite", "temperature", "guidance", "max_tokens", "trim_oldest", "transcript"],
+    "WeGenDecode": ["seed", "use_defaults", "steps", "guidance_scale", "use_default_size", "width", "height", "scheduler", "negative",
+                    "time_ids"],
     "WeGenFeaturesToConditioning": [],
     "WeGenDecoderToModel": [],
+    "WeGenDecoderLora": ["lora", "strength"],
+    "WeGenTrainDecoder": ["folder", "name", "steps", "learning_rate", "rank", "batch", "seed", "resolution", "preview_every"],
     "WeGenMixFeatures": ["amount", "method"],
     "WeGenFeatureArithmetic": ["amount"],
     "WeGenPreviewFeatures": ["size"],
     "WeGenSaveFeatures": ["filename_prefix"],
     "WeGenLoadFeatures": ["file"],
     "WeGenExamplePicture": ["picture"],
+    "WeGenBboxCompose": ["prompt", "box_text", "bbox_format", "width", "height", "canvas"],
+    "WeGenChatPanel": ["picture", "rewrite", "temperature", "guidance", "max_tokens", "trim_oldest", "transcript"],
 }
 
 

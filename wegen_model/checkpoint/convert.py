@@ -16,7 +16,9 @@ from pathlib import Path
 
 import torch
 
+from ..blocks import check_kind
 from ..config import ModelConfig
+from ..driving import describe
 from ..runtime import Runtime
 from ..tokenizer import special_tokens
 from .folder import PLACES, CheckpointError, check_target, read_json, write_config
@@ -32,16 +34,17 @@ from .tensors import Source, disassemble
 
 def convert(source: str | Path, target: str | Path, parts: Sequence[str] | None = None, dtype: torch.dtype | None = None,
             config: str | Path | dict | None = None, runtime: Runtime | None = None, whole: bool = False, initialise: bool = False,
-            shard: int = SHARD) -> Report:
+            shard: int = SHARD, quantise: str = "") -> Report:
     """Write a model folder from a public release (any subset of it), one of its files, or another model folder.
 
     Args:
         parts: which of vision, language, projectors, unet, vae, tokenizer; None takes all that are there.
-        dtype: precision of the floating-point weights; None keeps the source's (16 bits for GGUF's blocks).
+        dtype: precision of the floating-point weights; None keeps the source's, blocks (GGUF's) as they lie.
         config: a config.json, whole or in part, or its content: for sizes that no preset has. Heads and eps cannot be read from weights.
         whole: read older PyTorch pickles into memory.
         initialise: begin training from a stock SDXL UNet or LLaMA-2 (initialise.py).
         shard: bytes of the largest file.
+        quantise: q8_0, q4_0 or fp8: the matrices of tower and language model in blocks (blocks.py), made tensor by tensor.
     Returns:
         what was written, what is missing and what was dropped and why.
     Raises:
@@ -51,7 +54,7 @@ def convert(source: str | Path, target: str | Path, parts: Sequence[str] | None 
     runtime = runtime or Runtime()
     found, target = survey(source, whole), Path(target).expanduser()
     wanted = _choose(found, parts)
-    planned = plan(found, config, wanted, dtype, initialise)
+    planned = plan(found, config, wanted, dtype, initialise, blocks=check_kind(quantise))
     words = found.tokenizer if "tokenizer" in wanted else None
     check_target(target, {*planned.parts, "tokenizer"} if words else set(planned.parts), Path(source).expanduser())
     if words is not None:
@@ -60,7 +63,8 @@ def convert(source: str | Path, target: str | Path, parts: Sequence[str] | None 
     work = Staging(target, _fingerprint(found, planned, files))
     report = Report(target, "WeGen model folder", preset=planned.config.name, space=planned.config.features.space,
                     tower=planned.config.features.tower, dropped=dict(found.dropped), notes=planned.notes,
-                    scheduler=planned.config.scheduler.get("_class_name", "") if "unet" in planned.parts else "")
+                    scheduler=planned.config.scheduler.get("_class_name", "") if "unet" in planned.parts else "",
+                    decoder=describe(planned.config) if "unet" in planned.parts else "")
     total, done = sum(len(tensors) for tensors in planned.parts.values()), itertools.count(1)
     try:
         work.room({name: sum(planned.parts[part][key][0].bytes for key in keys) for part in files for name, keys in files[part].items()})
@@ -107,7 +111,7 @@ def _choose(found: Survey, parts: Sequence[str] | None) -> set[str]:
 def _fingerprint(found: Survey, planned: Plan, files: dict[str, dict[str, list[str]]]) -> str:
     """What tells this work from another: the source's files as they are now, and every tensor to be written."""
     sources = [(str(path.resolve()), (stat := path.stat()).st_size, stat.st_mtime_ns) for path in found.sources]
-    tensors = {name: [(key, spec.shape, str(spec.dtype)) for key in keys for spec in (planned.parts[part][key][0],)]
+    tensors = {name: [(key, spec.shape, str(spec.dtype), spec.kind) for key in keys for spec in (planned.parts[part][key][0],)]
                for part, names in files.items() for name, keys in names.items()}
     return json.dumps([sources, tensors, dataclasses.asdict(planned.config)], sort_keys=True, default=str)
 
@@ -156,7 +160,7 @@ def export(source: str | Path, target: str | Path, layout: str, parts: Sequence[
     found, target = survey(source, whole), Path(target).expanduser()
     if target.exists():
         raise CheckpointError(f"{target} exists; nothing is overwritten. Name another file.")
-    planned = plan(found, None, _choose(found, parts) - {"tokenizer"}, dtype)
+    planned = plan(found, None, _choose(found, parts) - {"tokenizer"}, dtype, blocks=None)
     tensors, without = public(planned, layout)
     if parts and without or not tensors:
         raise CheckpointError(f"the layout {layout} («{EXPORTS[layout].name}») has no place for {', '.join(without)}.")

@@ -5,7 +5,8 @@
     projectors.safetensors   both projectors             unet/ vae/ scheduler/        diffusers folders; unet/layout.safetensors
     tokenizer.json | tokenizer.model, added_tokens.json
 
-Any part may be absent. A folder of unet/, vae/, scheduler/ and config.json alone is a decoder. Nothing here unpickles.
+Tower and language model may lie in blocks of 8 or 4 bits (blocks.py): uint8 tensors, whose kinds the file's metadata names under
+BLOCKS. Any part may be absent. A folder of unet/, vae/, scheduler/ and config.json alone is a decoder. Nothing here unpickles.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..blocks import KINDS, BlockLinear, dequantise, is_quantised, quantise, replace_linears
 from ..config import PRESETS, ModelConfig
 
 FORMAT_VERSION = 1
@@ -31,6 +33,7 @@ UNET_FILE, VAE_FILE = "diffusion_pytorch_model", "diffusion_pytorch_model"
 # part -> where its weights are: a file, or a folder of (sharded) safetensors
 PLACES = {"vision": "vision", "language": "language/model", "projectors": "projectors", "unet": f"unet/{UNET_FILE}",
           "layout": "unet/layout", "vae": f"vae/{VAE_FILE}"}
+BLOCKS = "wegen_blocks"  # in a safetensors' metadata: JSON of key -> kind
 TOKENIZER = ("tokenizer.json", "tokenizer.model", "added_tokens.json")
 FOLDERS = ("language", "unet", "vae", "scheduler")
 
@@ -115,17 +118,55 @@ def parts(folder: str | Path) -> list[str]:
     return [part for part in PLACES if files(folder, part)]
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, memory-mapped; a damaged one is an error that names it."""
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A safetensors file, memory-mapped; a damaged one is an error that names it."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "pt") as f:
-            return {key: f.get_tensor(key) for key in f.keys()}
+            yield f
     except SafetensorError as error:
         size = path.stat().st_size
         raise CheckpointError(f"{path}: damaged or incomplete safetensors ({size:,} bytes; {error}). Copy or convert it "
                               "again.") from error
+
+
+def stored_tensors(path: Path) -> Iterator[tuple[str, Tensor, str]]:
+    """Each tensor of a safetensors file as it lies there, memory-mapped: key, tensor, kind of its blocks (empty: values).
+
+    Raises:
+        CheckpointError: damaged, or blocks of a kind that is not known.
+    """
+    with _opened(path) as f:
+        kinds = block_kinds(path, f.metadata())
+        for key in f.keys():
+            yield key, f.get_tensor(key), kinds.get(key, "")
+
+
+def stored_kinds(path: Path) -> dict[str, str]:
+    """Key -> kind of the tensors of a safetensors file that lie in blocks; from its header alone."""
+    with _opened(path) as f:
+        return block_kinds(path, f.metadata())
+
+
+def block_kinds(path: Path, metadata: dict[str, str] | None) -> dict[str, str]:
+    """Key -> kind of the tensors that lie in blocks, from a safetensors' metadata."""
+    try:
+        kinds = dict(json.loads((metadata or {}).get(BLOCKS, "{}")))
+        unknown = sorted(set(kinds.values()) - set(KINDS))
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: damaged safetensors (what it says of its blocks is unreadable: {error}). Copy or convert it "
+                              "again.") from error
+    if unknown:
+        raise CheckpointError(f"{path}: its weights are in blocks of the kind {', '.join(unknown)}; known are {', '.join(KINDS)}. "
+                              "Update WeGen.")
+    return kinds
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file as values; a damaged one is an error that names it."""
+    return {key: dequantise(tensor, kind) if kind else tensor for key, tensor, kind in stored_tensors(path)}
 
 
 def missing(folder: str | Path, part: str) -> None:
@@ -135,9 +176,14 @@ def missing(folder: str | Path, part: str) -> None:
                           "another model.")
 
 
-def load_into(module: nn.Module, folder: str | Path, part: str, dtype: torch.dtype | None = None) -> nn.Module:
+def load_into(module: nn.Module, folder: str | Path, part: str, dtype: torch.dtype | None = None, blocks: str = "",
+              layer: type[BlockLinear] = BlockLinear) -> nn.Module:
     """Give a module built on the meta device the tensors of a part (assigned, not copied), strictly.
 
+    Args:
+        dtype: of the floating-point values; None keeps the file's.
+        blocks: kind to quantise the part's matrices to, tensor by tensor; what already lies in blocks stays as it is.
+        layer: what takes the place of a linear layer whose weight is in blocks.
     Raises:
         CheckpointError: the part is absent, a file is damaged, a tensor is missing, unexpected or of the wrong shape.
     """
@@ -145,13 +191,23 @@ def load_into(module: nn.Module, folder: str | Path, part: str, dtype: torch.dty
     if not paths:
         missing(folder, part)
     state: dict[str, Tensor] = {}
+    kinds: dict[str, str] = {}
     for path in paths:
-        state |= read_tensors(path)
-    assign(module, state, f"{Path(folder).name}/{PLACES[part]}.safetensors", dtype)
+        for key, tensor, kind in stored_tensors(path):
+            if blocks and not kind and is_quantised(part, key, tensor.shape) and KINDS[blocks].fits(tensor.shape[1]):
+                tensor, kind = quantise(tensor, blocks), blocks
+            if kind:
+                kinds[key] = kind
+            elif dtype is not None and tensor.is_floating_point():
+                tensor = tensor.to(dtype)
+            state[key] = tensor
+    replace_linears(module, kinds, layer)
+    assign(module, state, f"{Path(folder).name}/{PLACES[part]}.safetensors")
     return module
 
 
-def assign(module: nn.Module, state: dict[str, Tensor], where: str, dtype: torch.dtype | None = None) -> None:
+def assign(module: nn.Module, state: dict[str, Tensor], where: str) -> None:
+    """Strictly, naming what is wrong."""
     own = module.state_dict()
     problems = [f"{k} is {tuple(state[k].shape)}, expected {tuple(v.shape)}" for k, v in own.items()
                 if k in state and state[k].shape != v.shape]
@@ -161,8 +217,6 @@ def assign(module: nn.Module, state: dict[str, Tensor], where: str, dtype: torch
         more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise CheckpointError(f"{where} does not fit its config.json: {'; '.join(problems[:3])}{more}. "
                               "Are the files of one model? Convert it again.")
-    if dtype is not None:
-        state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
     module.load_state_dict(state, assign=True)
     module.eval().requires_grad_(False)
 

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..driving import describe
 from .folder import CheckpointError
 from .places import ORIGINS
 from .storage import Spec
@@ -39,6 +40,7 @@ class Report:
     tower: str = ""
     tokenizer: str = ""
     scheduler: str = ""
+    decoder: str = ""  # how it is driven
     missing: list[str] = field(default_factory=list)
     dropped: dict[str, int] = field(default_factory=dict)  # why -> tensors
     notes: list[str] = field(default_factory=list)
@@ -52,7 +54,7 @@ class Report:
         lines = [f"{self.path}: {self.kind}" + (f", sizes of {self.preset}" if self.preset else "")]
         lines += [part.line() for part in self.parts]
         for label, value in (("features", self.space), ("tower", self.tower), ("tokenizer", self.tokenizer),
-                             ("scheduler", self.scheduler)):
+                             ("scheduler", self.scheduler), ("driven", self.decoder)):
             if value:
                 lines.append(f"  {label:<11}{value}")
         lines += [f"  missing    {name}" + (f" ({ORIGINS[name]})" if name in ORIGINS else "") for name in self.missing]
@@ -94,6 +96,7 @@ def inspect(path: str | Path, whole: bool = False, verify: bool = False) -> Repo
     else:
         config = planned.config
         report.preset, report.space = config.name, config.features.space
+        report.decoder = describe(config) if "unet" in found.parts else ""
         report.tower = config.features.tower if "vision" in found.parts or found.model else ""
         report.notes += [note for note in planned.notes if note not in report.notes and "positions were" in note]
     report.tokenizer = found.tokenizer.name if found.tokenizer else ""

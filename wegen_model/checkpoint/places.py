@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +84,9 @@ def kind(path: Path) -> str:
             return "Hugging Face LLaMA"
         if values.get("_class_name"):
             return {"UNet2DConditionModel": "diffusers UNet", "AutoencoderKL": "diffusers VAE"}.get(values["_class_name"], "folder")
+    pipeline = path / "model_index.json"
+    if pipeline.is_file() and "emuvisualgeneration" in json.dumps(read_json(pipeline)).lower():
+        return "Emu2-Gen"  # also without its encoder
     return next((name for name, marks in KINDS if all(any(list(path.glob(g)) for g in globs) for globs in marks)), "folder")
 
 

@@ -11,16 +11,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..config import PRESETS, ModelConfig
+from ..blocks import INSIDE
+from ..config import DECODERS, PRESETS, ModelConfig
 from . import initialise as start
 from . import shapes
 from .folder import CheckpointError
 from .storage import Spec
 from .strangers import known_size
 from .survey import EXTRA, PARTS, Survey
-from .tensors import Source, assemble
+from .tensors import Source, assemble, lay_in_blocks
 
 RESIZED = "official-224-resized"  # name of a tower whose positions were interpolated here
+DRIVEN = {"Emu2-Gen": "emu2", "Emu2-Gen in one file": "emu2", "BLIP3-o": "blip3o"}  # what is found -> config.DECODERS
 SECTIONS = {"vision": ("patch_size", "width", "layers", "mlp_width"), "language": ("vocab_size", "width", "layers", "mlp_width")}
 
 
@@ -34,10 +36,13 @@ class Plan:
 
 
 def plan(found: Survey, config: str | Path | dict | None = None, wanted: set[str] | None = None,
-         dtype: torch.dtype | None = None, initialise: bool = False, quick: bool = False) -> Plan:
+         dtype: torch.dtype | None = None, initialise: bool = False, quick: bool = False, blocks: str | None = "") -> Plan:
     """Decide the configuration, assemble each part and check it against its module.
 
-    `quick`: a decoder that is as its configuration says is not checked against diffusers' own module, whose import takes seconds.
+    Args:
+        quick: a decoder that is as its configuration says is not checked against diffusers' own module, whose import takes seconds.
+        blocks: kind that the matrices of tower and language model are quantised to; empty keeps blocks of the source, unless `dtype`
+            asks for values; None always gives values.
     """
     notes = list(found.notes)
     names = [p for p in (*PARTS, *EXTRA) if p in found.parts and (wanted is None or p in wanted)]
@@ -52,7 +57,11 @@ def plan(found: Survey, config: str | Path | dict | None = None, wanted: set[str
             tensors = {k: (Spec(s.shape, dtype), make) if s.dtype.is_floating_point else (s, make) for k, (s, make) in tensors.items()}
         if not (quick and _as_configured(part, tensors, full)):
             _check(part, tensors, full, found)
-        made[part] = tensors
+        made[part], left = lay_in_blocks(part, tensors, found.parts[part], blocks or "", keep=blocks is not None and dtype is None)
+        if left:
+            notes.append(f"{left} matrices of the {part} stay as they were: their rows are no whole {blocks} blocks")
+    if blocks and not set(INSIDE) & set(made):
+        raise CheckpointError(f"{found.path}: nothing to quantise: only {' and '.join(INSIDE)} are, and here is {', '.join(made)}.")
     if "vision" in made and found.model is None:
         positions = found.parts["vision"]["pos_embed"][0].spec.shape[1]
         if positions != 1 + full.vision.side**2:
@@ -96,6 +105,8 @@ def configure(found: Survey, parts: list[str], config: str | Path | dict | None 
     sizes = {part: _expected((adapted or {})[part], part) if part in (adapted or {}) else found.dimensions(part) for part in parts}
     base = found.model or _preset(sizes, found, given)
     values = base.to_dict()
+    if "unet" in sizes and found.model is None and (driven := DRIVEN.get(found.kind)):
+        values["decoder"] |= DECODERS[driven] | {"preset": driven}
     if "language" in sizes:
         values["language"] |= found.configs.get("language", {})
     for section, content in given.items():

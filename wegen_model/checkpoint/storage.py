@@ -24,7 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .folder import CheckpointError
+from ..blocks import KINDS, dequantise
+from .folder import BLOCKS, CheckpointError, block_kinds
 
 NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
          torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
@@ -35,19 +36,22 @@ WRAPPERS = ("state_dict", "module", "model")  # a state dict may sit one level d
 
 @dataclass(frozen=True)
 class Spec:
-    """Shape and precision of a tensor."""
+    """Shape and precision of a tensor: of the values that are read, or (dtype uint8 with a kind) of blocks as they lie."""
 
     shape: tuple[int, ...]
-    dtype: torch.dtype  # of what is read
-    kind: str = ""  # GGML's name of the blocks it is stored in, else empty
+    dtype: torch.dtype
+    kind: str = ""  # name of the blocks it is stored in (blocks.KINDS, or GGML's other ones), else empty
 
     @property
     def count(self) -> int:
+        """Values."""
+        if self.kind and self.dtype == torch.uint8:
+            return self.shape[0] * KINDS[self.kind].columns(self.shape[1])
         return math.prod(self.shape)
 
     @property
     def bytes(self) -> int:
-        return self.count * self.dtype.itemsize
+        return math.prod(self.shape) * self.dtype.itemsize
 
     @property
     def name(self) -> str:
@@ -57,11 +61,12 @@ class Spec:
 
 @dataclass
 class TensorFile:
-    """A readable file: `specs` of all its tensors, `read(key)` for one of them."""
+    """A readable file: `specs` of all its tensors, `read(key)` for the values of one, `blocks(key)` for its blocks as they lie."""
 
     path: Path
     specs: dict[str, Spec]
     read: Callable[[str], Tensor] = field(repr=False)
+    blocks: Callable[[str], Tensor] | None = field(default=None, repr=False)
     language: dict[str, Any] = field(default_factory=dict)  # fields of a LanguageConfig that the file tells (GGUF)
 
 
@@ -101,7 +106,7 @@ def _open_safetensors(path: Path) -> TensorFile:
             if length > size - 8:
                 raise ValueError("the header is cut off")
             header = json.loads(f.read(length))
-        header.pop("__metadata__", None)
+        kinds = block_kinds(path, header.pop("__metadata__", None))
         places = {key: [int(v) for v in value["data_offsets"]] for key, value in header.items()}
         end = 8 + length + max((stop for _, stop in places.values()), default=0)
         if end != size:
@@ -110,12 +115,17 @@ def _open_safetensors(path: Path) -> TensorFile:
         wrong = [key for key, spec in specs.items() if places[key][1] - places[key][0] != spec.bytes]
         if wrong:
             raise ValueError(f"{wrong[0]} is not as long as its shape says")
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+        lying = dict(specs)  # as they lie in the file
+        specs |= {key: Spec((specs[key].shape[0], KINDS[kind].columns(specs[key].shape[1])), torch.float16, kind)
+                  for key, kind in kinds.items()}
+    except CheckpointError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, struct.error) as error:
         raise CheckpointError(f"{path}: damaged or incomplete safetensors ({size:,} bytes; {error}). Copy or download it "
                               "again.") from error
 
-    def read(key: str) -> Tensor:
-        spec = specs[key]
+    def lie(key: str) -> Tensor:
+        spec = lying[key]
         data = torch.empty(spec.bytes, dtype=torch.uint8)
         if spec.bytes:
             with path.open("rb") as f:  # read, not mapped: pages of a mapping would count as memory in use
@@ -124,7 +134,10 @@ def _open_safetensors(path: Path) -> TensorFile:
                     raise CheckpointError(f"{path}: ends inside {key}. Copy or download it again.")
         return data.view(spec.dtype).reshape(spec.shape)
 
-    return TensorFile(path, specs, read)
+    def read(key: str) -> Tensor:
+        return dequantise(lie(key), specs[key].kind, specs[key].dtype) if specs[key].kind else lie(key)
+
+    return TensorFile(path, specs, read, lie)
 
 
 def _open_torch(path: Path, mapped: bool) -> TensorFile:
@@ -175,11 +188,11 @@ def _open_gguf(path: Path) -> TensorFile:
     specs = {e.key: Spec(e.shape, gguf_file.PLAIN.get(e.kind, torch.float16), "" if e.kind in gguf_file.PLAIN else e.kind)
              for e in entries}
 
-    def read(key: str) -> Tensor:
+    def tensor(key: str) -> gguf_file.GGUFTensor:
         with path.open("rb") as f:
-            return gguf_file.read_tensor(f, places[key], language["heads"]).dequantise(specs[key].dtype)
+            return gguf_file.read_tensor(f, places[key], language["heads"])
 
-    return TensorFile(path, specs, read, language)
+    return TensorFile(path, specs, lambda key: tensor(key).dequantise(specs[key].dtype), lambda key: tensor(key).blocks, language)
 
 
 def _first_line(error: Exception) -> str:
@@ -199,7 +212,8 @@ def write_file(path: Path, tensors: dict[str, tuple[Spec, Callable[[], Tensor]]]
         the SHA-256 of the file.
     """
     order = sorted(tensors, key=lambda k: (-tensors[k][0].dtype.itemsize, k))  # aligned without gaps, as the library writes
-    header: dict = {"__metadata__": {"format": "pt"}}
+    kinds = {key: spec.kind for key, (spec, _) in tensors.items() if spec.kind and spec.dtype == torch.uint8}
+    header: dict = {"__metadata__": {"format": "pt"} | ({BLOCKS: json.dumps(kinds)} if kinds else {})}
     offset = 0
     for key in order:
         spec = tensors[key][0]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..blocks import KINDS, is_quantised, quantise
 from ..config import ModelConfig
 from ..vision import resize_positions
 from .folder import CheckpointError
@@ -53,6 +54,34 @@ def assemble(pieces: list[Piece], config: ModelConfig) -> Source:
     if how == "pointwise" and len(shape) == 4 and shape[2:] == (1, 1):  # a 1x1 convolution where we have a linear layer
         return Spec(shape[:2], dtype), lambda: read()[:, :, 0, 0]
     return Spec(shape, dtype), read  # "rotary": gguf_file.py gives the rows in our order
+
+
+def lay_in_blocks(part: str, tensors: dict[str, Source], pieces: dict[str, list[Piece]], kind: str,
+                  keep: bool) -> tuple[dict[str, Source], int]:
+    """A part's tensors with its matrices in blocks, and how many of these stay values since their rows are no whole blocks.
+
+    Args:
+        kind: to quantise to (one of blocks.MADE), or empty.
+        keep: blocks of the source are written as they lie, where `kind` does not say otherwise; else they are widened.
+    """
+    out, left = dict(tensors), 0
+    for key, (spec, make) in tensors.items():
+        if not is_quantised(part, key, spec.shape):
+            continue
+        piece = pieces[key][0]
+        there = piece.spec.kind if len(pieces[key]) == 1 and piece.file.blocks else ""
+        wanted = kind or (there if keep and there in KINDS else "")
+        if not wanted:
+            continue
+        if not KINDS[wanted].fits(spec.shape[1]):
+            left += 1
+            continue
+        stored = Spec((spec.shape[0], KINDS[wanted].row(spec.shape[1])), torch.uint8, wanted)
+        if there == wanted:
+            out[key] = stored, lambda piece=piece: piece.file.blocks(piece.key)
+        else:
+            out[key] = stored, lambda make=make: quantise(make(), wanted)
+    return out, left
 
 
 def disassemble(key: str, target: str, row: Row, source: Source, config: ModelConfig) -> Source:

@@ -17,24 +17,15 @@ from torch import Tensor, nn
 from .. import prompt
 from ..config import ModelConfig
 from ..conversation import Box, Conversation, Reference, Turn
-from ..features import Features, Projectors
-from ..language import Language
+from ..features import Features
 from ..tokenizer import Tokenizer
-from ..train.batch import Plan, collate, embed, language_loss, predictions
+from ..train.batch import Plan, collate, embed, language_loss, predictions, unconditional
 from ..train.loop import Recipe, Stage
 from ..train.losses import feature_losses
+from ..train.parts import Writer
 from .pictures import Pool
 from .stages import grid_code
 from .tasks import Sample
-
-
-class Writer(nn.Module):
-    """Language model and projectors, trained together."""
-
-    def __init__(self, config: ModelConfig):
-        super().__init__()
-        self.language = Language(config.language)
-        self.projectors = Projectors(config.features, config.language.width)
 
 
 def init_writer(writer: Writer, tokenizer: Tokenizer, mean: Tensor, std: Tensor) -> None:
@@ -89,12 +80,6 @@ def plans(pool: Pool, tokenizer: Tokenizer, positions: int, samples: list[Sample
         talk, rows = conversation(sample, pool.index)
         out.append(Plan.of(prompt.build(talk, tokenizer, positions, end=True), rows))
     return out
-
-
-def unconditional(tokenizer: Tokenizer, row: int, n: int) -> Plan:
-    """<img> and the features alone: the second stream of guidance."""
-    ids = [tokenizer.image_start, *prompt.picture_ids(n, tokenizer)]
-    return Plan(ids, [False] * len(ids), [(1, row, True)])
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from ..config import ModelConfig
 from ..decoder import Decoder
 from ..tokenizer import Tokenizer
 from ..train.loop import Recipe, Stage
+from ..train.order import rows
 from ..vision import VisionTower, prepare
 from .pictures import Pool, caption
 
@@ -24,16 +25,6 @@ from .pictures import Pool, caption
 def to_float(pictures: np.ndarray) -> Tensor:
     """uint8 (b,s,s,3) to float 0..1."""
     return torch.from_numpy(np.ascontiguousarray(pictures)).float() / 255
-
-
-def rows(seed: int, step: int, batch: int, total: int) -> np.ndarray:
-    """Which rows a step sees: a pure function; every row once an epoch."""
-    first, out = step * batch, []
-    while len(out) < batch:
-        epoch, at = divmod(first + len(out), total)
-        order = np.random.default_rng((seed, epoch)).permutation(total)
-        out += order[at : at + batch - len(out)].tolist()
-    return np.array(out)
 
 
 class EncoderHeads(nn.Module):

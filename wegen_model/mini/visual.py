@@ -12,13 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..config import ModelConfig
 from ..decoder import Decoder
 from ..train.loop import Recipe, Stage
 from ..train.losses import alphas_cumprod, diffusion_loss, drop_conditions
-from .stages import rows, to_float
+from ..train.order import rows
+from ..train.parts import Painter
+from .stages import to_float
 
 
 def encode_latents(decoder: Decoder, pictures: np.ndarray, batch: int = 32, path: Path | None = None) -> Tensor:
@@ -53,14 +55,6 @@ def init_layout(decoder: Decoder, tokens: Tensor, latents: Tensor, ridge: float 
     with torch.no_grad():
         decoder.layout.proj.weight.copy_(w.T)
     return 1 - ((x @ w - y).square().sum() / (y - y.mean(0)).square().sum()).item()
-
-
-class Painter(nn.Module):
-    """What is trained: the UNet and its layout map."""
-
-    def __init__(self, decoder: Decoder):
-        super().__init__()
-        self.unet, self.layout = decoder.unet, decoder.layout
 
 
 def visual_stage(config: ModelConfig, decoder: Decoder, tokens: Tensor, latents: Tensor, named: int, recipe: Recipe,

@@ -5,7 +5,7 @@ b samples · t tokens (padded on the right: causal attention never looks there) 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,7 +13,8 @@ from torch import Tensor
 from ..features import Projectors
 from ..language import Language
 from ..pointer import Shown
-from ..prompt import Prompt
+from ..prompt import Prompt, picture_ids
+from ..tokenizer import Tokenizer
 
 
 @dataclass
@@ -42,6 +43,15 @@ class Batch:
     written: Tensor
     rows: list[int]  # rows of the feature table, (m,)
 
+    def to(self, device: torch.device) -> Batch:
+        return replace(self, **{k: getattr(self, k).to(device) for k in ("ids", "labels", "place", "written")})
+
+
+def unconditional(tokenizer: Tokenizer, row: int, n: int) -> Plan:
+    """<img> and the features alone: the second stream of guidance."""
+    ids = [tokenizer.image_start, *picture_ids(n, tokenizer)]
+    return Plan(ids, [False] * len(ids), [(1, row, True)])
+
 
 def collate(plans: list[Plan], pad: int = 0) -> Batch:
     t = max(len(p.ids) for p in plans)
@@ -68,7 +78,7 @@ def embed(language: Language, projectors: Projectors, batch: Batch, fed: Tensor,
     if not len(batch.place):
         return x
     n = fed.shape[1]
-    at = batch.place[:, 1:] + torch.arange(n)
+    at = batch.place[:, 1:] + torch.arange(n, device=x.device)
     sample = batch.place[:, :1].expand(-1, n)
     features = projectors.input_resampler(fed)
     own = x[sample, at]
@@ -76,7 +86,7 @@ def embed(language: Language, projectors: Projectors, batch: Batch, fed: Tensor,
         features = features + own
     if blank is not None:
         features = torch.where(blank[:, None, None], own, features)
-    return x.index_put((sample, at), features)
+    return x.index_put((sample, at), features.to(x.dtype))
 
 
 def predictions(projectors: Projectors, hidden: Tensor, batch: Batch, n: int, features: Tensor | None = None) -> Tensor:
@@ -85,7 +95,7 @@ def predictions(projectors: Projectors, hidden: Tensor, batch: Batch, n: int, fe
     `features` (m,n,c): the batch's pictures, normalised; needed by models that point at earlier ones.
     """
     place = batch.place[batch.written]
-    at = place[:, 1:] - 1 + torch.arange(n)
+    at = place[:, 1:] - 1 + torch.arange(n, device=hidden.device)
     shown = shown_before(batch, features, batch.written) if projectors.config.pointer else None
     return projectors.predict(hidden[place[:, :1].expand(-1, n), at], shown)
 

@@ -1,0 +1,183 @@
+"""A small hand-made sample of every dataset of Table 1, in the layout in which it is distributed. Each writer returns the folder."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def flat(value: int, size: tuple[int, int] = (40, 32)) -> Image.Image:
+    """A picture of one grey, with a coloured corner."""
+    picture = np.full((size[1], size[0], 3), value, np.uint8)
+    picture[:8, :8] = (value // 2, value, 0)
+    return Image.fromarray(picture)
+
+
+def save(path: Path, value: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    flat(value).save(path)
+
+
+def data(value: int, kind: str = "PNG") -> bytes:
+    out = io.BytesIO()
+    flat(value).save(out, kind)
+    return out.getvalue()
+
+
+def tar(path: Path, files: dict[str, bytes]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as out:
+        for name, body in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(body)
+            out.addfile(member, io.BytesIO(body))
+
+
+def img2dataset(folder: Path, values: dict) -> Path:
+    """Two pictures and one that failed to download."""
+    def text(caption: str) -> bytes:
+        return json.dumps({"caption": caption, "key": "k", "url": "u", "width": 40, "height": 32, **values}).encode()
+
+    tar(folder / "00000.tar", {
+        "000000000.jpg": data(90, "JPEG"), "000000000.json": text("a dog in a field of flowers"), "000000000.txt": b"a dog in a field",
+        "000000001.jpg": data(120, "JPEG")[:200], "000000001.json": text("broken"), "000000001.txt": b"broken",
+    })
+    return folder
+
+
+def laion_coco(folder: Path) -> Path:
+    return img2dataset(folder, {"top_caption": "a dog", "all_captions": ["a dog"], "similarity": 0.3})
+
+
+def capsfusion(folder: Path) -> Path:
+    return img2dataset(folder, {"laion_2b": "dog sale", "laion_coco": "a dog", "capsfusion": "a dog stands among flowers"})
+
+
+def grit(folder: Path) -> Path:
+    chunks = [[0, 5, 0.1, 0.2, 0.6, 0.9, 0.9], [9, 27, 0.0, 0.0, 1.0, 1.0, 0.8], [0, 5, 0.5, 0.5, 0.6, 0.6, 0.7],
+              [20, 27, 0.7, 0.1, 0.9, 0.4, 0.6]]
+    return img2dataset(folder, {"noun_chunks": chunks, "ref_exps": [], "clip_similarity_vitb32": 0.3})
+
+
+def object365(folder: Path) -> Path:
+    save(folder / "train/images/v1/patch0/objects365_v1_00000001.jpg", 80)
+    (folder / "train/zhiyuan_objv2_train.json").write_text("{}")
+    bad = folder / "train/images/v2/patch16/objects365_v2_00000002.jpg"
+    bad.parent.mkdir(parents=True)
+    bad.write_bytes(b"not a picture")
+    return folder
+
+
+def openimages(folder: Path) -> Path:
+    save(folder / "train_0/000002b66c9c498e.jpg", 80)
+    save(folder / "train_0/readme-picture.jpg", 10)
+    return folder
+
+
+def journeydb(folder: Path) -> Path:
+    root = folder / "data/train"
+    save(root / "imgs/000/a.jpg", 80)
+    rows = [{"img_path": "./000/a.jpg", "prompt": "a fox, oil painting --ar 16:9 --v 4", "Task2": {"Caption": "A fox in oils."}},
+            {"img_path": "./000/gone.jpg", "prompt": "a hole"}]
+    (root / "train_anno_realease_repath.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n{cut")
+    return folder
+
+
+def multigen(folder: Path) -> Path:
+    (folder / "json_files").mkdir(parents=True)
+    save(folder / "images/aesthetics_6_plus_0/1.jpg", 100)
+    for kind, value in (("canny", 20), ("blur", 90), ("hedsketch", 30)):
+        save(folder / f"conditions/aesthetics_6_25_plus_group_0_{kind}/1.png", value)
+        row = {f"control_{kind}": f"aesthetics_6_25_plus_group_0_{kind}/1.png", "source": "./aesthetics_6_plus_0/1.jpg",
+               "prompt": "a grey wall"}
+        (folder / f"json_files/aesthetics_plus_all_group_{kind}_all.json").write_text(json.dumps(row) + "\n")
+    return folder
+
+
+def seed_edit(folder: Path) -> Path:
+    part1, part3 = folder / "part1", folder / "multi_turn_editing"
+    for path, value in ((part1 / "source_images/a.jpg", 50), (part1 / "target_images/b.jpg", 60), (part3 / "images/t/0.jpg", 50),
+                        (part3 / "images/t/1.jpg", 60), (part3 / "images/t/2.jpg", 70)):
+        save(path, value)
+    for part in (part1, part3):
+        (part / "annotations").mkdir()
+    (part1 / "annotations/split_0001.jsonl").write_text(
+        json.dumps({"source_image": "a.jpg", "target_image": "b.jpg", "instruction": "make it lighter"}) + "\n"
+        + json.dumps({"source_image": "a.jpg", "instruction": "no result"}) + "\n")
+    (part3 / "annotations/split_0001.jsonl").write_text(json.dumps({
+        "source_image": "t/0.jpg", "instruction_1": "lighter", "edit_image_1": "t/1.jpg",
+        "instruction_2": "again", "edit_image_2": "t/2.jpg"}))
+    return folder
+
+
+def magicbrush(folder: Path) -> Path:
+    """Needs pyarrow."""
+    import pyarrow
+    import pyarrow.parquet
+
+    def image(value: int) -> dict:
+        return {"bytes": data(value), "path": None}
+
+    def row(group: str, turn: int, source: dict, instruction: str, value: int) -> dict:
+        return {"img_id": group, "turn_index": turn, "source_img": source, "mask_img": image(0), "instruction": instruction,
+                "target_img": image(value)}
+
+    rows = [row("7", 1, image(50), "add a cat", 60), row("7", 2, image(60), "now a dog", 70),
+            row("8", 1, {"bytes": b"x", "path": None}, "a", 1)]
+    (folder / "data").mkdir(parents=True)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "data/train-00000-of-00001-0.parquet")
+    return folder
+
+
+def hr_viton(folder: Path) -> Path:
+    for part, value in (("agnostic-v3.2", 30), ("cloth", 60), ("image", 90)):
+        save(folder / f"train/{part}/00001_00.jpg", value)
+    (folder / "train_pairs.txt").write_text("00001_00.jpg 00002_00.jpg\n00009_00.jpg 00001_00.jpg\n")
+    return folder
+
+
+def stylebooth(folder: Path) -> Path:
+    save(folder / "src/1.jpg", 40)
+    save(folder / "tgt/1.jpg", 80)
+    (folder / "train.csv").write_text("EnStyle,ZhStyle,ShortStyleName,Target:FILE,Source:FILE,SearchResult:DICT\n"
+                                      "Oil Painting,油画,oil,tgt/1.jpg,src/1.jpg,{}\nshort,row\n", encoding="utf-8")
+    return folder
+
+
+def _llava(folder: Path, file: str, image: str) -> Path:
+    save(folder / image, 40)
+    said = [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A grey wall."},
+            {"from": "human", "value": "Why <image_9>?"}, {"from": "gpt", "value": "I cannot say."}]
+    rows = [{"id": str(i), "image": Path(image).name, "conversations": some} for i, some in enumerate((said, said[1:]))]
+    (folder / file).write_text(json.dumps(rows))
+    return folder
+
+
+def llava(folder: Path) -> Path:
+    return _llava(folder, "llava_instruct_150k.json", "train2017/000000033471.jpg")
+
+
+def llavar(folder: Path) -> Path:
+    return _llava(folder, "chat_llavar.json", "finetune/9.jpg")
+
+
+def scienceqa(folder: Path) -> Path:
+    save(folder / "data/scienceqa/images/train/5/image.png", 40)
+    plain = {"question": "Which is a metal?", "choices": ["iron", "wood"], "answer": 0, "hint": "", "image": None, "split": "train",
+             "lecture": "", "solution": "Iron is a metal."}
+    problems = {"4": plain, "5": {**plain, "image": "image.png", "hint": "Look."}, "6": {**plain, "split": "test"},
+                "7": {**plain, "answer": 9}}
+    (folder / "data/scienceqa/problems.json").write_text(json.dumps(problems))
+    return folder
+
+
+LAYOUTS = {
+    "laion-coco": laion_coco, "capsfusion": capsfusion, "grit": grit, "object365": object365, "openimages": openimages,
+    "journeydb": journeydb, "multigen-20m": multigen, "seed-edit": seed_edit, "magicbrush": magicbrush, "hr-viton": hr_viton,
+    "stylebooth": stylebooth, "llava-150k": llava, "llavar": llavar, "scienceqa": scienceqa,
+}

@@ -1,0 +1,63 @@
+"""The sample form: what the model sees of it."""
+
+import numpy as np
+import pytest
+from wegen.wegen_model.conversation import Box
+from wegen.wegen_model.data.sample import Sample, Turn, batch, plan
+from wegen.wegen_model.tokenizer import Tokenizer
+
+
+def flat(value: int) -> np.ndarray:
+    return np.full((6, 8, 3), value, np.uint8)
+
+
+def subject() -> Sample:
+    box = Box(0.5, 0.25, 0.25, 0.5)
+    asked = Turn("user", "put <image_2> at <bbox_2> beside this", (flat(1), flat(2)), (None, box))
+    return Sample("subject", (asked, Turn("assistant", "here it is.", drawn=flat(3))), "s1")
+
+
+@pytest.fixture
+def tokenizer(tiny):
+    return Tokenizer.load(tiny)
+
+
+def test_ids_masks_and_pictures_are_in_the_order_of_the_prompt(tokenizer):
+    seen, pictures = plan(subject().check(), tokenizer, 400, 4)
+    assert [int(p[0, 0, 0]) for p in pictures] == [1, 2, 3]  # the untagged one first
+    assert [(row, out) for _, row, out in seen.pictures] == [(0, False), (1, False), (2, True)]
+    for start, _, _ in seen.pictures:
+        assert seen.ids[start - 1] == tokenizer.image_start and seen.ids[start + 4] == tokenizer.image_end
+        assert seen.ids[start] == tokenizer.image_first
+    at = seen.ids.index(tokenizer.box_start)
+    assert [i - tokenizer.loc_first for i in seen.ids[at + 1 : at + 5]] == [140, 112, 56, 112]
+    trained = [i for i, t in zip(seen.ids, seen.trained) if t]
+    assert trained[-1] == tokenizer.eos and tokenizer.image_start in trained
+    assert tokenizer.decode([i for i in trained if i not in (tokenizer.eos, tokenizer.image_start)]) == "here it is."
+
+
+def test_rows_of_a_batch_number_its_pictures(tokenizer):
+    words = Sample("understanding", (Turn("user", "who?"), Turn("assistant", "me.")), "s2").check()
+    made, pictures = batch([plan(s, tokenizer, 400, 4) for s in (subject(), words, subject())])
+    assert made.rows == [0, 1, 2, 3, 4, 5] and len(pictures) == 6
+    assert made.place[:, 0].tolist() == [0, 0, 0, 2, 2, 2] and made.written.tolist() == [False, False, True] * 2
+
+
+@pytest.mark.parametrize(("sample", "words"), [
+    (Sample("painting", subject().turns, "x"), "no task 'painting'"),
+    (Sample("editing", subject().turns[:1], "x"), "last turn must be the assistant's"),
+    (Sample("editing", (Turn("user", "see <image_2>", (flat(0),), (None,)), Turn("assistant", "no")), "x"), "<image_2>, but this turn"),
+    (Sample("editing", (Turn("user", "a", (flat(0),)), Turn("assistant", "no")), "x"), "1 pictures and 0 boxes"),
+    (Sample("editing", (Turn("user", "a"), Turn("assistant", "", drawn=np.zeros((3, 3), np.uint8))), "x"), r"not uint8 \(h, w, 3\)"),
+])
+def test_what_is_wrong_with_a_sample_is_said_with_its_key(sample, words):
+    with pytest.raises(ValueError, match=f"sample x.*{words}"):
+        sample.check()
+
+
+def test_a_sample_longer_than_the_model_loses_its_oldest_exchange_or_is_refused(tokenizer):
+    asked, answer = Turn("user", "a" * 100), Turn("assistant", "b")
+    seen, _ = plan(Sample("understanding", (asked, answer, asked, answer), "x"), tokenizer, 150, 4)
+    assert len(seen.ids) < 150
+    with pytest.raises(ValueError, match="alone needs"):
+        plan(Sample("understanding", (asked, answer), "x"), tokenizer, 50, 4)

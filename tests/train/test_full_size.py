@@ -1,0 +1,82 @@
+"""wegen-7b takes one real optimiser step per stage on a CPU: its widths, its presets, random weights, fewer layers."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from wegen.tests.support import byte_tokenizer
+from wegen.wegen_model.checkpoint import folder as files
+from wegen.wegen_model.config import PRESETS
+from wegen.wegen_model.data.sample import Sample, Turn
+from wegen.wegen_model.decoder import Decoder
+from wegen.wegen_model.tokenizer import Tokenizer, special_tokens
+from wegen.wegen_model.train import settings
+from wegen.wegen_model.train.cost import decoder_flops, tower_flops, with_depth, writer_flops
+from wegen.wegen_model.train.decoding import decoding_stage
+from wegen.wegen_model.train.driver import Single
+from wegen.wegen_model.train.loop import Step, _step
+from wegen.wegen_model.train.parts import Parts, Writer
+from wegen.wegen_model.train.writing import writing_stage
+from wegen.wegen_model.vision import VisionTower
+
+FULL = PRESETS["wegen-7b"]
+
+
+class One:
+    """A source: one drawing asked for with a reference."""
+
+    def samples(self, step, part, parts, count):
+        picture = np.random.default_rng(part).integers(0, 255, (64, 64, 3), np.uint8)
+        turns = (Turn("user", "draw <image_1> in the snow", (picture,), (None,)), Turn("assistant", "A fox.", drawn=picture))
+        return [Sample("editing", turns, f"{part}-{i}") for i in range(count)]
+
+
+def parts_of(config, stage: str, folder) -> Parts:
+    torch.manual_seed(0)
+    tower = VisionTower(config.vision)
+    decoder = Decoder(config.decoder, config.unet, config.vae, config.scheduler)
+    if stage == "visual-decoding":
+        return Parts(config, tower, decoder)
+    writer = Writer(config)
+    for p in writer.language.parameters():
+        if p.ndim == 2:
+            torch.nn.init.normal_(p, 0, 0.02)
+    return Parts(config, tower, decoder, writer, Tokenizer.load(byte_tokenizer(folder / "words")))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["paper", "release"])
+@pytest.mark.parametrize("stage", settings.STAGES)
+def test_one_step_at_the_widths_of_wegen_7b(stage, preset, tmp_path):
+    config = with_depth(FULL, layers=1)
+    s = dataclasses.replace(settings.settings(preset, stage), batch=1, size=128, checkpointing=True, precision="bf16")
+    parts = parts_of(config, stage, tmp_path)
+    build = decoding_stage if stage == "visual-decoding" else lambda *a: writing_stage(stage, *a)
+    made = build(parts, One(), s, 1)
+    driver = Single(torch.device("cpu"), s.precision)
+    made.place(driver.device)
+    trained = [p for p in made.model.parameters() if p.requires_grad]
+    before = [p.detach().flatten()[:1000].clone() for p in trained]
+    optimiser = torch.optim.AdamW(trained, s.learning_rate, s.betas, s.eps, s.weight_decay)
+    model, optimiser = driver.prepare(Step(made), optimiser)
+    values, work = _step(made, driver, model, optimiser, 0, [made.piece(0, 0, 1)], tmp_path)
+    print(stage, preset, f"{sum(p.numel() for p in trained):,} weights", values, work)
+    assert np.isfinite(values["loss"]) and values["norm"] > 0 and work["flops"] > 1e9
+    moved = [not torch.equal(a, p.detach().flatten()[:1000]) for a, p in zip(before, trained)]
+    assert sum(moved) > 0.8 * len(moved)  # embeddings of words that the batch lacks only decay
+
+
+def test_work_is_counted_as_the_papers_count_it():
+    """LLaMA-2-7B: 2 FLOP a weight and token, but for the embedding; SDXL's UNet 6 TFLOP at 1024 px; the tower 2 x 4.35 G x 1025."""
+    weights = 6_738_415_616 - 32000 * 4096 + 330 * 4096
+    assert writer_flops(FULL, 1, 1) == pytest.approx(2 * weights, rel=1e-3)
+    assert tower_flops(FULL.vision) == pytest.approx(2 * 4_350_208_256 * 1025, rel=0.1)
+    assert 5.5e12 < decoder_flops(FULL, 1024)[0] < 7.5e12
+
+
+def test_the_reduced_model_has_the_full_one_s_widths():
+    small = with_depth(FULL, 1)
+    assert (small.language.width, small.vision.width, small.language.vocab_size) == (4096, 1792, 32330)
+    assert small.unet["cross_attention_dim"] == 1792 and len(special_tokens(32000)) == 330
+    assert files.PLACES["unet"].startswith("unet/")

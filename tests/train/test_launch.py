@@ -1,0 +1,94 @@
+"""Two processes by the shipped configurations give the loss curve of one, to rounding."""
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import wegen
+from wegen.tests.support import tiny_model
+from wegen.tests.train.test_checkpoint import stage as toy
+from wegen.tests.train.test_command import train
+from wegen.wegen_model.checkpoint import folder as files
+from wegen.wegen_model.runtime import Runtime
+from wegen.wegen_model.train.command import CONFIGS
+from wegen.wegen_model.train.loop import run
+
+pytest.importorskip("accelerate", reason="accelerate starts the processes")
+
+
+def launch(config: str, place, *more: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / f"{config}.yaml"),
+               "--main_process_port", "0", "-m", "wegen.wegen_model", "train", "stage-1", "--preset", "mini",
+               "--model", str(place / "tiny"), "--data", str(place / "pictures"), "--cpu", "--set", "steps=3", "--set",
+               "warmup=1", "--set", "log_every=1", "--set", "batch=4", "--set", "ema=0.9", "--micro", "2", *more]
+    root = str(Path(wegen.__file__).resolve().parents[1])
+    paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
+
+
+def member(rank: int, port: int, folder) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+                   "ACCELERATE_USE_CPU": "true"}
+    run(dataclasses.replace(made := toy(), recipe=dataclasses.replace(made.recipe, pieces=1)), folder, Runtime("cpu"))
+
+
+def test_two_processes_of_a_small_model(tmp_path):
+    """DDP over gloo: the loss curve and the weights of one process that takes both pieces."""
+    import accelerate  # noqa: F401 before the fork
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=member, args=(rank, port, tmp_path / "two")) for rank in range(2)]
+    for process in processes:
+        process.start()
+    one = run(toy(), tmp_path / "one", Runtime("cpu"), alone=True)
+    for process in processes:
+        process.join(300)
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert json.loads((tmp_path / "two" / "checkpoint" / "state.json").read_text())["processes"] == 2
+    for mine, other in zip(curve(tmp_path / "one"), curve(tmp_path / "two"), strict=True):
+        assert mine["loss"] == pytest.approx(other["loss"], rel=1e-4)
+    saved = torch.load(tmp_path / "two" / "checkpoint" / "weights.pt", weights_only=True)["model"]
+    assert all(torch.allclose(value, saved[key], atol=1e-5) for key, value in one.model.state_dict().items())
+
+
+def curve(folder) -> list[dict]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["one", "cpu_ddp", "cpu_fsdp2"])
+def test_two_processes_give_the_curve_of_one(config, tmp_path):
+    import numpy as np
+    from PIL import Image
+
+    tiny_model(tmp_path / "tiny")
+    (tmp_path / "pictures").mkdir()
+    for i in range(4):
+        Image.fromarray(np.random.default_rng(i).integers(0, 255, (30, 40, 3), np.uint8)).save(tmp_path / "pictures" / f"{i}.png")
+        (tmp_path / "pictures" / f"{i}.txt").write_text("a fox " * (i + 1))  # uneven lengths
+    assert train(tmp_path, "stage-1", "--folder", str(tmp_path / "one"), "--set", "batch=4", "--micro", "2", "--set", "ema=0.9") == 0
+    two = tmp_path / "two"
+    if config == "cpu_fsdp2":  # and a resume from shards
+        done = launch(config, tmp_path, "--folder", str(two), "--stop-after", "0")
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert (two / "checkpoint" / "shards").is_dir() and not (two / "model").exists()
+    done = launch(config, tmp_path, "--folder", str(two))
+    assert done.returncode == 0, done.stderr[-3000:]
+    for mine, other in zip(curve(tmp_path / "one"), curve(two), strict=True):
+        for key in ("step", "loss", "mse", "cosine", "words", "diffusion", "norm"):
+            assert mine[key] == pytest.approx(other[key], rel=2e-4, abs=2e-5), (mine, other)
+    for part in ("language", "projectors"):
+        a, b = (files.read_tensors(files.files(f / "model", part)[0]) for f in (tmp_path / "one", two))
+        assert all(torch.allclose(a[k], b[k], atol=2e-4) for k in a)

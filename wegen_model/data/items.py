@@ -1,0 +1,71 @@
+"""What a reader yields before any picture is opened, and the account of what could not be read.
+
+An Item knows its name and how to be made; so a run that was stopped passes over what it did already without reading it again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .sample import Sample
+
+BROKEN = (ValueError, KeyError, IndexError, TypeError, AttributeError, OSError)  # what damaged files and rows raise
+
+
+@dataclass
+class Skips:
+    """How many things were skipped and why; every name goes to `log` (JSON lines), some stay here for the summary."""
+
+    log: Path | None = None
+    reasons: Counter = field(default_factory=Counter)
+    names: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, name: str, error: Exception | str) -> None:
+        text = f"no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
+        reason = text.replace(name, "…")[:120]
+        self.reasons[reason] += 1
+        if len(self.names.setdefault(reason, [])) < 3:
+            self.names[reason].append(name)
+        if self.log is not None:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            with self.log.open("a") as file:
+                file.write(json.dumps({"name": name, "reason": text}) + "\n")
+
+    @property
+    def total(self) -> int:
+        return sum(self.reasons.values())
+
+    def text(self) -> str:
+        """The summary: one line a reason."""
+        if not self.total:
+            return "nothing was skipped"
+        lines = [f"{self.total} skipped" + (f", all named in {self.log}" if self.log else "")]
+        return "\n".join([*lines, *(f"  {n} x {reason}: {', '.join(self.names[reason])}{' …' if n > len(self.names[reason]) else ''}"
+                                    for reason, n in self.reasons.most_common(12))])
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing of a dataset: a row, a file, a member of a tar. `make` gives its sample (None: nothing to learn from it)."""
+
+    name: str
+    make: Callable[[], Sample | None]
+
+
+def samples(item: Item, source: str, skips: Skips) -> Iterator[Sample]:
+    """The item's sample, checked; or an entry in `skips`."""
+    try:
+        made = item.make()
+        if made is not None:
+            yield Sample(made.task, made.turns, made.key, made.source or source).check()
+    except BROKEN as error:
+        skips.add(item.name, error)
+
+
+def every(items: Iterable[Item], source: str, skips: Skips) -> Iterator[Sample]:
+    for item in items:
+        yield from samples(item, source, skips)

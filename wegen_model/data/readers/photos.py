@@ -1,0 +1,37 @@
+"""Pictures alone, to be painted again: Object365 and OpenImages.
+
+Object365    images/v1/patchN/*.jpg, images/v2/patchN/*.jpg and zhiyuan_objv2_train.json in train/ (and val/); mmdetection's guide has
+             train/patchN/*.jpg. The boxes are not needed for reconstruction, so the 6 GB of annotations are not read.
+OpenImages   github.com/cvdfoundation/open-images-dataset: train_0.tar.gz … as train_0/ … or train/, validation/, test/;
+             files are named by 16 hexadecimal digits.
+Not run on the real files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from .. import tasks
+from ..items import Item, Skips
+from .files import picture, rng
+
+OBJECT365 = ("images/v*/patch*/*.jpg", "*/images/v*/patch*/*.jpg", "train/patch*/*.jpg", "val/patch*/*.jpg", "patch*/*.jpg")
+OPENIMAGES = ("train*/*.jpg", "validation/*.jpg", "test/*.jpg")
+
+
+def _each(folder: Path, patterns: tuple[str, ...], wanted: str) -> Iterator[Item]:
+    for pattern in patterns:
+        for path in sorted(folder.glob(pattern)):
+            if re.fullmatch(wanted, path.stem):
+                key = str(path.relative_to(folder))
+                yield Item(key, lambda path=path, key=key: tasks.reconstruction(key, picture(path), rng(key)))
+
+
+def object365(folder: Path, task: str, skips: Skips) -> Iterator[Item]:
+    return _each(folder, OBJECT365, r".*")
+
+
+def openimages(folder: Path, task: str, skips: Skips) -> Iterator[Item]:
+    return _each(folder, OPENIMAGES, r"[0-9a-f]{16}")

@@ -1,0 +1,118 @@
+"""The one form of a training sample, and how the model sees it: ids, masks, and its pictures in the order of the prompt.
+
+m pictures of a sample or batch, read and drawn, in the order in which the prompt shows them · n features of a picture
+
+    Sample ─ turns ─ Turn(role, text, pictures, boxes, drawn)
+
+`<image_k>` and `<bbox_k>` in a text stand for picture k and box k of the turn (k from 1), as in conversation.py. `pictures` and
+`boxes` are as long as each other: a reference is a picture, a box, or both. A user's box is a place in the picture to be made,
+an assistant's box is an answer. `drawn` is the picture that the assistant makes after its words. Pictures: (h,w,3) uint8 sRGB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from .. import prompt
+from ..conversation import Box, Conversation, Reference
+from ..conversation import Turn as Said
+from ..features import Features
+from ..tokenizer import Tokenizer
+from ..train.batch import Batch, Plan, collate
+
+TASKS = ("reconstruction", "text-to-picture", "subject", "restoration", "editing", "condition", "style", "understanding")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one side says, shows and draws."""
+
+    role: str  # "user" | "assistant"
+    text: str
+    pictures: tuple[np.ndarray | None, ...] = ()
+    boxes: tuple[Box | None, ...] = ()
+    drawn: np.ndarray | None = None
+
+    def check(self, where: str) -> None:
+        if self.role not in ("user", "assistant"):
+            raise ValueError(f"{where}: role {self.role!r} is neither user nor assistant.")
+        if len(self.pictures) != len(self.boxes):
+            raise ValueError(f"{where}: {len(self.pictures)} pictures and {len(self.boxes)} boxes; give None for what a reference lacks.")
+        if self.drawn is not None and self.role == "user":
+            raise ValueError(f"{where}: a user draws no picture.")
+        for k, picture in enumerate((*self.pictures, self.drawn), 1):
+            if picture is not None and not (picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[-1] == 3 and picture.size):
+                raise ValueError(f"{where}: picture {k} is {picture.dtype} {picture.shape}, not uint8 (h, w, 3).")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One conversation. `key`: unique in its dataset, for messages; `source`: the dataset, filled in by shards and mixtures."""
+
+    task: str  # one of TASKS
+    turns: tuple[Turn, ...]
+    key: str
+    source: str = ""
+
+    def check(self) -> Sample:
+        """Itself; ValueError names the sample and what is wrong with it."""
+        if self.task not in TASKS:
+            raise ValueError(f"sample {self.key}: no task {self.task!r}; the tasks are {', '.join(TASKS)}.")
+        if not self.turns or self.turns[-1].role != "assistant":
+            raise ValueError(f"sample {self.key}: the last turn must be the assistant's: it is what is learned.")
+        for i, turn in enumerate(self.turns, 1):
+            turn.check(f"sample {self.key}, turn {i}")
+        try:
+            conversation(self, 1)
+        except ValueError as error:
+            raise ValueError(f"sample {self.key}: {error}") from None
+        return self
+
+    def pictures(self) -> list[np.ndarray]:
+        """Every picture, in no order that matters to the model (`plan` gives the prompt's)."""
+        return [p for turn in self.turns for p in (*turn.pictures, turn.drawn) if p is not None]
+
+
+def conversation(sample: Sample, n: int) -> tuple[Conversation, list[np.ndarray]]:
+    """The sample as the library's Conversation. Each picture has n stand-in features that hold its number in the list returned."""
+    pictures: list[np.ndarray] = []
+
+    def stand_in(picture: np.ndarray | None) -> Features | None:
+        if picture is None:
+            return None
+        pictures.append(picture)
+        return Features(torch.full((1, 1, 1), float(len(pictures) - 1)).expand(1, n, 1), (1, n), "", "")
+
+    turns = []
+    for turn in sample.turns:
+        references = tuple(Reference(features=stand_in(p), box=b) for p, b in zip(turn.pictures, turn.boxes, strict=True))
+        drawn = stand_in(turn.drawn)
+        made = Said(turn.role, turn.text, references, pictures=() if drawn is None else (drawn,))
+        made.check()
+        turns.append(made)
+    return Conversation(tuple(turns)), pictures
+
+
+def plan(sample: Sample, tokenizer: Tokenizer, positions: int, n: int, trim_oldest: bool = True) -> tuple[Plan, list[np.ndarray]]:
+    """Ids, masks and pictures as the model sees them: row i of the plan is picture i of the list.
+
+    Raises:
+        ValueError: longer than the model's positions, even without its oldest exchanges.
+    """
+    talk, pictures = conversation(sample, n)
+    built = prompt.build(talk, tokenizer, positions, end=True, trim_oldest=trim_oldest)
+    order = [int(f.tokens[0, 0, 0]) for f in built.features]
+    return Plan.of(built, list(range(len(order)))), [pictures[i] for i in order]
+
+
+def batch(plans: Sequence[tuple[Plan, list[np.ndarray]]], pad: int = 0) -> tuple[Batch, list[np.ndarray]]:
+    """Several plans as one padded Batch, and its m pictures: `batch.rows[i]` is i, a row of the list."""
+    shifted, pictures = [], []
+    for one, own in plans:
+        shifted.append(replace(one, pictures=[(start, len(pictures) + row, out) for start, row, out in one.pictures]))
+        pictures += own
+    return collate(shifted, pad), pictures

@@ -1,0 +1,337 @@
+"""Shards: tar files in the webdataset layout, each with an index beside it, so that any sample is one read away.
+
+    shard-000000.tar          KEY.json, KEY.0.jpg, KEY.1.jpg … per sample: what `webdataset.WebDataset` reads as well
+    shard-000000.index.json   per sample: key, task, length, offset and size in the tar, CRC-32 of those bytes
+    shards.json               the folder's shards and how many samples each holds
+
+The order of training is a pure function of the step (mixture.py), which a sequential reader cannot give: so samples are written by
+webdataset's TarWriter, and read by offset. A shard is written beside its name and renamed when whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import tarfile
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from ..conversation import Box
+from .items import Item, Skips, samples
+from .optional import need
+from .sample import Sample, Turn
+
+CATALOGUE, INDEX = "shards.json", ".index.json"
+FORMAT = 1
+
+
+class Unreadable(ValueError):
+    """One sample or shard that cannot be read: skipped, counted and named by whoever reads many."""
+
+
+# -- a record: JSON and pictures ---------------------------------------------------------------------------------
+
+
+def encode(picture: np.ndarray, lossless: bool) -> tuple[str, bytes]:
+    """Extension and bytes of a picture (h,w,3) uint8: PNG, or JPEG 95 with colour at full resolution."""
+    out = io.BytesIO()
+    image = Image.fromarray(picture)
+    if lossless:
+        image.save(out, "PNG", compress_level=3)
+        return "png", out.getvalue()
+    image.save(out, "JPEG", quality=95, subsampling=0)
+    return "jpg", out.getvalue()
+
+
+def decode(data: bytes, where: str) -> np.ndarray:
+    """(h,w,3) uint8 of a picture's bytes, turned as its EXIF says, transparency over white; Unreadable names it."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image = ImageOps.exif_transpose(image)
+            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+            return np.array(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise Unreadable(f"{where}: not a picture that can be read ({error})") from None
+
+
+def _describe(sample: Sample) -> tuple[dict, list[np.ndarray]]:
+    """A sample's JSON, and its pictures, each once."""
+    pictures: list[np.ndarray] = []
+
+    def number(picture: np.ndarray | None) -> int | None:
+        if picture is None:
+            return None
+        found = next((i for i, p in enumerate(pictures) if p is picture), None)
+        if found is None:
+            pictures.append(picture)
+            found = len(pictures) - 1
+        return found
+
+    turns = [{"role": t.role, "text": t.text, "pictures": [number(p) for p in t.pictures],
+              "boxes": [None if b is None else [b.x, b.y, b.width, b.height] for b in t.boxes], "drawn": number(t.drawn)}
+             for t in sample.turns]
+    return {"format": FORMAT, "task": sample.task, "source": sample.source, "key": sample.key, "turns": turns}, pictures
+
+
+def _rebuild(made: dict, pictures: list[np.ndarray]) -> Sample:
+    def at(i: int | None) -> np.ndarray | None:
+        return None if i is None else pictures[i]
+
+    turns = tuple(Turn(t["role"], t["text"], tuple(at(i) for i in t["pictures"]),
+                       tuple(None if b is None else Box(*b) for b in t["boxes"]), at(t["drawn"])) for t in made["turns"])
+    return Sample(made["task"], turns, made["key"], made["source"])
+
+
+def length(sample: Sample, features: int = 64) -> int:
+    """About how many tokens the model sees: for buckets, before there is a tokenizer."""
+    return sum(len(t.text) // 4 + 8 + 6 * sum(b is not None for b in t.boxes)
+               + (features + 2) * sum(p is not None for p in (*t.pictures, t.drawn)) for t in sample.turns)
+
+
+# -- writing -----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Index:
+    """What is where in a shard: lists of one length. `read`: how many items of the input are behind this shard's last sample."""
+
+    keys: list[str]
+    tasks: list[str]
+    lengths: list[int]
+    offsets: list[int]
+    sizes: list[int]
+    crcs: list[int]
+    read: int = 0
+    notes: dict | None = None
+
+    @classmethod
+    def load(cls, tar: Path) -> Index:
+        path = tar.with_suffix(INDEX)
+        try:
+            return cls(**json.loads(path.read_text()))
+        except FileNotFoundError:
+            raise Unreadable(f"{tar}: its index {path.name} is missing; write the shard again with `wegen data shards`") from None
+        except (json.JSONDecodeError, TypeError) as error:
+            raise Unreadable(f"{path}: not an index of a shard ({error}); write the shard again") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text)
+    part.replace(path)
+
+
+def remember(folder: Path, made: dict) -> None:
+    """Write what a folder's shards are made with (options.json); ValueError when there are shards that other options made."""
+    path = folder / "options.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        before = json.loads(path.read_text())
+        other = [f"{key} {before.get(key)}" for key in made if before.get(key) != made[key]]
+        if other:
+            raise ValueError(f"{folder} was made with {', '.join(other)}. Go on with the same, name another folder, or delete that one.")
+    write_text(path, json.dumps(made, indent=1))
+
+
+class Shard:
+    """One tar in the making: `add` samples or records, `close` makes it and its index appear. Left unclosed, nothing appears."""
+
+    def __init__(self, path: str | Path, lossless: bool = False):
+        self.path, self.lossless = Path(path), lossless
+        self.part = self.path.with_name(self.path.name + ".part")
+        self.part.parent.mkdir(parents=True, exist_ok=True)
+        self.stream = self.part.open("wb")
+        self.tar = need("webdataset").TarWriter(self.stream, mtime=0, encoder=False)
+        self.rows: list[tuple] = []
+        self.used: set[str] = set()
+
+    def add(self, sample: Sample) -> None:
+        made, pictures = _describe(sample)
+        self.record(sample.key, made, dict(enumerate(pictures)), sample.task, length(sample))
+
+    def record(self, key: str, values: dict, pictures: dict, task: str = "", tokens: int = 0) -> None:
+        """`pictures`: name -> (h,w,3) uint8. The key is made fit for a file name, and unique in the shard."""
+        name = plain = re.sub(r"[^A-Za-z0-9_-]+", "_", key).strip("_")[-80:] or "sample"  # a tar's names are short
+        i = 1
+        while name in self.used:
+            i += 1
+            name = f"{plain}_{i}"
+        self.used.add(name)
+        encoded = {f"{k}.{ext}": data for k, p in pictures.items() for ext, data in [encode(p, self.lossless)]}
+        self.tar.write({"__key__": name, "json": json.dumps(values).encode(), **encoded})
+        self.rows.append((name, task, tokens, self.tar.tarstream.offset))
+
+    def close(self, read: int = 0, notes: dict | None = None) -> Index:
+        self.tar.close()
+        if not self.stream.closed:
+            self.stream.close()
+        ends = [row[3] for row in self.rows]
+        offsets = [0, *ends[:-1]] if ends else []
+        sizes = [b - a for a, b in zip(offsets, ends)]
+        crcs = []
+        with self.part.open("rb") as file:
+            for at, size in zip(offsets, sizes):
+                file.seek(at)
+                crcs.append(zlib.crc32(file.read(size)))
+        index = Index([r[0] for r in self.rows], [r[1] for r in self.rows], [r[2] for r in self.rows], offsets, sizes, crcs, read, notes)
+        with self.part.open("rb") as file:
+            os.fsync(file.fileno())
+        self.part.replace(self.path)
+        write_text(self.path.with_suffix(INDEX), json.dumps(asdict(index)))
+        return index
+
+    def abandon(self) -> None:
+        with contextlib.suppress(OSError):  # the disk may be full; nothing of it is kept anyway
+            self.tar.close()
+        with contextlib.suppress(OSError):
+            self.stream.close()
+        self.part.unlink(missing_ok=True)
+
+
+def write(things: Iterable[Item], folder: str | Path, source: str = "", skips: Skips | None = None, per_shard: int = 1000,
+          side: int = 1024, least: int = 0, lossless: bool = False, runtime=None) -> int:
+    """Items to shards of `per_shard` samples; pictures with a longer side are shrunk to `side`. How many samples the folder holds.
+
+    Samples that draw a picture whose shorter side is below `least` are skipped.
+
+    Shards that are there already stay, and the items behind them are passed over unread: a run that was stopped goes on where its
+    last whole shard ended.
+    """
+    skips = skips if skips is not None else Skips()
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    done = sorted(p for p in folder.glob("shard-*.tar") if p.with_suffix(INDEX).exists())
+    behind = Index.load(done[-1]).read if done else 0
+    number, shard, read = len(done), None, 0
+    try:
+        for read, item in enumerate(things, 1):
+            if read <= behind:
+                continue
+            for sample in samples(item, source, skips):
+                if any(min(t.drawn.shape[:2]) < least for t in sample.turns if t.drawn is not None):
+                    skips.add(item.name, f"its picture is smaller than {least} pixels")
+                    continue
+                shard = shard or Shard(folder / f"shard-{number:06d}.tar", lossless)
+                shard.add(shrink(sample, side))
+                if runtime is not None:
+                    runtime.tick(len(shard.rows), per_shard, f"shard {number}")
+            if shard is not None and len(shard.rows) >= per_shard:
+                shard.close(read)
+                number, shard = number + 1, None
+        if shard is not None:
+            shard.close(read)
+            shard = None
+    finally:
+        if shard is not None:
+            shard.abandon()
+    return catalogue(folder)
+
+
+def shrink(sample: Sample, side: int) -> Sample:
+    """Pictures at most `side` pixels long; the same picture stays one."""
+    known: dict[int, np.ndarray] = {}
+
+    def small(picture: np.ndarray | None) -> np.ndarray | None:
+        if picture is None or max(picture.shape[:2]) <= side:
+            return picture
+        if id(picture) not in known:
+            scale = side / max(picture.shape[:2])
+            size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
+            known[id(picture)] = np.array(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
+        return known[id(picture)]
+
+    turns = tuple(Turn(t.role, t.text, tuple(small(p) for p in t.pictures), t.boxes, small(t.drawn)) for t in sample.turns)
+    return Sample(sample.task, turns, sample.key, sample.source)
+
+
+def catalogue(folder: str | Path) -> int:
+    """Write shards.json anew from the indices; how many samples there are."""
+    folder = Path(folder)
+    counts = {p.name: len(Index.load(p).keys) for p in sorted(folder.glob("*.tar"))}
+    write_text(folder / CATALOGUE, json.dumps({"format": FORMAT, "shards": counts}, indent=1))
+    return sum(counts.values())
+
+
+# -- reading -----------------------------------------------------------------------------------------------------
+
+
+def counts(folder: str | Path) -> dict[str, int]:
+    """The catalogue of a folder: shard -> samples. ValueError for a folder without shards, saying what it seems to be."""
+    folder = Path(folder)
+    try:
+        found = json.loads((folder / CATALOGUE).read_text())["shards"]
+    except FileNotFoundError:
+        if not folder.is_dir():
+            raise ValueError(f"{folder}: there is no such folder of shards.") from None
+        if any(p.with_suffix(INDEX).exists() for p in folder.glob("*.tar")):
+            catalogue(folder)
+            return counts(folder)
+        from .readers import guess
+
+        kind = guess(folder)
+        hint = f"It looks like {kind}: `wegen data shards {kind} {folder} OUT` makes shards of it." if kind else \
+            "Make shards with `wegen data shards`."
+        raise ValueError(f"{folder}: no {CATALOGUE} here, so it is no folder of shards. {hint}") from None
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder / CATALOGUE} is damaged ({error!r}); delete it, and it is made anew from the indices.") from None
+    if not sum(found.values()):
+        raise ValueError(f"{folder}: its shards hold no sample.")
+    return found
+
+
+@lru_cache(maxsize=64)
+def _index(tar: Path) -> Index:
+    return Index.load(tar)
+
+
+def record(tar: Path, i: int) -> tuple[str, dict, dict[str, np.ndarray]]:
+    """Key, JSON and pictures of record i. Unreadable: the shard is gone, cut, or not what was written."""
+    index = _index(tar)
+    where = f"{tar}, sample {index.keys[i]}"
+    try:
+        with tar.open("rb") as file:
+            file.seek(index.offsets[i])
+            data = file.read(index.sizes[i])
+    except FileNotFoundError:
+        raise Unreadable(f"{tar}: the shard has vanished") from None
+    except OSError as error:
+        raise Unreadable(f"{where}: {error}") from None
+    if len(data) < index.sizes[i]:
+        raise Unreadable(f"{where}: the shard is cut off ({tar.stat().st_size} bytes)")
+    if zlib.crc32(data) != index.crcs[i]:
+        raise Unreadable(f"{where}: the shard is corrupt (its bytes are not those that were written)")
+    values, pictures = {}, {}
+    with tarfile.open(fileobj=io.BytesIO(data + bytes(1024))) as members:
+        for member in members:
+            name = member.name.partition(".")[2]
+            body = members.extractfile(member).read()
+            if name == "json":
+                values = json.loads(body)
+            else:
+                pictures[name.rpartition(".")[0]] = decode(body, where)
+    return index.keys[i], values, pictures
+
+
+def sample(tar: Path, i: int) -> Sample:
+    """Sample i of a shard, its pictures decoded."""
+    _, made, pictures = record(Path(tar), i)
+    if "turns" not in made:
+        raise Unreadable(f"{tar}: a step's records, not training samples; name the folder of the last step")
+    return _rebuild(made, [pictures[str(k)] for k in range(len(pictures))])
+
+
+def records(tar: Path) -> Iterator[tuple[str, dict, dict[str, np.ndarray]]]:
+    """Every record of a shard in order."""
+    for i in range(len(_index(tar).keys)):
+        yield record(tar, i)

@@ -1,0 +1,189 @@
+"""A stage's checkpoint: everything a run needs to go on bit for bit, written beside and renamed.
+
+    FOLDER/checkpoint/        the last one            state.json     step, stage, how the weights are kept
+    FOLDER/checkpoint-000500/ one that stays          weights.pt     model, optimiser, ema, random states ("whole")
+    FOLDER/checkpoint.new/    being written           shards/        the same by torch.distributed.checkpoint ("sharded", FSDP)
+    FOLDER/checkpoint.old/    between two renames     engine/        DeepSpeed's own files ("engine")
+
+A run that is killed while it writes leaves `checkpoint` as it was; one that is killed between the renames leaves it as `.old`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+KEPT = re.compile(r"checkpoint-(\d+)$")
+
+
+class SaveFailed(OSError):
+    """The disk is full, or the folder cannot be written; what was there before is intact."""
+
+
+def save(folder: Path, step: int, name: str, driver, model, optimiser, ema: dict, keep_every: int = 0) -> None:
+    """Write `checkpoint` of a step; the one it replaces stays as `checkpoint-STEP` when `keep_every` divides its step.
+
+    Raises:
+        SaveFailed: on every process when one of them could not write.
+    """
+    new, old, gone = folder / "checkpoint.new", folder / "checkpoint", folder / "checkpoint.old"
+    error: Exception | None = None
+    if driver.main:
+        shutil.rmtree(new, ignore_errors=True)
+        try:
+            new.mkdir()
+        except OSError as problem:
+            error = problem
+    driver.agree(error is None)
+    randoms = driver.gather(_random_states())
+    if error is None:
+        try:
+            _write(new, driver, model, optimiser, ema, randoms)
+            if driver.main:
+                _dump(new / "state.json", {"step": step, "stage": name, "kind": driver.kind, "processes": driver.processes})
+        except (OSError, RuntimeError) as problem:  # torch's writer raises RuntimeError on a short write
+            error = problem
+    if not driver.agree(error is None):
+        driver.wait()
+        if driver.main:
+            shutil.rmtree(new, ignore_errors=True)
+        free = shutil.disk_usage(folder).free
+        before = f"The checkpoint of step {step_of(old)} in {folder} is intact" if step_of(old) else "There is no earlier checkpoint"
+        raise SaveFailed(f"{name}: the checkpoint of step {step} could not be written to {folder} ({error or 'another process failed'}; "
+                         f"{free / 1e9:.2f} GB are free there). {before}. Make room, then start again: it goes on from there.")
+    if driver.main:
+        kept = step_of(old)
+        shutil.rmtree(gone, ignore_errors=True)
+        if old.exists():
+            stays = keep_every and kept and kept % keep_every == 0 and not (folder / f"checkpoint-{kept:06d}").exists()
+            gone = folder / f"checkpoint-{kept:06d}" if stays else gone
+            os.replace(old, gone)
+        os.replace(new, old)
+        shutil.rmtree(folder / "checkpoint.old", ignore_errors=True)
+    driver.wait()
+
+
+def restore(folder: Path, driver, model, optimiser) -> tuple[int, dict]:
+    """Fill model and optimiser from the last checkpoint; (its step, its averaged weights), or (0, {}) where there is none.
+
+    Raises:
+        ValueError: it was written by another kind of run.
+    """
+    place = folder / "checkpoint"
+    if driver.main and not place.exists():  # killed between the two renames
+        if (folder / "checkpoint.old").exists():
+            os.replace(folder / "checkpoint.old", place)
+        elif kept := sorted(p for p in folder.glob("checkpoint-*") if KEPT.search(p.name)):
+            shutil.copytree(kept[-1], place)
+    driver.wait()
+    if not place.exists():
+        return 0, {}
+    state = json.loads((place / "state.json").read_text())
+    kind = state.get("kind", "whole")
+    if kind != driver.kind:
+        raise ValueError(f"{place} was written by a {_NAMES[kind]} run, and this is a {_NAMES[driver.kind]} run. Go on with the launch "
+                         "configuration that it began with, or start in another folder.")
+    ema = _read(place, driver, model, optimiser)
+    return state["step"], ema
+
+
+_NAMES = {"whole": "single-device or DDP", "sharded": "FSDP", "engine": "DeepSpeed"}
+
+
+def step_of(place: Path) -> int:
+    """The step of a checkpoint folder, 0 where there is none."""
+    try:
+        return json.loads((place / "state.json").read_text())["step"]
+    except (OSError, ValueError, KeyError):
+        return 0
+
+
+def _write(new: Path, driver, model, optimiser, ema: dict, randoms: list) -> None:
+    if driver.kind == "engine":
+        driver.accelerator.save_state(str(new / "engine"))
+    elif driver.kind == "sharded":
+        import torch.distributed.checkpoint as shards
+
+        shards.save(_sharded(model, optimiser) | {"ema": dict(ema)}, checkpoint_id=str(new / "shards"))
+    if driver.main:
+        whole = {}
+        if driver.kind == "whole":
+            whole = {"model": model.state_dict(), "optimiser": driver.plain(optimiser).state_dict(), "ema": ema}
+        with (new / "weights.pt").open("wb") as file:
+            torch.save(whole | {"random": randoms}, file)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _read(place: Path, driver, model, optimiser) -> dict:
+    saved = torch.load(place / "weights.pt", map_location="cpu", weights_only=True)
+    mine = saved.get("random") or []
+    if driver.rank < len(mine):
+        _set_random_states(mine[driver.rank])
+    if driver.kind == "engine":
+        driver.accelerator.load_state(str(place / "engine"))
+        return {}
+    if driver.kind == "sharded":
+        import torch.distributed.checkpoint as shards
+        from torch.distributed.checkpoint.state_dict import set_state_dict
+
+        state = _sharded(model, optimiser)
+        names = shards.FileSystemReader(str(place / "shards")).read_metadata().state_dict_metadata
+        own = model.state_dict()
+        state["ema"] = {k[4:]: torch.empty_like(own[k[4:]]) for k in names if k.startswith("ema.")}
+        shards.load(state, checkpoint_id=str(place / "shards"))
+        set_state_dict(model, driver.plain(optimiser), model_state_dict=state["model"], optim_state_dict=state["optimiser"])
+        return state["ema"]
+    model.load_state_dict(saved["model"])
+    optimiser.load_state_dict(saved["optimiser"])
+    return {key: value.to(driver.device) for key, value in saved["ema"].items()}
+
+
+def _sharded(model, optimiser) -> dict:
+    from torch.distributed.checkpoint.state_dict import get_state_dict
+
+    weights, moments = get_state_dict(model, getattr(optimiser, "optimizer", optimiser))
+    return {"model": weights, "optimiser": moments}
+
+
+def _random_states() -> dict[str, Any]:
+    out: dict[str, Any] = {"torch": torch.get_rng_state(), "python": list(random.getstate()[1])}
+    if torch.cuda.is_available():
+        out["cuda"] = torch.cuda.get_rng_state()
+    return out
+
+
+def _set_random_states(states: dict[str, Any]) -> None:
+    torch.set_rng_state(states["torch"])
+    random.setstate((3, tuple(states["python"]), None))
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
+
+
+def _dump(path: Path, values: dict) -> None:
+    with path.open("w") as file:
+        json.dump(values, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def plain_batch(value: Any) -> Any:
+    """A batch as what torch.save keeps without pickling classes: tensors, numbers, lists and dictionaries."""
+    import dataclasses
+
+    if dataclasses.is_dataclass(value):
+        return {f.name: plain_batch(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(k): plain_batch(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_batch(v) for v in value]
+    if hasattr(value, "__array__") and not isinstance(value, torch.Tensor):
+        return torch.as_tensor(value.__array__()) if value.dtype.kind in "biuf" else str(value)
+    return value if isinstance(value, (torch.Tensor, int, float, str, bool, type(None))) else str(value)

@@ -1,0 +1,135 @@
+"""What drives a training step: accelerate (one CPU, one GPU, DDP, FSDP2, DeepSpeed), or, inside a graph, one device alone.
+
+Both have the same few calls; the loop knows no other. `kind` says how a checkpoint is kept (checkpoint.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Single:
+    """One device in this process. For training inside a host's graph: no libraries, no global state, no other processes."""
+
+    kind, main, rank, processes = "whole", True, 0, 1
+
+    def __init__(self, device: torch.device, precision: str = "no"):
+        self.device, self.dtype = device, {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+        self.last = True
+
+    def prepare(self, model: nn.Module, optimiser):
+        return model.to(self.device), optimiser
+
+    def plain(self, optimiser):
+        return optimiser
+
+    def forward(self, model: nn.Module, *args) -> dict[str, Tensor]:
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+            return model(*args)
+
+    @contextlib.contextmanager
+    def piece(self, model: nn.Module, last: bool):
+        """One of the pieces of a step; gradients are complete after the last."""
+        self.last = last
+        yield
+
+    def backward(self, loss: Tensor, pieces: int) -> None:
+        self.scaler.scale(loss / pieces).backward()
+
+    def step(self, model: nn.Module, optimiser, clip: float) -> Tensor | None:
+        """Clip, step and clear, after the last piece; the gradient norm before clipping."""
+        if not self.last:
+            return None
+        self.scaler.unscale_(optimiser)
+        norm = nn.utils.clip_grad_norm_(list(model.parameters()), clip) if clip else None
+        if norm is None or self.scaler.is_enabled() or torch.isfinite(norm):
+            self.scaler.step(optimiser)
+        self.scaler.update()
+        optimiser.zero_grad(set_to_none=True)
+        return norm
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Over all processes."""
+        return values
+
+    def agree(self, good: bool) -> bool:
+        """Is it good on every process?"""
+        return good
+
+    def gather(self, value: Any) -> list:
+        return [value]
+
+    def wait(self) -> None:
+        pass
+
+
+class Accelerated:
+    """accelerate, as its launcher set it up.
+
+    Gradients are averaged over processes and pieces; a loss that is a mean over all of them is scaled by the stage (`share`).
+    """
+
+    def __init__(self, device: torch.device, precision: str = "no", pieces: int = 1):
+        from accelerate import Accelerator
+        from accelerate.state import AcceleratorState
+        from accelerate.utils import GradientAccumulationPlugin
+
+        known = AcceleratorState._shared_state
+        if known and known.get("_mixed_precision") != precision:  # an earlier stage of this process
+            AcceleratorState._reset_state()
+        plugin = GradientAccumulationPlugin(num_steps=pieces, sync_with_dataloader=False)
+        self.accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=precision, gradient_accumulation_plugin=plugin)
+        self.device, self.rank = self.accelerator.device, self.accelerator.process_index
+        self.processes, self.main = self.accelerator.num_processes, self.accelerator.is_main_process
+        engine = str(self.accelerator.distributed_type).rpartition(".")[2]
+        self.kind = {"DEEPSPEED": "engine", "FSDP": "sharded"}.get(engine, "whole")
+        if self.kind == "engine":
+            self.accelerator.state.deepspeed_plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = 1  # for its own logs only
+
+    def prepare(self, model: nn.Module, optimiser):
+        return self.accelerator.prepare(model, optimiser)
+
+    def plain(self, optimiser):
+        return getattr(optimiser, "optimizer", optimiser)
+
+    def forward(self, model: nn.Module, *args) -> dict[str, Tensor]:
+        return model(*args)
+
+    def piece(self, model: nn.Module, last: bool):
+        return self.accelerator.accumulate(model)
+
+    def backward(self, loss: Tensor, pieces: int) -> None:
+        self.accelerator.backward(loss)  # divides by the number of pieces
+
+    def step(self, model: nn.Module, optimiser, clip: float) -> Tensor | None:
+        norm = None
+        if self.accelerator.sync_gradients:
+            if clip:
+                norm = self.accelerator.clip_grad_norm_(model.parameters(), clip)
+                norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+            if norm is not None and self.accelerator.scaler is None and not torch.isfinite(torch.as_tensor(norm)):
+                return norm  # the loop stops; the weights stay as they are
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        return norm
+
+    def sum(self, values: Tensor) -> Tensor:
+        return self.accelerator.reduce(values.to(self.device), "sum").cpu()
+
+    def agree(self, good: bool) -> bool:
+        return self.processes == 1 and good or bool(self.sum(torch.tensor([float(good)]))[0] == self.processes)
+
+    def gather(self, value: Any) -> list:
+        if self.processes == 1:
+            return [value]
+        out: list = [None] * self.processes
+        torch.distributed.all_gather_object(out, value)
+        return out
+
+    def wait(self) -> None:
+        self.accelerator.wait_for_everyone()
