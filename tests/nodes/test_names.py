@@ -21,7 +21,7 @@ SOURCES = [*ROOT.glob("nodes/**/*.py"), *ROOT.glob("js/**/*.js")]
 # what puts a name into ComfyUI's common space, and how the name must begin
 SHARED_NAMES = (
     (r"registerExtension\(\s*\{\s*name:\s*[\"'`]([^\"'`]+)", r"(?i)wegen\b"),
-    (r"(?:fetchApi|apiURL)\(\s*[\"'`](/[^\"'`]*)", r"/(?:wegen\b|view\?|upload/|object_info|extensions/wegen|interrupt|queue|prompt)"),
+    (r"(?:fetchApi|apiURL)\(\s*[\"'`](/[^\"'`]*)", r"/(?:wegen\b|view\?|upload/|object_info|extensions/wegen|queue|history|prompt)"),
     (r"routes\.(?:get|post|delete)\(\s*f?[\"'](/[^\"']*)", r"/wegen\b"),
     (r"send_sync\(\s*f?[\"']([^\"']+)", r"wegen\."),
     (r"addDOMWidget\(\s*[^,]+,\s*[\"'`]([^\"'`]+)", r"WEGEN_"),

@@ -2,7 +2,7 @@
 
     python -m wegen.wegen_model.mini.examples [FOLDER]      draws them anew (workflows/pictures)
 
-Art: the style `noto` of concepts.STYLES; the credit is in NOTICE.
+Art: the styles `noto` and `3d` of concepts.STYLES; credits and licences are in NOTICE.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .art import Art, load_art
 from .scenes import CENTRE, Item, Scene, boxed, canonical, render
 
 FOLDER = Path(__file__).parents[2] / "workflows" / "pictures"
-TEDDY = "1f9f8"  # a drawing without a name in the miniature's words
+TEDDY, SHIRT = "1f9f8", "1f455"  # drawings without a name in the miniature's words
 
 EXAMPLES: Mapping[str, Scene] = {
     # references
@@ -25,11 +25,12 @@ EXAMPLES: Mapping[str, Scene] = {
     "rocket": canonical("rocket", "white"),
     "cactus": canonical("cactus", "white"),
     "teddy": Scene("white", (Item(TEDDY, "noto", CENTRE),)),
-    "shirt": canonical("shirt", "white"),
+    "shirt": canonical(SHIRT, "white"),
     # to change
     "fox_on_beige": canonical("fox", "beige"),
     "cat_and_dog": boxed(("cat", "dog"), ((0, 0.25, 0.5, 0.5), (0.5, 0.25, 0.5, 0.5)), "lime"),
-    "burger": canonical("burger", "purple"),
+    "whale_3d": canonical("whale", "yellow", "3d"),
+    "rocket_3d": canonical("rocket", "white", "3d"),
     "noisy_butterfly": Scene("yellow", canonical("butterfly", "yellow").items, "noise:1"),
     "torn_house": Scene("lime", canonical("house", "lime").items, "holes:3"),
     # conditions
@@ -46,7 +47,7 @@ EXAMPLES: Mapping[str, Scene] = {
 
 def draw_examples(folder: Path = FOLDER, art: Art | None = None) -> list[Path]:
     """Write every picture as NAME.png, 128 pixels square. The art is fetched where it is not there yet."""
-    art = art or load_art(("noto",))
+    art = art or load_art(("noto", "3d"))
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, scene in EXAMPLES.items():
