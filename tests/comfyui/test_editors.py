@@ -44,7 +44,7 @@ def shoot(page, tmp_path):
 def composed(page, comfy):
     """Two pictures -> Bbox Compose -> its preview saved."""
     comfy.upload(Path(__file__).parents[2] / "workflows" / "text_to_picture.jpg", "wegen-editor-1.jpg")
-    comfy.upload(Path(__file__).parents[2] / "workflows" / "second_turn_refines.jpg", "wegen-editor-2.jpg")
+    comfy.upload(Path(__file__).parents[2] / "workflows" / "two_references_in_two_boxes.jpg", "wegen-editor-2.jpg")
     one, two, compose, save = build(
         page, [("LoadImage", (0, 0)), ("LoadImage", (0, 420)), ("WeGenBboxCompose", (360, 0)), ("SaveImage", (1000, 0))],
         [(0, 0, 2, "image_1"), (1, 0, 2, "image_2"), (2, 3, 3, "images")])
