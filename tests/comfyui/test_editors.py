@@ -117,7 +117,7 @@ def test_boxes_survive_copies_and_subgraphs(page):
     drag(page, (0.1, 0.1), (0.5, 0.5))
     drawn = value(page, compose, "canvas")
     page.page.evaluate("""id => { const node = app.graph.getNodeById(id);
-      app.canvas.copyToClipboard([node]); app.canvas.pasteFromClipboard() }""", compose)
+      app.canvas.copyToClipboard(new Set([node])); app.canvas.pasteFromClipboard() }""", compose)
     copies = page.page.evaluate(
         "app.graph._nodes.filter(n => n.type === 'WeGenBboxCompose').map(n => n.widgets.find(w => w.name === 'canvas').value)")
     assert copies == [drawn, drawn]
