@@ -16,29 +16,26 @@ export function hostInOldNodes2() {
       for (const widget of node.widgets ?? []) {
         const height = HEIGHTS[widget.type], body = height && pane().querySelector(`[data-node-id="${node.id}"]`);
         if (!body || body.contains(widget.element)) continue;
-        const holder = el("div", { class: "wegen-hosted", style: { height } }, widget.element);
-        for (const event of ["pointerdown", "pointermove", "pointerup", "mousedown"]) holder.addEventListener(event, (e) => e.stopPropagation());
-        body.append(holder);
+        const holder = (widget.wegenHolder ??= hold(height));
+        holder.replaceChildren(widget.element);
+        if (holder.parentElement !== body) body.append(holder);
       }
     }
   };
   let waiting = false;
-  const soon = () => {
-    if (waiting) return;
+  // anywhere: nodes come and go, and the classic overlay takes elements back when it mounts; what is in place costs a look
+  new MutationObserver(() => {
+    if (waiting || !window.LiteGraph?.vueNodesMode) return;
     waiting = true;
     queueMicrotask(() => {
       waiting = false;
       mount();
     });
-  };
-  // nodes come and go as children of the pane, and the pane with the renderer: nothing deeper is watched
-  const inPane = new MutationObserver(soon);
-  const inPage = new MutationObserver(() => {
-    const now = pane();
-    if (!now || now.wegenWatched) return;
-    now.wegenWatched = true;
-    inPane.observe(now, { childList: true });
-    soon();
-  });
-  inPage.observe(document.querySelector("#graph-canvas-container, .graph-canvas-container") ?? document.body, { childList: true, subtree: true });
+  }).observe(document.body, { childList: true, subtree: true });
+}
+
+function hold(height) {
+  const holder = el("div", { class: "wegen-hosted", style: { height } });
+  for (const event of ["pointerdown", "pointermove", "pointerup", "mousedown"]) holder.addEventListener(event, (e) => e.stopPropagation());
+  return holder;
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import files, host
+from . import exchange, files, host
 from .sockets import CATEGORY, FEATURES
 
 
@@ -44,7 +44,8 @@ class WeGenMixFeatures:
             shares = None if mask is None else blend.cell_shares(mask, a.grid)
             if shares is not None and not shares.any():
                 run.warn("mask is all black: the result is a, unchanged. Paint white where b should come in.")
-            return host.shown((blend.mix(a, b, amount, method, shares, run.warn),), notes)
+            mixed = blend.mix(a, b, amount, method, shares, run.warn)
+            return host.shown((mixed,), notes, ui={"wegen_features": exchange.colours(mixed)})
 
 
 class WeGenFeatureArithmetic:
@@ -73,7 +74,8 @@ class WeGenFeatureArithmetic:
 
         run = host.runtime()
         with host.watch(run) as notes:
-            return host.shown((blend.arithmetic(a, b, c, amount, run.warn),), notes)
+            made = blend.arithmetic(a, b, c, amount, run.warn)
+            return host.shown((made,), notes, ui={"wegen_features": exchange.colours(made)})
 
 
 class WeGenPreviewFeatures:
@@ -183,4 +185,4 @@ class WeGenLoadFeatures(files.OnDisk):
 
         features = load_features(files.find_features(file, self.folders()))
         features.check_finite(file)
-        return (features,)
+        return host.shown((features,), [], ui={"wegen_features": exchange.colours(features)})

@@ -44,7 +44,7 @@ def shoot(page, tmp_path):
 def composed(page, comfy):
     """Two pictures -> Bbox Compose -> its preview saved."""
     comfy.upload(Path(__file__).parents[2] / "workflows" / "text_to_picture.jpg", "wegen-editor-1.jpg")
-    comfy.upload(Path(__file__).parents[2] / "workflows" / "chat_refines_over_three_turns.jpg", "wegen-editor-2.jpg")
+    comfy.upload(Path(__file__).parents[2] / "workflows" / "two_references_in_two_boxes.jpg", "wegen-editor-2.jpg")
     one, two, compose, save = build(
         page, [("LoadImage", (0, 0)), ("LoadImage", (0, 420)), ("WeGenBboxCompose", (360, 0)), ("SaveImage", (1000, 0))],
         [(0, 0, 2, "image_1"), (1, 0, 2, "image_2"), (2, 3, 3, "images")])
@@ -117,7 +117,7 @@ def test_boxes_survive_copies_and_subgraphs(page):
     drag(page, (0.1, 0.1), (0.5, 0.5))
     drawn = value(page, compose, "canvas")
     page.page.evaluate("""id => { const node = app.graph.getNodeById(id);
-      app.canvas.copyToClipboard([node]); app.canvas.pasteFromClipboard() }""", compose)
+      app.canvas.copyToClipboard(new Set([node])); app.canvas.pasteFromClipboard() }""", compose)
     copies = page.page.evaluate(
         "app.graph._nodes.filter(n => n.type === 'WeGenBboxCompose').map(n => n.widgets.find(w => w.name === 'canvas').value)")
     assert copies == [drawn, drawn]
