@@ -168,7 +168,11 @@ class Decoder(nn.Module):
         runtime = runtime or Runtime()
         layers = [m for block in self.vae.decoder.up_blocks for m in getattr(block, "resnets", block.children())]
         done = itertools.count(1)
-        hooks = [m.register_forward_hook(lambda *_: runtime.tick(next(done), len(latents) * len(layers), "VAE")) for m in layers]
+
+        def told(*_) -> None:  # a hook's answer would replace the layer's
+            runtime.tick(next(done), len(latents) * len(layers), "VAE")
+
+        hooks = [m.register_forward_hook(told) for m in layers]
         try:
             return torch.cat([self._to_pixels(row) for row in latents.split(1)])
         finally:
