@@ -92,6 +92,7 @@ _UNUSED = "never used by the public code's forward pass"
 PROJECTOR_ROWS = (
     Row("input_resampler.avgpoolquery.scale", None, why=_UNUSED),
     Row("input_resampler.proj.weight", "projectors"),
+    Row("pointer.{rest}", "projectors"),  # the miniature
     Row("output_resampler.proj.weight", "projectors"),
     Row("mean", "projectors"),  # the miniature's
     Row("std", "projectors"),
