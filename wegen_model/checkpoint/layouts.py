@@ -92,7 +92,8 @@ _UNUSED = "never used by the public code's forward pass"
 PROJECTOR_ROWS = (
     Row("input_resampler.avgpoolquery.scale", None, why=_UNUSED),
     Row("input_resampler.proj.weight", "projectors"),
-    Row("pointer.{rest}", "projectors"),  # the miniature
+    *(Row(f"pointer.{leaf}", "projectors") for leaf in (
+        "query.weight", "key.weight", "recency.weight", "own.weight", "own.bias", "seen.weight", "asked.weight", "change.weight")),
     Row("output_resampler.proj.weight", "projectors"),
     Row("mean", "projectors"),  # the miniature's
     Row("std", "projectors"),
