@@ -92,11 +92,11 @@ _UNUSED = "never used by the public code's forward pass"
 PROJECTOR_ROWS = (
     Row("input_resampler.avgpoolquery.scale", None, why=_UNUSED),
     Row("input_resampler.proj.weight", "projectors"),
-    *(Row(f"pointer.{leaf}", "projectors") for leaf in (
-        "query.weight", "key.weight", "recency.weight", "own.weight", "own.bias", "seen.weight", "asked.weight", "change.weight")),
     Row("output_resampler.proj.weight", "projectors"),
     Row("mean", "projectors"),  # the miniature's
     Row("std", "projectors"),
+    *(Row(f"pointer.{leaf}", "projectors") for leaf in (
+        "query.weight", "key.weight", "recency.weight", "own.weight", "own.bias", "seen.weight", "asked.weight", "change.weight")),
 )
 LLAMA = Layout("LLaMA in Hugging Face's names", ("model.embed_tokens.weight",), LLAMA_ROWS)
 GGUF = Layout("LLaMA in GGUF's names", ("token_embd.weight",), GGUF_ROWS)
