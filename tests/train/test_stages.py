@@ -182,7 +182,7 @@ def test_the_loss_of_the_miniature_falls_on_the_path_that_trains_wegen_7b(tmp_pa
     samples = [Sample("text-to-picture", (Turn("user", f"a cat on a {c} background"), Turn("assistant", "", drawn=p)), c)
                for c, p in (("red", drawing(1)), ("blue", drawing(2)))]
     parts = load("wegen-mini", "stage-1")
-    s = dataclasses.replace(MINI["stage-1"], steps=10, batch=2, warmup=2, log_every=1, learning_rate=1e-3, unconditional=0, parallel=0)
+    s = dataclasses.replace(MINI["stage-1"], steps=20, batch=2, warmup=2, log_every=1, learning_rate=1e-3, unconditional=0, parallel=0)
     seen = []
     stage = writing_stage("stage-1", parts, Fixed(samples), s, 1)
     inner = stage.loss
