@@ -40,11 +40,11 @@ class WeGenBboxCompose:
                 "width": ("INT", {"default": 1024, "min": 8, "max": 8192, "step": 8, "tooltip": (
                     "Width of the canvas in pixels: boxes in pixels are measured by it, masks and the preview take its shape.")}),
                 "height": ("INT", {"default": 1024, "min": 8, "max": 8192, "step": 8, "tooltip": "Height of the canvas in pixels."}),
+            },
+            "optional": {
                 "canvas": ("STRING", {"default": "", "widgetType": "WEGEN_BOXES", "tooltip": (
                     "The boxes that you draw (JSON, fractions of the canvas). They start from boxes or box_text, and count until what "
                     "comes in there changes.")}),
-            },
-            "optional": {
                 "references": (REFERENCES, {"tooltip": "References to continue: they come first, and keep their boxes."}),
                 "boxes": ("BOUNDING_BOX,BBOX", {"tooltip": (
                     "Boxes from another node, in the order of the image sockets. Pixels of the canvas, or fractions where all numbers "

@@ -52,13 +52,13 @@ class WeGenDecode:
                 "Pixels, a multiple of 8, when use_default_size is off.")}),
             "scheduler": (list(SCHEDULERS), {"default": "from decoder", "advanced": True, "tooltip": (
                 "The sampling method. «from decoder» is the one it was made for.")}),
+        }, "optional": {  # widgets since 0.1.0: API prompts of before do not name them
             "negative": (list(NEGATIVES), {"default": "from decoder", "advanced": True, "tooltip": (
                 "What guidance pushes away from. WeGen's decoder: zeros. Emu2's and BLIP3-o's: the features of a blank picture, which "
                 "take a tower: the decoder's own, or that of a model at negative_features.")}),
             "time_ids": (list(TIME_IDS), {"default": "from decoder", "advanced": True, "tooltip": (
                 "The size numbers that SDXL is told. size: the picture's, twice (WeGen). trained: the trained size, then the picture's "
                 "(Emu2, BLIP3-o). zeros: as the public WeGen was trained.")}),
-        }, "optional": {
             "negative_features": (f"{FEATURES},{MODEL}", {"tooltip": (
                 "Features that guidance pushes away from, instead of the widget's choice; or a model, whose tower then looks at the blank "
                 "picture.")}),

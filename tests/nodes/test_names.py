@@ -8,6 +8,7 @@ import pytest
 import wegen
 from wegen.nodes import NODE_CLASS_MAPPINGS, host
 from wegen.wegen_model.graph.canvas import read_widgets
+from wegen.wegen_model.graph.spec import inputs_of
 
 try:
     import tomllib
@@ -102,3 +103,12 @@ def test_the_package_holds_what_the_pack_needs():
     kept = {path for pattern in globs for path in ROOT.glob(pattern) if path.is_file()}
     for folder in ("workflows", "js", "locales", "subgraphs"):
         assert {p for p in (ROOT / folder).rglob("*") if p.is_file()} <= kept, folder
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
+def test_prompts_of_a_shipped_version_lack_nothing(path):
+    """In API format values go by name, and the server refuses a prompt without a required one: later widgets are optional."""
+    for row in json.loads(path.read_text()):
+        kind = NODE_CLASS_MAPPINGS[row["type"]]
+        widgets = {i.name for i in inputs_of(kind).values() if i.is_widget}
+        assert widgets & set(kind.INPUT_TYPES()["required"]) <= set(row["values"]), row["type"]
