@@ -51,7 +51,8 @@ app.registerExtension({
   addCustomNodeDefs(defs) {
     // Nodes 2.0 hangs an input's tooltip on its whole widget: over an editor it would only be in the way
     for (const [id, name] of [["WeGenBboxCompose", "canvas"], ["WeGenChatPanel", "transcript"]]) {
-      const options = defs[id]?.input?.required?.[name]?.[1];
+      const input = defs[id]?.input;
+      const options = (input?.required?.[name] ?? input?.optional?.[name])?.[1];
       if (options) delete options.tooltip;
     }
   },
