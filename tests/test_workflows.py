@@ -51,7 +51,7 @@ def test_a_workflow_is_whole(path):
 
 def test_there_is_one_for_each_thing_and_most_run_without_comfyui():
     headless = [p for p in WORKFLOWS if not {n["type"] for n in json.loads(p.read_text())["nodes"]} & NEED_COMFYUI]
-    assert len(WORKFLOWS) >= 16 and len(headless) >= 14
+    assert len(WORKFLOWS) >= 17 and len(headless) >= 14
 
 
 @pytest.mark.slow
