@@ -157,6 +157,24 @@ def test_an_answer_that_outruns_the_queue_stays(page):
     assert page.page.evaluate("id => app.graph.getNodeById(id).wegenSession.trouble", node) == ""
 
 
+def test_what_is_long_scrolls_inside_its_node(page, shoot):
+    """A long conversation and a long list of boxes: the nodes stay as large as they were."""
+    panel, compose = build(page, [("WeGenChatPanel", (0, 0)), ("WeGenBboxCompose", (560, 0))])
+    size = """() => ['.wegen-chat', '.wegen-boxes'].map((s) => [...document.querySelectorAll(s)].find((e) => e.offsetWidth).offsetHeight)"""
+    before = page.page.evaluate(size)
+    page.page.evaluate(SET, [panel, "transcript", json.dumps(
+        [{"role": ("user", "assistant")[i % 2], "text": f"{i} and more " * 12} for i in range(24)])])
+    page.page.evaluate(SET, [compose, "canvas", json.dumps({"boxes": [
+        {"ref": k, "x": 0.04 * k, "y": 0.04 * k, "width": 0.2, "height": 0.2} for k in range(1, 18)]})])
+    page.page.wait_for_timeout(1000)
+    shoot("long")
+    after = page.page.evaluate(size)
+    assert all(abs(a - b) <= 2 for a, b in zip(before, after, strict=True)), (before, after)
+    ends = page.page.evaluate("() => { const list = [...document.querySelectorAll('.wegen-turns')].find((e) => e.offsetWidth);"
+                              " return [list.scrollHeight, list.scrollTop + list.clientHeight] }")
+    assert ends[0] > 1000 and ends[0] - ends[1] < 4, "the end of the conversation is in sight"
+
+
 TALK = [("user", "a fox on a teal background"), ("assistant", "here *it* is"), ("user", "make the background blue"), ("assistant", "done")]
 
 
@@ -224,7 +242,7 @@ def test_a_picture_is_dragged_onto_load_image_and_back(page, comfy, shoot):
     page.page.mouse.move(at[0] + 8, at[1], steps=8)
     page.page.mouse.move(*at, steps=3)
     page.page.mouse.up()
-    page.page.wait_for_function("id => app.graph.getNodeById(id).widgets[0].value === 'wegen-told-panda.png'", arg=load)
+    page.page.wait_for_function("id => app.graph.getNodeById(id).widgets[0].value === 'wegen-told-panda.png'", arg=load, timeout=60_000)
     assert page.page.evaluate("app.graph._nodes.length") == 3, "nothing else may take the drop"
     page.page.wait_for_timeout(500)
     page.page.get_by_label("Attach a picture that a node of the graph shows").first.click()  # and from the graph
