@@ -103,6 +103,15 @@ def test_each_turn_changes_the_picture_before(tmp_path):
     assert drawn(pictures[2], 0.6, 0.3, 0.3, 0.4) > 0.15 > drawn(pictures[1], 0.92, 0.3, 0.07, 0.4)
 
 
+def test_the_panel_answers_the_message_that_waits_in_it(tmp_path):
+    """Its transcript as shipped, and plain text in its place, as one says it without a browser."""
+    (picture, grid), _ = run("chat_panel", tmp_path / "a")
+    assert background(picture) == "green" and drawn(picture, 0.25, 0.25, 0.5, 0.5) > 0.5
+    assert len(np.unique((grid * 255).round().reshape(-1, 3), axis=0)) > 8, "the features, as coloured cells"
+    (picture, _), _ = run("chat_panel", tmp_path / "b", **{"WeGenChatPanel.transcript": "a star on a navy background"})
+    assert background(picture) == "navy"
+
+
 def test_features_are_material(tmp_path):
     """Half of the masked mixture is one picture's, half the other's; a - b + c turns blue into orange."""
     (linear, _, masked, calculated), _ = run("feature_mixing", tmp_path)
