@@ -5,7 +5,9 @@ Both renderers. Skipped without WEGEN_COMFYUI (see conftest.py), playwright or C
 
 import pytest
 from PIL import Image
+from wegen.tests.comfyui.editors import SAVED
 from wegen.tests.comfyui.server import WORKFLOWS
+from wegen.wegen_model import graph
 
 pytestmark = pytest.mark.comfyui
 
@@ -33,10 +35,12 @@ def test_workflow_is_drawn_without_faults(page, ui_of, shoot, workflow):
     assert len(Image.open(picture).convert("RGB").getcolors(1 << 24)) > 50, "the screenshot is blank"
 
 
-def test_the_frontend_makes_the_prompt_that_our_converter_makes(page, comfy, ui_of, prompt_of, workflow):
+def test_the_frontend_makes_the_prompt_that_our_converter_makes(page, comfy, nodes, ui_of, prompt_of, workflow):
     page.load(ui_of(workflow))
-    info = comfy.object_info()
-    assert declared(page.prompt(), info) == declared(prompt_of(workflow), info)
+    info, ours = comfy.object_info(), prompt_of(workflow)
+    assert declared(page.prompt(), info) == declared(ours, info)
+    saved = graph.load_workflow(page.page.evaluate(SAVED), {**comfy.node_classes(), **nodes})  # what this frontend saves, `wegen run` reads
+    assert declared(saved.prompt, info) == declared(ours, info) and not saved.problems
 
 
 def test_run_shows_a_picture(page, ui_of, prompt_of, shoot):

@@ -200,7 +200,7 @@ def test_a_hostile_workflow_opens_as_text(page, shoot):
     compose, panel = build(page, [("WeGenBboxCompose", (0, 0)), ("WeGenChatPanel", (640, 0))])
     graph = page.page.evaluate(SAVED)
     for n in graph["nodes"]:
-        n["widgets_values"][-1] = canvas if n["id"] == compose else talked
+        n["widgets_values"][-1] = canvas if n["type"] == "WeGenBboxCompose" else talked
     took = page.page.evaluate(
         "async graph => { const t = performance.now(); await app.loadGraphData(graph); return performance.now() - t }", graph)
     page.page.wait_for_timeout(1500)
