@@ -83,7 +83,7 @@ def _register() -> None:
         return
     try:
         from . import sampling
-    except (ImportError, AttributeError, RuntimeError) as error:  # changed samplers, or no device (comfy outside its server): the rest goes on
+    except (ImportError, AttributeError, RuntimeError) as error:  # other samplers, or no device (outside its server): the rest goes on
         logging.getLogger("wegen").warning("WeGen decoders cannot be used with KSampler in this ComfyUI: %s", error)
     else:
         sampling.register()

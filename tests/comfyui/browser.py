@@ -203,8 +203,16 @@ class Frontend:
         """Nodes that are missing or drawn red."""
         return self.page.evaluate(BROKEN)
 
+    @property
+    def early_nodes2(self) -> bool:
+        """The first Nodes 2.0 (frontends 1.27 to 1.29): it gives nodes sizes of its own and takes no drop on a node."""
+        return self.vue and self.page.evaluate("window.__COMFYUI_FRONTEND_VERSION__.split('.').map(Number)") < [1, 30]
+
     def overlaps(self) -> list[str]:
-        """Nodes that cover each other or stick out of their group (after `fit`: Nodes 2.0 lays out only what is in view)."""
+        """Nodes that cover each other or stick out of their group (after `fit`: Nodes 2.0 lays out only what is in view).
+        None are counted in the first Nodes 2.0, where no workflow's layout holds."""
+        if self.early_nodes2:
+            return []
         return self.page.evaluate(OVERLAPS)
 
     def errors(self, pack: str = "wegen") -> list[str]:

@@ -233,6 +233,8 @@ def test_edit_delete_export_and_clear(page, comfy, shoot):
 
 
 def test_a_picture_is_dragged_onto_load_image_and_back(page, comfy, shoot):
+    if page.early_nodes2:
+        pytest.skip("the Nodes 2.0 of this frontend takes no drop on a node, ComfyUI's own files neither")
     node = told(page, comfy)
     load = page.page.evaluate("""() => { const n = LiteGraph.createNode('LoadImage'); n.pos = [0, 200]; app.graph.add(n); return n.id }""")
     page.fit()
