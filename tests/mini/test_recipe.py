@@ -55,7 +55,7 @@ def test_weights_shipped_fit_in_the_repository(model):
     assert size < 40e6
 
 
-@pytest.mark.parametrize("task", ["text", "edit"])
+@pytest.mark.parametrize("task", ["text", "edit", "boxes"])
 @pytest.mark.parametrize("parallel", [False, True])
 def test_bulk_writing_equals_the_pipeline(shop, parallel, task):
     """`rollout.write` (training, evaluation) and `generate.write_features` (people) are one algorithm."""

@@ -20,13 +20,23 @@ from ..conversation import Box, Conversation, Reference
 from ..features import Features
 from ..pipeline import WeGen
 from .art import Art, load_art
-from .concepts import COLOURS, HELD_OUT_DRAWINGS, HELD_OUT_NAMES, NAMES, OFFERED_STYLES, held_out_combination
+from .concepts import (
+    COLOURS,
+    DEFAULT_STYLE,
+    HELD_OUT_DRAWINGS,
+    HELD_OUT_NAMES,
+    NAMES,
+    OFFERED_STYLES,
+    TRAINED_STYLES,
+    held_out_combination,
+)
 from .draws import Rng, free_boxes
 from .judge import Judge, Key, background_of, crop, iou, psnr, seams
 from .scenes import Item, Scene, canonical, mask, pair, render
 from .stages import to_float
 from .tasks import Sample, sample
 
+DRAWN_STYLES = TRAINED_STYLES[:3]  # those that draw every code point
 PLAIN = ("white", "blue", "yellow", "green")  # backgrounds of the tests with large galleries
 
 
@@ -105,7 +115,7 @@ class Bench:
 
     def reconstruction(self) -> None:
         named = [canonical(n, self.colour(n), s) for s in OFFERED_STYLES for n in NAMES]
-        unnamed = [canonical(d, PLAIN[self.rng.integers(4)], OFFERED_STYLES[k % 2])
+        unnamed = [canonical(d, PLAIN[self.rng.integers(4)], DRAWN_STYLES[k % len(DRAWN_STYLES)])
                    for k, d in enumerate(self.rng.permutation(HELD_OUT_DRAWINGS)[:32].tolist())]
         for name, scenes, keys in (("named things", named, offered), ("drawings never trained on", unnamed, held_out)):
             images = torch.stack([self.truth(s) for s in scenes])
@@ -115,11 +125,11 @@ class Bench:
             self.add(f"reconstruction, {name}: PSNR", [psnr(a, b) for a, b in zip(images, made)])
 
     def text(self) -> None:
-        for style, count in (("noto", self.size), ("3d", max(1, self.size // 2))):
+        for style in OFFERED_STYLES:
+            count, named = (self.size, "") if style == DEFAULT_STYLE else (max(1, self.size // 2), f", {style} style")
             scenes = [canonical(n, self.colour(n, held_out=k % 2 == 1), style) for n in NAMES for k in range(count)]
-            for mode in ("autoregressive", "parallel") if style == "noto" else ("autoregressive",):
-                made = [self.write(f"a {s.items[0].concept} on a {s.background} background" + (", 3d style" if style == "3d" else ""),
-                                   mode=mode) for s in scenes]
+            for mode in ("autoregressive", "parallel") if style == DEFAULT_STYLE else ("autoregressive",):
+                made = [self.write(f"a {s.items[0].concept} on a {s.background} background{named}", mode=mode) for s in scenes]
                 name = f"text to picture, {style}, {mode}"
                 right = self.score(name, scenes, self.paint(made), offered)
                 self.add(f"{name}: feature error", self.error(scenes, made))
@@ -148,7 +158,7 @@ class Bench:
 
     def references(self) -> None:
         """Held-out drawings into boxes, on the colour that the text asks for; the control judges them against each other's references."""
-        pool = [(d, s) for d in (*HELD_OUT_DRAWINGS, *HELD_OUT_NAMES) for s in OFFERED_STYLES]
+        pool = [(d, s) for d in (*HELD_OUT_DRAWINGS, *HELD_OUT_NAMES) for s in DRAWN_STYLES]
         for count in (1, 2, 3, 4, 5):
             scenes, made, control = [], [], []
             for _ in range({1: 6, 2: 5, 3: 4}.get(count, 2) * self.size):
@@ -256,13 +266,14 @@ class Bench:
     def styles(self) -> None:
         scenes, made = [], []
         for n in NAMES:
-            after = canonical(n, self.colour(n), OFFERED_STYLES[self.rng.integers(2)])
-            source = next(s for s in OFFERED_STYLES if s != after.items[0].style)
+            after = canonical(n, self.colour(n), OFFERED_STYLES[self.rng.integers(len(OFFERED_STYLES))])
+            others = [s for s in DRAWN_STYLES if s != after.items[0].style]
+            source = others[self.rng.integers(len(others))]
             shown = replace(after, items=(replace(after.items[0], style=source),))
             scenes.append(after)
             made.append(self.write(f"<image_1> in {after.items[0].style} style", (Reference(self.truth(shown)[None]),)))
         images = self.paint(made)
-        both = tuple((n, s) for n in NAMES for s in OFFERED_STYLES)
+        both = tuple((n, s) for n in NAMES for s in DRAWN_STYLES)
         seen = [self.judge.name(crop(i)[None], s.background, both)[0] for i, s in zip(images, scenes)]
         self.add("style transfer: same thing", [k[0] == s.items[0].concept for k, s in zip(seen, scenes)])
         self.add("style transfer: right style", [k[1] == s.items[0].style for k, s in zip(seen, scenes)])
@@ -308,7 +319,7 @@ def evaluate(model: str, out: str | Path, seeds: int = 3, size: int = 4, art: Ar
     """Measure a model folder; writes results.json and a PNG sheet a task to `out`, and returns the table as Markdown."""
     from PIL import Image
 
-    bench = Bench(WeGen.load(model), art or load_art(OFFERED_STYLES), size)
+    bench = Bench(WeGen.load(model), art or load_art(DRAWN_STYLES), size)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     for seed in range(seeds):
