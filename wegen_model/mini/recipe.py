@@ -94,9 +94,10 @@ class Workshop:
 
     @cached_property
     def pool(self) -> Pool:
-        """What tower, VAE and UNet learn from."""
+        """What tower, VAE and UNet learn from; with a start, only what sharpens its UNet."""
         cache = cache_dir() if self._art is None else None
-        return build_pool(self.art, self.size.pictures, self.size.frees, cache, self.seed)
+        part = 3 if self.start else 1
+        return build_pool(self.art, self.size.pictures // part, self.size.frees // part, cache, self.seed)
 
     def talks(self, number: int) -> tuple[Pool, Bank]:
         """The conversations of stage-1 (1) or stage-2 (2), and the features of their pictures."""
