@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..conversation import Box
 from ..features import Projectors
@@ -17,6 +18,8 @@ from ..pointer import Shown
 from ..prompt import Prompt, picture_ids
 from ..regions import IDS, Regions
 from ..tokenizer import Tokenizer
+
+PLACES = 224  # locations along a side
 
 
 @dataclass
@@ -132,10 +135,22 @@ def shown_before(batch: Batch, features: Tensor, which: Tensor) -> Shown | None:
     return Shown.of(rows, features)
 
 
-def language_loss(language: Language, hidden: Tensor, batch: Batch) -> Tensor:
-    """Shifted cross-entropy over the trained positions; zero (with a graph) when there are none."""
+def language_loss(language: Language, hidden: Tensor, batch: Batch, locations: int | None = None, spread: float = 0.0) -> Tensor:
+    """Shifted cross-entropy over the trained positions; zero (with a graph) when there are none.
+
+    `locations`: the id of the first of the 224 locations. With a `spread` (in locations) half of an answer's location is aimed at
+    its neighbours, as a bell curve: being near is better than being far, which plain cross-entropy does not know.
+    """
     labels = batch.labels[:, 1:]
     mask = labels != -100
     if not mask.any():
         return hidden.sum() * 0
-    return torch.nn.functional.cross_entropy(language.logits(hidden[:, :-1][mask]), labels[mask])
+    logits, wanted = language.logits(hidden[:, :-1][mask]), labels[mask]
+    loss = F.cross_entropy(logits, wanted, reduction="none")
+    place = wanted - locations if locations is not None and spread else None
+    if place is not None and (some := (place >= 0) & (place < PLACES)).any():
+        away = torch.arange(PLACES, device=logits.device) - place[some, None]
+        bell = (-0.5 * (away / spread).square()).softmax(-1)
+        near = -(bell * logits[some].log_softmax(-1)[:, locations : locations + PLACES]).sum(-1)
+        loss = loss.index_put((some.nonzero().flatten(),), (loss[some] + near) / 2)
+    return loss.mean()
