@@ -69,7 +69,7 @@ def test_one_step_at_the_widths_of_wegen_7b(stage, preset, tmp_path):
     values, work = _step(made, driver, model, optimiser, 0, [piece], tmp_path)
     seconds = time.perf_counter() - begun
     print(f"\n{stage} {preset}: {sum(p.numel() for p in trained):,} weights, {seconds:.1f} s, {work['flops'] / seconds / 1e9:.1f} GFLOP/s, "
-          f"{work.get('tokens', 0) / seconds:.1f} tokens/s, {memory():.1f} GB at most; {values}")
+          f"{work['samples'] / seconds:.2f} samples/s, {work.get('tokens', 0) / seconds:.1f} tokens/s, {memory():.1f} GB at most; {values}")
     assert np.isfinite(values["loss"]) and values["norm"] > 0 and work["flops"] > 1e9
     moved = [not torch.equal(a, p.detach().flatten()[:1000]) for a, p in zip(before, trained)]
     assert sum(moved) > 0.8 * len(moved)  # embeddings of words that the batch lacks only decay

@@ -86,10 +86,19 @@ class Accelerated:
         self.accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=precision, gradient_accumulation_plugin=plugin)
         self.device, self.rank = self.accelerator.device, self.accelerator.process_index
         self.processes, self.main = self.accelerator.num_processes, self.accelerator.is_main_process
+        self._shards_on_cpu()
         engine = str(self.accelerator.distributed_type).rpartition(".")[2]
         self.kind = {"DEEPSPEED": "engine", "FSDP": "sharded"}.get(engine, "whole")
         if self.kind == "engine":
             self.accelerator.state.deepspeed_plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = 1  # for its own logs only
+
+    def _shards_on_cpu(self) -> None:
+        """FSDP2 as it was asked for, over gloo: accelerate (1.15) looks for FSDP on devices alone, and gives DDP on CPUs in silence."""
+        from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, parse_flag_from_env
+
+        state = self.accelerator.state
+        if state.distributed_type == DistributedType.MULTI_CPU and parse_flag_from_env("ACCELERATE_USE_FSDP"):
+            state.distributed_type, state.fsdp_plugin = DistributedType.FSDP, FullyShardedDataParallelPlugin()
 
     def prepare(self, model: nn.Module, optimiser):
         return self.accelerator.prepare(model, optimiser)

@@ -128,7 +128,7 @@ def run(stage: Stage, folder: str | Path, runtime: Runtime | None = None, stop_a
     optimiser = torch.optim.AdamW(groups, recipe.learning_rate, recipe.betas, recipe.eps, recipe.weight_decay)
     peaks = [group["lr"] for group in optimiser.param_groups]
     model, optimiser = driver.prepare(Step(stage), optimiser)
-    step, ema = restore(folder, driver, stage.model, optimiser)
+    step, ema = restore(folder, stage.name, driver, stage.model, optimiser)
     stage.ema = ema or stage.ema
     if step >= recipe.steps:
         return stage
