@@ -122,8 +122,9 @@ def curve(folder) -> list[dict]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("config", ["one", "cpu_ddp", "cpu_fsdp2"])
-def test_two_processes_give_the_curve_of_one(config, tmp_path):
+@pytest.mark.parametrize("config, precision, near", [("one", "no", 2e-4), ("cpu_ddp", "no", 2e-4), ("cpu_fsdp2", "no", 2e-4),
+                                                     ("cpu_fsdp2", "bf16", 5e-2)])
+def test_two_processes_give_the_curve_of_one(config, precision, near, tmp_path):
     import numpy as np
     from PIL import Image
 
@@ -132,17 +133,18 @@ def test_two_processes_give_the_curve_of_one(config, tmp_path):
     for i in range(4):
         Image.fromarray(np.random.default_rng(i).integers(0, 255, (30, 40, 3), np.uint8)).save(tmp_path / "pictures" / f"{i}.png")
         (tmp_path / "pictures" / f"{i}.txt").write_text("a fox " * (i + 1))  # uneven lengths
-    assert train(tmp_path, "stage-1", "--folder", str(tmp_path / "one"), "--set", "batch=4", "--micro", "2", "--set", "ema=0.9") == 0
+    more = ["--set", f"precision={precision}"]
+    assert train(tmp_path, "stage-1", "--folder", str(tmp_path / "one"), "--set", "batch=4", "--micro", "2", "--set", "ema=0.9", *more) == 0
     two = tmp_path / "two"
     if config == "cpu_fsdp2":  # and a resume from shards
-        done = launch(config, tmp_path, "--folder", str(two), "--stop-after", "0")
+        done = launch(config, tmp_path, "--folder", str(two), "--stop-after", "0", *more)
         assert done.returncode == 0, done.stderr[-3000:]
         assert (two / "checkpoint" / "shards").is_dir() and not (two / "model").exists()
-    done = launch(config, tmp_path, "--folder", str(two))
+    done = launch(config, tmp_path, "--folder", str(two), *more)
     assert done.returncode == 0, done.stderr[-3000:]
     for mine, other in zip(curve(tmp_path / "one"), curve(two), strict=True):
         for key in ("step", "loss", "mse", "cosine", "words", "diffusion", "norm"):
-            assert mine[key] == pytest.approx(other[key], rel=2e-4, abs=2e-5), (mine, other)
+            assert mine[key] == pytest.approx(other[key], rel=near, abs=near / 10), (mine, other)
     for part in ("language", "projectors"):
         a, b = (files.read_tensors(files.files(f / "model", part)[0]) for f in (tmp_path / "one", two))
-        assert all(torch.allclose(a[k], b[k], atol=2e-4) for k in a)
+        assert all(torch.allclose(a[k], b[k], atol=near) for k in a)

@@ -156,7 +156,8 @@ def run(stage: Stage, folder: str | Path, runtime: Runtime | None = None, stop_a
                 save(folder, step, stage.name, driver, stage.model, optimiser, stage.ema, recipe.keep_every)
             if stage.sample and stage.sample_every and (step % stage.sample_every == 0 or step == recipe.steps):
                 model.eval()
-                numbers = stage.sample(step, folder) if driver.main or driver.kind != "whole" else None
+                with driver.gathered(model):
+                    numbers = stage.sample(step, folder) if driver.main or driver.kind != "whole" else None
                 model.train()
                 if numbers:
                     monitor.write({"step": step} | {k: round(float(v), 5) for k, v in numbers.items()})
