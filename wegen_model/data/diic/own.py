@@ -23,17 +23,17 @@ class Own:
         name, _, self.prompt = name.partition("#")
         self.model = WeGen.load(name)
 
-    def ask(self, text: str, picture: np.ndarray) -> Turn:
-        """The answer's turn to a question about a picture, <image_1>."""
+    def ask(self, text: str, picture: np.ndarray, words: int = 24) -> Turn:
+        """The answer's turn to a question about a picture, <image_1>; `words`: tokens at most."""
         shown = Reference(_tensor(picture)[None])
-        return self.model.chat(Conversation().user(text, (shown,)), picture="never", max_tokens=160).last
+        return self.model.chat(Conversation().user(text, (shown,)), picture="never", max_tokens=words).last
 
 
 class Captioner(Own):
     """`wegen:FOLDER` or `wegen:FOLDER#PROMPT`; the prompt says where the picture stands (<image_1>)."""
 
     def caption(self, picture: np.ndarray) -> str:
-        return " ".join(self.ask(self.prompt or PROMPT, picture).text.split())
+        return " ".join(self.ask(self.prompt or PROMPT, picture, 160).text.split())
 
 
 class Detector(Own):
