@@ -201,6 +201,20 @@ def replace_linears(module: nn.Module, kinds: Mapping[str, str], layer: type[Blo
             setattr(modules[parent], leaf, layer(linear.in_features, linear.out_features, kind, linear.bias is not None))
 
 
+def widen(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Put a plain linear layer of the same values in place of each BlockLinear, one after another."""
+    for owner in list(module.modules()):
+        for leaf, old in list(owner.named_children()):
+            if isinstance(old, BlockLinear):
+                with torch.device("meta"):
+                    new = nn.Linear(old.in_features, old.out_features, old.bias is not None)
+                new.weight = nn.Parameter(dequantise(old.weight, old.kind, dtype), requires_grad=False)
+                if old.bias is not None:
+                    new.bias = nn.Parameter(old.bias.detach().to(dtype), requires_grad=False)
+                setattr(owner, leaf, new)
+    return module
+
+
 def scratch_bytes(module: nn.Module) -> int:
     """Room that widening the largest layer takes: float32 beside the wanted precision, at most 8 bytes a value."""
     return max((8 * m.in_features * m.out_features for m in module.modules() if isinstance(m, BlockLinear)), default=0)

@@ -141,6 +141,37 @@ def test_another_kind_of_run_is_refused(tmp_path):
         run(stage(), tmp_path, CPU, alone=True)
 
 
+def cut_off(place) -> None:
+    path = place / "weights.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+@pytest.mark.parametrize("harm, said", [
+    (lambda place: (place / "state.json").write_text('{"step": 2, "sta'), "is damaged: its state.json cannot be read"),
+    (lambda place: (place / "state.json").unlink(), "is damaged: its state.json cannot be read"),
+    (lambda place: (place / "weights.pt").unlink(), "is damaged"),
+    (cut_off, "is damaged"),
+    (lambda place: (place / "weights.pt").write_bytes(b""), "is damaged"),
+])
+def test_a_damaged_checkpoint_is_told_and_an_earlier_one_named(tmp_path, harm, said):
+    run(stage(steps=5, save_every=2, keep_every=2), tmp_path, CPU, alone=True)
+    harm(tmp_path / "checkpoint")
+    with pytest.raises(ValueError, match=said) as told:
+        run(stage(steps=6), tmp_path, CPU, alone=True)
+    assert "checkpoint-000004 is taken when checkpoint/ is moved away" in str(told.value)
+
+
+def test_a_checkpoint_of_another_stage_or_model_is_refused(tmp_path):
+    run(stage(steps=3), tmp_path, CPU, alone=True)
+    with pytest.raises(ValueError, match="does not fit this run: it is damaged, or was begun with other settings .lora, model"):
+        run(stage(width=32), tmp_path, CPU, alone=True)
+    other = stage()
+    other.name = "stage-2"
+    with pytest.raises(ValueError, match="is of a run of toy, and this is stage-2. Name another --folder"):
+        run(other, tmp_path, CPU, alone=True)
+    assert checkpoint.step_of(tmp_path / "checkpoint") == 3
+
+
 def test_the_driver_of_the_graph_and_accelerate_give_the_same_weights(tmp_path):
     one = run(stage(steps=6), tmp_path / "alone", CPU, alone=True)
     other = run(stage(steps=6), tmp_path / "accelerate", CPU)

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from wegen.tests.train.test_checkpoint import stage as toy
 from wegen.tests.train.test_command import train
 from wegen.wegen_model.checkpoint import folder as files
 from wegen.wegen_model.runtime import Runtime
+from wegen.wegen_model.train.checkpoint import step_of
 from wegen.wegen_model.train.command import CONFIGS
 from wegen.wegen_model.train.loop import run
 
@@ -34,37 +36,85 @@ def launch(config: str, place, *more: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
 
 
-def member(rank: int, port: int, folder) -> None:
+SHARDED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "NO_WRAP", "FSDP_RESHARD_AFTER_FORWARD": "true",
+           "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT", "FSDP_OFFLOAD_PARAMS": "false", "FSDP_CPU_RAM_EFFICIENT_LOADING": "false"}
+
+
+def member(rank: int, port: int, folder, environment: dict, pause: float) -> None:
     from accelerate.state import AcceleratorState, GradientState
 
     AcceleratorState._reset_state(reset_partial_state=True)  # an earlier test of the parent may have set it
     GradientState._reset_state()
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-                   "ACCELERATE_USE_CPU": "true"}
-    run(dataclasses.replace(made := toy(), recipe=dataclasses.replace(made.recipe, pieces=1)), folder, Runtime("cpu"))
+                   "ACCELERATE_USE_CPU": "true"} | environment
+    made = toy(pause=pause)
+    made = run(dataclasses.replace(made, recipe=dataclasses.replace(made.recipe, pieces=1)), folder, Runtime("cpu"))
+    whole = made.averaged()
+    if rank == 0:
+        torch.save(whole, folder / "final.pt")
 
 
-def test_two_processes_of_a_small_model(tmp_path):
-    """DDP over gloo: the loss curve and the weights of one process that takes both pieces."""
+def start(folder, environment: dict, pause: float = 0.0) -> list:
+    """Two processes that train the toy of test_checkpoint.py together."""
     import accelerate  # noqa: F401 before the fork
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     fork = multiprocessing.get_context("fork")
-    processes = [fork.Process(target=member, args=(rank, port, tmp_path / "two")) for rank in range(2)]
+    processes = [fork.Process(target=member, args=(rank, port, folder, environment, pause)) for rank in range(2)]
     for process in processes:
         process.start()
-    one = run(toy(), tmp_path / "one", Runtime("cpu"), alone=True)
+    return processes
+
+
+def end(processes: list) -> None:
     for process in processes:
-        process.join(300)
+        process.join(600)
     assert [process.exitcode for process in processes] == [0, 0]
+
+
+def kill_at(processes: list, folder, step: int) -> int:
+    """Kill both as soon as the checkpoint on the disk is of this step or later; its step."""
+    deadline = time.time() + 300
+    while step_of(folder / "checkpoint") < step and time.time() < deadline and processes[0].is_alive():
+        time.sleep(0.01)
+    for process in processes:
+        process.kill()
+        process.join()
+    return step_of(folder / "checkpoint")
+
+
+def test_two_processes_of_a_small_model(tmp_path):
+    """DDP over gloo: the loss curve and the weights of one process that takes both pieces; a killed run goes on, with one process too."""
+    whole = start(tmp_path / "two", {})
+    one = run(toy(), tmp_path / "one", Runtime("cpu"), alone=True)
+    end(whole)
     assert json.loads((tmp_path / "two" / "checkpoint" / "state.json").read_text())["processes"] == 2
     for mine, other in zip(curve(tmp_path / "one"), curve(tmp_path / "two"), strict=True):
         assert mine["loss"] == pytest.approx(other["loss"], rel=1e-4)
     saved = torch.load(tmp_path / "two" / "checkpoint" / "weights.pt", weights_only=True)["model"]
     assert all(torch.allclose(value, saved[key], atol=1e-5) for key, value in one.model.state_dict().items())
+    assert 5 <= kill_at(start(tmp_path / "cut", {}, pause=0.02), tmp_path / "cut", 5) < 40
+    alone = run(toy(), tmp_path / "cut", Runtime("cpu"), alone=True)
+    assert all(torch.allclose(value, alone.model.state_dict()[key], atol=1e-5) for key, value in saved.items())
+
+
+@pytest.mark.slow
+def test_weights_in_shards_survive_kills_bit_for_bit(tmp_path):
+    """FSDP2 over gloo, two processes: saved in shards, killed twice, resumed from them."""
+    end(start(tmp_path / "whole", SHARDED))
+    reached = [kill_at(start(tmp_path / "cut", SHARDED, pause=0.02), tmp_path / "cut", step) for step in (4, 12)]
+    assert 4 <= reached[0] < reached[1] < 40, reached
+    assert (tmp_path / "cut" / "checkpoint" / "shards" / ".metadata").is_file()
+    with pytest.raises(ValueError, match="was written by a FSDP run, and this is a single-device or DDP run. Go on with the launch config"):
+        run(toy(), tmp_path / "cut", Runtime("cpu"), alone=True)
+    end(start(tmp_path / "cut", SHARDED))
+    whole, cut = (torch.load(tmp_path / name / "final.pt", weights_only=True) for name in ("whole", "cut"))
+    assert whole.keys() == cut.keys() and all(torch.equal(whole[key], cut[key]) for key in whole)
+    one = run(toy(), tmp_path / "one", Runtime("cpu"), alone=True).averaged()
+    assert all(torch.allclose(one[key], cut[key], atol=1e-5) for key in one)
 
 
 def curve(folder) -> list[dict]:
@@ -72,8 +122,9 @@ def curve(folder) -> list[dict]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("config", ["one", "cpu_ddp", "cpu_fsdp2"])
-def test_two_processes_give_the_curve_of_one(config, tmp_path):
+@pytest.mark.parametrize("config, precision, near", [("one", "no", 2e-4), ("cpu_ddp", "no", 2e-4), ("cpu_fsdp2", "no", 2e-4),
+                                                     ("cpu_fsdp2", "bf16", 5e-2)])
+def test_two_processes_give_the_curve_of_one(config, precision, near, tmp_path):
     import numpy as np
     from PIL import Image
 
@@ -82,17 +133,18 @@ def test_two_processes_give_the_curve_of_one(config, tmp_path):
     for i in range(4):
         Image.fromarray(np.random.default_rng(i).integers(0, 255, (30, 40, 3), np.uint8)).save(tmp_path / "pictures" / f"{i}.png")
         (tmp_path / "pictures" / f"{i}.txt").write_text("a fox " * (i + 1))  # uneven lengths
-    assert train(tmp_path, "stage-1", "--folder", str(tmp_path / "one"), "--set", "batch=4", "--micro", "2", "--set", "ema=0.9") == 0
+    more = ["--set", f"precision={precision}"]
+    assert train(tmp_path, "stage-1", "--folder", str(tmp_path / "one"), "--set", "batch=4", "--micro", "2", "--set", "ema=0.9", *more) == 0
     two = tmp_path / "two"
     if config == "cpu_fsdp2":  # and a resume from shards
-        done = launch(config, tmp_path, "--folder", str(two), "--stop-after", "0")
+        done = launch(config, tmp_path, "--folder", str(two), "--stop-after", "0", *more)
         assert done.returncode == 0, done.stderr[-3000:]
         assert (two / "checkpoint" / "shards").is_dir() and not (two / "model").exists()
-    done = launch(config, tmp_path, "--folder", str(two))
+    done = launch(config, tmp_path, "--folder", str(two), *more)
     assert done.returncode == 0, done.stderr[-3000:]
     for mine, other in zip(curve(tmp_path / "one"), curve(two), strict=True):
         for key in ("step", "loss", "mse", "cosine", "words", "diffusion", "norm"):
-            assert mine[key] == pytest.approx(other[key], rel=2e-4, abs=2e-5), (mine, other)
+            assert mine[key] == pytest.approx(other[key], rel=near, abs=near / 10), (mine, other)
     for part in ("language", "projectors"):
         a, b = (files.read_tensors(files.files(f / "model", part)[0]) for f in (tmp_path / "one", two))
-        assert all(torch.allclose(a[k], b[k], atol=2e-4) for k in a)
+        assert all(torch.allclose(a[k], b[k], atol=near) for k in a)

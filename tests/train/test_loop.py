@@ -1,5 +1,6 @@
 """The training loop: an interrupted run gives the weights of an uninterrupted one, and a bad loss loses nothing."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -81,6 +82,23 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path):
     with pytest.raises(NotFinite, match="at step 7"):
         run(stage(poison=7), tmp_path, Runtime("cpu"))
     assert json.loads((tmp_path / "checkpoint" / "state.json").read_text())["step"] == 6
+
+
+def test_averaged_weights_follow_their_formula_and_are_what_is_shipped(tmp_path):
+    """e <- d e + (1-d) w with d = min(ema, (1+t)/(10+t)): early steps are forgotten fast, later ones with the decay asked for."""
+    made, seen = stage(), []
+    made.sample_every, made.sample = 1, lambda step, folder: seen.append(made.model[0].weight.detach().clone())
+    run(made, tmp_path, Runtime("cpu"))
+    expected = seen[0]
+    for t, weight in enumerate(seen[1:], 2):
+        decay = min(0.9, (1 + t) / (10 + t))
+        expected = decay * expected + (1 - decay) * weight
+    assert len(seen) == 12 and torch.allclose(made.averaged()["0.weight"], expected, atol=1e-6)
+    assert not torch.allclose(made.averaged()["0.weight"], made.model[0].weight, atol=1e-3)
+    without = stage()
+    without.recipe = dataclasses.replace(RECIPE, ema=0.0)
+    run(without, tmp_path / "none", Runtime("cpu"))
+    assert torch.equal(without.averaged()["0.weight"], without.model[0].weight) and not without.ema
 
 
 def test_the_log_averages_each_value(tmp_path):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import random
 import re
 import shutil
@@ -70,11 +71,13 @@ def save(folder: Path, step: int, name: str, driver, model, optimiser, ema: dict
     driver.wait()
 
 
-def restore(folder: Path, driver, model, optimiser) -> tuple[int, dict]:
+def restore(folder: Path, name: str, driver, model, optimiser) -> tuple[int, dict]:
     """Fill model and optimiser from the last checkpoint; (its step, its averaged weights), or (0, {}) where there is none.
 
+    Args:
+        name: of the stage.
     Raises:
-        ValueError: it was written by another kind of run.
+        ValueError: it was written by another kind of run, by another stage, or of another model; or it is damaged.
     """
     place = folder / "checkpoint"
     if driver.main and not place.exists():  # killed between the two renames
@@ -85,13 +88,29 @@ def restore(folder: Path, driver, model, optimiser) -> tuple[int, dict]:
     driver.wait()
     if not place.exists():
         return 0, {}
-    state = json.loads((place / "state.json").read_text())
-    kind = state.get("kind", "whole")
+    other = f"Name another --folder, or move {place} away to begin anew."
+    try:
+        state = json.loads((place / "state.json").read_text())
+        kind, stage = state.get("kind", "whole"), state["stage"]
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise ValueError(f"{place} is damaged: its state.json cannot be read ({error!r}). {_kept(folder)}{other}") from error
+    if stage != name:
+        raise ValueError(f"{place} is of a run of {stage}, and this is {name}. {other}")
     if kind != driver.kind:
         raise ValueError(f"{place} was written by a {_NAMES[kind]} run, and this is a {_NAMES[driver.kind]} run. Go on with the launch "
                          "configuration that it began with, or start in another folder.")
-    ema = _read(place, driver, model, optimiser)
-    return state["step"], ema
+    try:
+        return state["step"], _read(place, driver, model, optimiser)
+    except (EOFError, pickle.UnpicklingError, FileNotFoundError) as error:
+        raise ValueError(f"{place} is damaged ({error!r}). {_kept(folder)}{other}") from error
+    except (RuntimeError, ValueError, KeyError) as error:  # torch's ways to say that names or shapes differ, and that a file is cut off
+        raise ValueError(f"{place} does not fit this run: it is damaged, or was begun with other settings (lora, model). Go on with the "
+                         f"settings that it began with. {_kept(folder)}{other} ({' '.join(str(error).split())[:300]})") from error
+
+
+def _kept(folder: Path) -> str:
+    kept = sorted(p.name for p in folder.glob("checkpoint-*") if KEPT.search(p.name))
+    return f"An earlier one is kept: {kept[-1]} is taken when checkpoint/ is moved away. " if kept else ""
 
 
 _NAMES = {"whole": "single-device or DDP", "sharded": "FSDP", "engine": "DeepSpeed"}

@@ -162,6 +162,7 @@ def _train(args) -> None:
 
 def finish(stage, parts, s, model: str, folder: Path, target: Path, main: bool = True) -> str:
     """Write the trained model folder and the adapter; says what was written, or that the stage goes on."""
+    from ..blocks import widen
     from ..checkpoint import folder as files
     from .loop import finished
     from .lora import merge, save_lora
@@ -180,7 +181,7 @@ def finish(stage, parts, s, model: str, folder: Path, target: Path, main: bool =
         tensors = adapters.tensors({k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)})
         said = f"{save_lora(folder / 'lora.safetensors', tensors, {'wegen_space': parts.config.decoder.space})}\n"
         base = decoder.unet if stage.name == "visual-decoding" else writer.language
-        merge(base, adapters.part, tensors)
+        merge(widen(base, next(p.dtype for p in base.parameters() if p.is_floating_point())), adapters.part, tensors)
         states = {adapters.part: base.state_dict()}
         if stage.name != "visual-decoding":
             states["projectors"] = {k[len("projectors.") :]: v for k, v in weights.items() if k.startswith("projectors.")}

@@ -53,6 +53,10 @@ class Single:
         optimiser.zero_grad(set_to_none=True)
         return norm
 
+    def gathered(self, model: nn.Module):
+        """While its parts are called one by one."""
+        return contextlib.nullcontext()
+
     def sum(self, values: Tensor) -> Tensor:
         """Over all processes."""
         return values
@@ -86,19 +90,44 @@ class Accelerated:
         self.accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=precision, gradient_accumulation_plugin=plugin)
         self.device, self.rank = self.accelerator.device, self.accelerator.process_index
         self.processes, self.main = self.accelerator.num_processes, self.accelerator.is_main_process
+        self._shards_on_cpu()
         engine = str(self.accelerator.distributed_type).rpartition(".")[2]
         self.kind = {"DEEPSPEED": "engine", "FSDP": "sharded"}.get(engine, "whole")
         if self.kind == "engine":
             self.accelerator.state.deepspeed_plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = 1  # for its own logs only
 
+    def _shards_on_cpu(self) -> None:
+        """FSDP2 as it was asked for, over gloo: accelerate (1.15) looks for FSDP on devices alone, and gives DDP on CPUs in silence."""
+        from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, parse_flag_from_env
+
+        state = self.accelerator.state
+        if state.distributed_type == DistributedType.MULTI_CPU and parse_flag_from_env("ACCELERATE_USE_FSDP"):
+            state.distributed_type, state.fsdp_plugin = DistributedType.FSDP, FullyShardedDataParallelPlugin()
+
     def prepare(self, model: nn.Module, optimiser):
+        if self.kind == "sharded":
+            self._shard_what_is_there(model)
         return self.accelerator.prepare(model, optimiser)
+
+    def _shard_what_is_there(self, model: nn.Module) -> None:
+        """One configuration for all stages: of the layer classes that it names, those that this stage trains. Weights are gathered in the
+        computation's precision; gradients are added up in float32, and autocast, not FSDP, narrows inputs: rotary angles stay exact."""
+        from torch.distributed.fsdp import MixedPrecisionPolicy
+
+        plugin, held = self.accelerator.state.fsdp_plugin, {type(m).__name__ for m in model.modules()}
+        if plugin.fsdp_version != 2:
+            raise ValueError("FSDP 1 is not supported: set fsdp_version: 2, as `wegen train configs fsdp2` has it.")
+        if plugin.transformer_cls_names_to_wrap:
+            plugin.transformer_cls_names_to_wrap = [name for name in plugin.transformer_cls_names_to_wrap if name in held]
+        if narrow := {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.accelerator.mixed_precision):
+            plugin.mixed_precision_policy = MixedPrecisionPolicy(param_dtype=narrow, reduce_dtype=torch.float32, cast_forward_inputs=False)
 
     def plain(self, optimiser):
         return getattr(optimiser, "optimizer", optimiser)
 
     def forward(self, model: nn.Module, *args) -> dict[str, Tensor]:
-        return model(*args)
+        with self.accelerator.autocast():  # FSDP2 is not wrapped in it, everything else is
+            return model(*args)
 
     def piece(self, model: nn.Module, last: bool):
         return self.accelerator.accumulate(model)
@@ -117,6 +146,15 @@ class Accelerated:
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         return norm
+
+    @contextlib.contextmanager
+    def gathered(self, model: nn.Module):
+        """While its parts are called one by one: what lies in shards and belongs to no layer of its own is whole."""
+        if self.kind == "sharded":
+            model.unshard()
+        yield
+        if self.kind == "sharded":
+            model.reshard()
 
     def sum(self, values: Tensor) -> Tensor:
         return self.accelerator.reduce(values.to(self.device), "sum").cpu()

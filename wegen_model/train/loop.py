@@ -128,7 +128,7 @@ def run(stage: Stage, folder: str | Path, runtime: Runtime | None = None, stop_a
     optimiser = torch.optim.AdamW(groups, recipe.learning_rate, recipe.betas, recipe.eps, recipe.weight_decay)
     peaks = [group["lr"] for group in optimiser.param_groups]
     model, optimiser = driver.prepare(Step(stage), optimiser)
-    step, ema = restore(folder, driver, stage.model, optimiser)
+    step, ema = restore(folder, stage.name, driver, stage.model, optimiser)
     stage.ema = ema or stage.ema
     if step >= recipe.steps:
         return stage
@@ -156,7 +156,8 @@ def run(stage: Stage, folder: str | Path, runtime: Runtime | None = None, stop_a
                 save(folder, step, stage.name, driver, stage.model, optimiser, stage.ema, recipe.keep_every)
             if stage.sample and stage.sample_every and (step % stage.sample_every == 0 or step == recipe.steps):
                 model.eval()
-                numbers = stage.sample(step, folder) if driver.main or driver.kind != "whole" else None
+                with driver.gathered(model):
+                    numbers = stage.sample(step, folder) if driver.main or driver.kind != "whole" else None
                 model.train()
                 if numbers:
                     monitor.write({"step": step} | {k: round(float(v), 5) for k, v in numbers.items()})

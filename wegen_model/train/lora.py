@@ -49,7 +49,8 @@ class Adapters(nn.Module):
             if path.endswith(TARGETS[part]) and weight is not None and weight.ndim == 2:
                 key = path.replace(".", "_")
                 self.paths[key] = path
-                self.layers[key] = adapter = Adapter(weight.shape[1], weight.shape[0], min(rank, *weight.shape), self.alpha)
+                sides = (layer.in_features, layer.out_features)  # a weight in blocks has another shape
+                self.layers[key] = adapter = Adapter(*sides, min(rank, *sides), self.alpha)
                 layer.register_forward_hook(_adding(adapter))
         if not self.paths:
             raise ValueError(f"LoRA: the {part} has none of the layers {', '.join(TARGETS[part])}.")

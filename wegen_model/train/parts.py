@@ -7,6 +7,7 @@ what the stages train: UNet and layout map; language model and projectors.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,8 @@ class Parts:
             if module is not None:
                 module.to(device).eval().requires_grad_(False)
                 for p in module.parameters():  # diffusers warns when it is told the precision
-                    p.data = p.data.to(dtype or p.dtype)
+                    if p.is_floating_point():  # blocks stay blocks
+                        p.data = p.data.to(dtype or p.dtype)
 
 
 def load(folder: str | Path, stage: str, roots: tuple = (), diffusion: bool = True, frozen: torch.dtype = torch.float32,
@@ -67,10 +69,11 @@ def load(folder: str | Path, stage: str, roots: tuple = (), diffusion: bool = Tr
         lora: the UNet, or the language model, is only looked through.
         diffusion: without the diffusion loss a writer needs no decoder.
     Raises:
-        CheckpointError: no model folder, or one that lacks a part; it names what is missing.
+        CheckpointError: no model folder, or one that lacks a part; it names what is missing. Or what is trained lies in blocks.
     """
     folder = files.resolve(folder, roots)
     config = files.read_config(folder)
+    _check_blocks(folder, stage, lora)
     with torch.device("meta"):
         tower = VisionTower(config.vision)
     _fill(tower, folder, "vision", frozen)
@@ -83,6 +86,20 @@ def load(folder: str | Path, stage: str, roots: tuple = (), diffusion: bool = Tr
     for part in ("language", "projectors"):
         _fill(getattr(writer, part), folder, part, frozen if lora and part == "language" else torch.float32)
     return Parts(config, tower, decoder, writer, Tokenizer.load(folder))
+
+
+def _check_blocks(folder: Path, stage: str, lora: bool) -> None:
+    """Blocks of 8 or 4 bits have no gradient: they can be looked through, and carry an adapter, which is trained beside them."""
+    kinds = {part: sorted({kind for path in files.files(folder, part) for kind in files.stored_kinds(path).values()})
+             for part in ("language", "vision")}
+    if kinds["language"] and stage != "visual-decoding" and not lora:
+        raise files.CheckpointError(
+            f"{folder.name}: the weights of its language model lie in blocks ({', '.join(kinds['language'])}), which cannot be trained. "
+            "Name the folder of 16-bit weights that it was made from, or train an adapter on top of the blocks: --set lora=16.")
+    if kinds["vision"]:
+        logging.getLogger("wegen").warning(
+            "%s: its tower lies in blocks (%s). What is trained fits the features that this tower sees; for features of the 16-bit tower, "
+            "train from a folder of 16-bit weights.", folder.name, ", ".join(kinds["vision"]))
 
 
 def load_decoder(folder: str | Path, config: ModelConfig, dtype: torch.dtype = torch.float32) -> Decoder:
@@ -110,8 +127,9 @@ def _fill(module: nn.Module, folder: str | Path, part: str, dtype: torch.dtype =
     for owner in module.modules():  # load_into maps the file: copies may be trained, on the disk nothing changes
         for name, p in list(owner._parameters.items()):
             if p is not None:
-                fixed = part == "projectors" and name in ("mean", "std")
-                owner._parameters[name] = nn.Parameter(p.detach().to(dtype, copy=True), requires_grad=not fixed)
+                learns = p.is_floating_point() and not (part == "projectors" and name in ("mean", "std"))
+                own = p.detach().to(dtype if p.is_floating_point() else p.dtype, copy=True)
+                owner._parameters[name] = nn.Parameter(own, requires_grad=learns)
 
 
 def export(source: str | Path, target: str | Path, states: dict[str, dict[str, Tensor]], config: ModelConfig,
@@ -148,7 +166,8 @@ def _dtype(paths: list[Path]) -> torch.dtype | None:
     for path in paths:
         with safe_open(path, "pt") as file:
             for key in file.keys():
-                return file.get_tensor(key).dtype
+                if (tensor := file.get_tensor(key)).is_floating_point():  # blocks are bytes
+                    return tensor.dtype
     return None
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ def sheet(parts: Parts, source: Any, stage: str) -> Callable[[int, Path], None]:
     def write(step: int, folder: Path) -> None:
         with torch.no_grad():
             made = paint(parts, tokens_of(parts, samples, stage))
-        save(folder / "samples" / f"{step:06d}.png", [_target(s) for s in samples], made)
+        if os.environ.get("RANK", "0") == "0":  # weights in shards: every process takes part
+            save(folder / "samples" / f"{step:06d}.png", [_target(s) for s in samples], made)
 
     return write
 
@@ -41,8 +43,9 @@ def tokens_of(parts: Parts, samples: list, stage: str) -> Tensor:
         return tower_tokens(parts, see(parts, [_target(s) for s in samples]))
     from ..data.sample import conversation
 
-    f, device = parts.config.features, next(parts.writer.parameters()).device
-    model = generate.Model(parts.writer.language, parts.writer.projectors, parts.tokenizer, device, torch.float32)
+    f, first = parts.config.features, parts.writer.language.model.norm.weight
+    device = first.device
+    model = generate.Model(parts.writer.language, parts.writer.projectors, parts.tokenizer, device, first.dtype)
     out = []
     for sample in samples:
         talk, pictures = conversation(sample, f.count)

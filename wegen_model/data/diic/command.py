@@ -11,9 +11,10 @@ from pathlib import Path
 HELP = {
     "cut": "scenedetect's content threshold", "shortest": "seconds of a shot, at least", "every": "seconds between the frames looked at",
     "motion": "share of the picture that must change between frames", "frames": "frames of a shot, at most", "side": "longest side, pixels",
-    "captioner": "plain, or transformers:ID[#PROMPT]", "longer": "captioner of the long caption (recaption)",
-    "phrases": "plain, or spacy:PIPELINE", "detector": "plain, or transformers:ID (Grounding DINO, OWL-ViT)",
-    "tracker": "plain, or transformers:ID of SAM 2", "embedder": "plain, or transformers:ID (DINOv2, CLIP)",
+    "captioner": "plain, transformers:ID[#PROMPT], wegen:FOLDER[#PROMPT] or things:FOLDER",
+    "longer": "captioner of the long caption (recaption)",
+    "phrases": "plain, or spacy:PIPELINE", "detector": "plain, transformers:ID (Grounding DINO, OWL-ViT), wegen:FOLDER or things:FOLDER",
+    "tracker": "plain, or transformers:ID of SAM 2", "embedder": "plain, transformers:ID (DINOv2, CLIP) or wegen:FOLDER",
     "score": "least score of a detection", "overlap": "boxes that overlap more are one thing", "instances": "instances of a frame, at most",
     "smallest": "share of the picture that an instance must cover", "same": "identity window: at least this alike is the same thing",
     "copy": "identity window: more than this alike is a copy",

@@ -1,4 +1,5 @@
-"""Which model does what: `plain`, `plain:NAME` (classical.py) or `transformers:ID` (hf.py), made when a step first needs it.
+"""Which model does what, made when a step first needs it: `plain`, `plain:NAME` (classical.py), `transformers:ID` (hf.py), `wegen:FOLDER`
+(own.py) or `things:FOLDER` (things.py).
 
 Captioner  caption(picture) -> text
 Detector   detect(picture, phrases) -> [(number of the phrase, Box, score)]
@@ -14,14 +15,16 @@ from importlib import import_module
 from typing import Any
 
 KINDS = {"captioner": "Captioner", "detector": "Detector", "tracker": "Tracker", "embedder": "Embedder"}
-WHERE = {"plain": "classical", "transformers": "hf"}
+WHERE = {"plain": "classical", "transformers": "hf", "wegen": "own", "things": "things"}
+OFFERED = {"captioner": WHERE, "detector": WHERE, "tracker": ("plain", "transformers"), "embedder": ("plain", "transformers", "wegen")}
 
 
 def check(kind: str, spec: str) -> None:
     """ValueError for a spec that names no model."""
     where, _, name = spec.partition(":")
-    if where not in WHERE or (where == "transformers" and not name):
-        raise ValueError(f"--{kind} {spec!r}: write `plain` (no weights, for trying) or `transformers:ID` with a model's id or folder.")
+    if where not in OFFERED[kind] or (where != "plain" and not name):
+        more = ", ".join(f"`{w}:{'ID' if w == 'transformers' else 'FOLDER'}`" for w in OFFERED[kind] if w != "plain")
+        raise ValueError(f"--{kind} {spec!r}: write `plain` (no weights, for trying), or name a model: {more}.")
 
 
 @lru_cache(maxsize=8)
