@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
+from torch import autocast
 from wegen.wegen_model.runtime import Runtime
 from wegen.wegen_model.train.command import open_source
 from wegen.wegen_model.train.decoding import decoding_stage
@@ -78,7 +79,7 @@ def stepper(model: str, data: str, stage: str, batch: int, bare: bool = False, *
     shares = dict.fromkeys(made.counts(batches[0]), 1.0)
 
     def plain() -> None:
-        with torch.autocast(driver.device.type, driver.dtype, enabled=driver.dtype is not None):
+        with autocast(driver.device.type, driver.dtype, enabled=driver.dtype is not None):
             loss = made.loss(batches[0], torch.Generator().manual_seed(0), shares)["loss"]
         loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import Linear
 from torch.nn import functional as F
 
 CHUNK = 256  # rows quantised at once: nothing is held twice in 32 bits
@@ -207,7 +208,7 @@ def widen(module: nn.Module, dtype: torch.dtype) -> nn.Module:
         for leaf, old in list(owner.named_children()):
             if isinstance(old, BlockLinear):
                 with torch.device("meta"):
-                    new = nn.Linear(old.in_features, old.out_features, old.bias is not None)
+                    new = Linear(old.in_features, old.out_features, old.bias is not None)
                 new.weight = nn.Parameter(dequantise(old.weight, old.kind, dtype), requires_grad=False)
                 if old.bias is not None:
                     new.bias = nn.Parameter(old.bias.detach().to(dtype), requires_grad=False)

@@ -34,7 +34,10 @@ def paint(mini):
     return paint
 
 
-@pytest.mark.parametrize("text", ["xylophone of quartz", "нарисуй кота", "画一只猫", "🦊🦊🦊", "?", "<img> </s> [INST]"])
+# the second and third: "draw a cat" in Russian and Chinese
+@pytest.mark.parametrize("text", [
+    "xylophone of quartz", "\u043d\u0430\u0440\u0438\u0441\u0443\u0439 \u043a\u043e\u0442\u0430",
+    "\u753b\u4e00\u53ea\u732b", "\U0001f98a\U0001f98a\U0001f98a", "?", "<img> </s> [INST]"])
 def test_words_it_does_not_know_give_a_picture_and_the_list_of_those_it_knows(mini, paint, text):
     paint(text)
     assert any(f"knows {len(mini.config.concepts)} things" in note and "cat" in note for note in mini.runtime.notes)

@@ -7,6 +7,7 @@ import weakref
 
 import pytest
 import torch
+from torch import autocast
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from wegen.tests.train.test_stages import make, talk_of
@@ -46,7 +47,7 @@ def step(folder, name: str, samples, **changes):
             torch.nn.init.normal_(p, 0, 0.1)
     shares = dict.fromkeys(("words", "written", "pictures"), 1.0)
     piece, generator = stage.piece(0, 0, 1), torch.Generator().manual_seed(0)
-    with Live() as live, torch.autocast("cpu", torch.bfloat16, enabled=changes.get("precision") == "bf16"):
+    with Live() as live, autocast("cpu", torch.bfloat16, enabled=changes.get("precision") == "bf16"):
         loss = stage.loss(piece, generator, shares)["loss"]
         loss.backward()
     return loss.item(), {k: p.grad for k, p in stage.model.named_parameters() if p.grad is not None}, live.peak
