@@ -106,10 +106,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=DRAW, default=list(DRAW))
     only = parser.parse_args(arguments).only
-    with ComfyServer.from_environment(arguments=("--preview-method", "auto")) as server:
-        for name in only:
+    for name in only:
+        live = ("--preview-method", "auto") if name == "chat" else ()  # in a still they would stay below the nodes
+        with ComfyServer.from_environment(arguments=live) as server:
             DRAW[name](server, server.base / "temp")
-            sys.stderr.write(f"{name}: drawn\n")
+        sys.stderr.write(f"{name}: drawn\n")
 
 
 if __name__ == "__main__":
