@@ -9,7 +9,7 @@ export PROMPT
 
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow bench previews lint clean
+.PHONY: demo test test-slow bench previews pictures lint clean
 
 demo: $(READY)
 	@$(VENV)/bin/wegen run workflows/text_to_picture.json --set "WeGenChat.message=$$PROMPT" --out "$(OUT)"
@@ -27,6 +27,11 @@ bench: $(READY)
 # runs every example workflow and rewrites its preview: make previews [MODEL=folder]; WEGEN_COMFYUI=checkout for those with KSampler
 previews: $(READY)
 	@$(VENV)/bin/python -m wegen.tests.previews $(if $(MODEL),--model "$(MODEL)")
+
+# draws the pictures of help pages and README anew: needs WEGEN_COMFYUI (tests/comfyui/conftest.py) and Chromium
+pictures: $(READY)
+	@$(VENV)/bin/pip install -q -c constraints.txt -e ".[comfyui]"
+	@$(VENV)/bin/python -m wegen.tests.comfyui.pictures
 
 lint: $(READY)
 	@$(VENV)/bin/pip install -q ruff && $(VENV)/bin/ruff check .

@@ -51,8 +51,9 @@ export function shownBy(node) {
     .filter(Boolean);
 }
 
-/** The node at the other end of an input, past reroutes; null when there is none. */
+/** The node at the other end of an input, past reroutes; null when there is none, or while the node is in no graph (1.58 throws there). */
 export function upstream(node, name) {
+  if (!node.graph) return null;
   let at = node.inputs?.findIndex((input) => input.name === name) ?? -1;
   if (at < 0) return null;
   let found = node.getInputNode?.(at) ?? null;

@@ -44,7 +44,7 @@ function takesTurns(node) {
 }
 
 app.registerExtension({
-  name: "WeGen",
+  name: "wegen.editors",
 
   getCustomWidgets: () => ({ WEGEN_BOXES: boxesWidget, WEGEN_CHAT_PANEL: chatWidget }),
 

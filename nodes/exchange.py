@@ -93,16 +93,18 @@ def teller(turn: str):
 
     kinds = {"WeGen writes": "text", "WeGen draws": "features", "Decoder": "paint"}
     last: dict[str, float] = {}
+    said = sent = ""
 
     def told(i: int, n: int, what: str, preview: Any = None, text: str | None = None) -> None:
-        now = time.monotonic()
+        nonlocal said, sent
+        now, said = time.monotonic(), text or said
         if i < n and now - last.get(what, 0.0) < 1 / PER_SECOND:
             return
         last[what] = now
         kind = kinds.get(what, what)
         message: dict[str, Any] = {"turn": turn, "kind": kind, "i": i, "n": n}
-        if text:
-            message["text"] = text
+        if said != sent:  # with whatever comes next: the last words of a reply may fall between two messages
+            message["text"] = sent = said
         if preview is not None and kind == "features":
             message["cells"] = hexes(preview()[::CELL, ::CELL])[:i]
         elif preview is not None:

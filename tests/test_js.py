@@ -40,7 +40,7 @@ def test_both_sides_make_the_same_digest():
 @need_node
 def test_the_server_reads_what_the_canvas_writes():
     code = ("import * as S from '../../js/boxes/state.js';"
-            "const a = S.add(S.parse(''), {x: .1, y: .2, width: .3, height: .4, label: 'ж'}, [2]);")
+            "const a = S.add(S.parse(''), {x: .1, y: .2, width: .3, height: .4, label: '\u0436'}, [2]);")
     text = evaluate(f"{code} process.stdout.write(JSON.stringify(S.serialise(a.state)))")
     read = parse_placement(text)
-    assert read.labels == ("", "ж") and read.boxes[0] is None and read.boxes[1].width == pytest.approx(0.3) and not read.ignored
+    assert read.labels == ("", "\u0436") and read.boxes[0] is None and read.boxes[1].width == pytest.approx(0.3) and not read.ignored

@@ -29,9 +29,14 @@ def test_the_subject_fills_its_box_less_the_margin_and_keeps_its_aspect(box):
     assert abs(bottom - top - 30 * scale) <= 2 and abs(right - left - 15 * scale) <= 2
 
 
-def test_around_the_subject_is_the_borders_colour():
-    canvas = lay(picture(), Box(0, 0, 0.5, 0.5), 64)
-    assert torch.allclose(canvas[40:, 40:], BLUE.expand(24, 24, 3))
+def test_around_the_subject_is_white_and_what_it_encloses_stays():
+    ring = picture(top=20, left=20, height=60, width=60)
+    ring[40:60, 40:60] = BLUE
+    canvas = lay(ring, Box(0, 0, 0.75, 0.75), 64)
+    assert (canvas[50:] == 1).all() and (canvas[:, 50:] == 1).all()
+    assert torch.allclose(canvas[24, 24], BLUE, atol=0.01), "a hole that does not reach the rim belongs to the subject"
+    outline = ((canvas - BLUE).abs().amax(-1) < 0.3)[:16]
+    assert not outline.any(), "nothing of the old background is left at the outline"
 
 
 def test_a_picture_without_a_plain_border_is_laid_whole():
@@ -46,4 +51,4 @@ def test_a_picture_without_a_plain_border_is_laid_whole():
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 300, 3), (300, 1, 3)])
 def test_odd_pictures_are_laid_without_a_crash(shape):
     canvas = lay(torch.full(shape, 0.3), Box(0.1, 0.1, 0.01, 0.01), 128)
-    assert canvas.shape == (128, 128, 3) and torch.isfinite(canvas).all() and torch.allclose(canvas, torch.tensor(0.3))
+    assert canvas.shape == (128, 128, 3) and torch.isfinite(canvas).all() and ((canvas == 1) | ((canvas - 0.3).abs() < 1e-6)).all()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from wegen.tests.support import tiny_config
 from wegen.wegen_model import generate, prompt
-from wegen.wegen_model.conversation import Conversation, Reference, Turn
+from wegen.wegen_model.conversation import Box, Conversation, Reference, Turn
 from wegen.wegen_model.features import Features, Projectors
 from wegen.wegen_model.language import Language
 from wegen.wegen_model.pointer import MOST, Pointer, Shown
@@ -56,15 +56,18 @@ def test_latest_first_and_no_more_than_it_has_names_for():
 
 @pytest.fixture(scope="module")
 def writer(tiny):
-    """A random writer that points, and a conversation that shows two pictures and has drawn one."""
+    """A random writer that points and is told of boxes, and a conversation that shows two pictures and has drawn one."""
     torch.manual_seed(1)
     config = tiny_config()
-    features = dataclasses.replace(config.features, pointer=True, slot_embedding=True)
+    features = dataclasses.replace(config.features, pointer=True, slot_embedding=True, regions=True)
     language, projectors = Language(config.language), Projectors(features, config.language.width)
     tokenizer = Tokenizer.load(tiny)
     a, b, c = (Features(torch.randn(1, N, C), (8, 8), features.space, features.tower) for _ in "abc")
-    talk = Conversation((Turn("user", "<image_1> and <image_2>", (Reference(features=a), Reference(features=b))),
-                         Turn("assistant", "so", pictures=(c,)), Turn("user", "again"), Turn("assistant", "", open_image=True)))
+    first = Reference(features=a, box=Box(0, 0, 0.4, 0.5)), Reference(features=b)
+    then = Reference(box=Box(0.5, 0.1, 0.3, 0.3)), Reference(box=Box(0.1, 0.6, 0.8, 0.4))
+    talk = Conversation((Turn("user", "<image_1> and <image_2>", first),
+                         Turn("assistant", "so", pictures=(c,)), Turn("user", "again <bbox_1> and <bbox_2>", then),
+                         Turn("assistant", "", open_image=True)))
     model = generate.Model(language.eval(), projectors.eval(), tokenizer, torch.device("cpu"), torch.float32)
     return model, prompt.build(talk, tokenizer, 1024), torch.cat([a.tokens, b.tokens, c.tokens])
 
@@ -77,7 +80,8 @@ def test_writing_is_what_training_predicts(writer, mode):
         starts = [i for i, now in enumerate(a or b for a, b in zip(asked.read, asked.written))
                   if now and not (asked.read[i - 1] or asked.written[i - 1])]
         ids = [*asked.ids, *prompt.picture_ids(N, model.tokenizer)]
-        plan = Plan(ids, [False] * len(ids), [(starts[0], 0, False), (starts[1], 1, False), (starts[2], 2, True), (len(asked), 3, True)])
+        plan = Plan(ids, [False] * len(ids), [(starts[0], 0, False), (starts[1], 1, False), (starts[2], 2, True), (len(asked), 3, True)],
+                    asked.boxes, [*asked.regions, asked.asked])
         fed, batch = torch.cat([known, made[None]]), collate([plan])
         blank = torch.tensor([False, False, False, mode == "parallel"])
         hidden = model.language(embed(model.language, model.projectors, batch, fed, blank))

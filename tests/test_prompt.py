@@ -46,7 +46,7 @@ def text(t, words):
     from tokenizers import pre_tokenizers
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    shown = {" ": "Ġ", "\n": "Ċ"}
+    shown = {" ": "\u0120", "\n": "\u010a"}
     return [3 + letters.index(shown.get(c, c)) for c in words]
 
 

@@ -51,7 +51,7 @@ def test_a_workflow_is_whole(path):
 
 def test_there_is_one_for_each_thing_and_most_run_without_comfyui():
     headless = [p for p in WORKFLOWS if not {n["type"] for n in json.loads(p.read_text())["nodes"]} & NEED_COMFYUI]
-    assert len(WORKFLOWS) >= 16 and len(headless) >= 14
+    assert len(WORKFLOWS) >= 17 and len(headless) >= 14
 
 
 @pytest.mark.slow
@@ -101,6 +101,15 @@ def test_each_turn_changes_the_picture_before(tmp_path):
     assert [background(p) for p in pictures] == ["green", "blue", "blue"]
     assert drawn(pictures[1], 0.25, 0.25, 0.5, 0.5) > 0.4
     assert drawn(pictures[2], 0.6, 0.3, 0.3, 0.4) > 0.15 > drawn(pictures[1], 0.92, 0.3, 0.07, 0.4)
+
+
+def test_the_panel_answers_the_message_that_waits_in_it(tmp_path):
+    """Its transcript as shipped, and plain text in its place, as one says it without a browser."""
+    (picture, grid), _ = run("chat_panel", tmp_path / "a")
+    assert background(picture) == "green" and drawn(picture, 0.25, 0.25, 0.5, 0.5) > 0.5
+    assert len(np.unique((grid * 255).round().reshape(-1, 3), axis=0)) > 8, "the features, as coloured cells"
+    (picture, _), _ = run("chat_panel", tmp_path / "b", **{"WeGenChatPanel.transcript": "a star on a navy background"})
+    assert background(picture) == "navy"
 
 
 def test_features_are_material(tmp_path):

@@ -42,7 +42,7 @@ def mix(a: Features, b: Features, amount: float = 0.5, method: str = "linear", s
 
 
 def arithmetic(a: Features, b: Features, c: Features, amount: float = 1.0, warn=None) -> Features:
-    """a + amount · (c − b): with amount 1, «a without b, with c instead». Where b equals c, `a` comes out bit for bit."""
+    """a + amount · (c - b): with amount 1, «a without b, with c instead». Where b equals c, `a` comes out bit for bit."""
     x, y, z = _together({"a": a, "b": b, "c": c}, warn)
     return replace(a, tokens=x + amount * (z - y))
 

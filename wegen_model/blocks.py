@@ -170,7 +170,7 @@ def dequantise(blocks: Tensor, kind: str, dtype: torch.dtype = torch.float32) ->
 # --- the layer ----------------------------------------------------------------------------------------------------
 
 class BlockLinear(nn.Module):
-    """y = x Wᵀ + b with W in blocks: `weight` uint8 (o,bytes of a row), `bias` (o,) in 16 bits or None."""
+    """y = x W^T + b with W in blocks: `weight` uint8 (o,bytes of a row), `bias` (o,) in 16 bits or None."""
 
     def __init__(self, in_features: int, out_features: int, kind: str, bias: bool = True):
         super().__init__()

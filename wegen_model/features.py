@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from .config import FeatureConfig
 from .pointer import Pointer, Shown
+from .regions import Regions
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,7 @@ class Projectors(nn.Module):
         self.output_resampler = Projector(width, config.width, operations)
         if config.pointer:
             self.pointer = Pointer(config.width, width, operations)
+        self.regions = Regions(width, config.grid, operations) if config.regions else None
         if config.normalised:
             self.mean = nn.Parameter(torch.zeros(config.width), requires_grad=False)
             self.std = nn.Parameter(torch.ones(config.width), requires_grad=False)

@@ -19,6 +19,7 @@ from .features import Projectors, mosaic
 from .language import Cache, Language
 from .pointer import Shown
 from .prompt import Prompt
+from .regions import IDS
 from .runtime import Runtime
 from .tokenizer import Tokenizer
 
@@ -54,7 +55,29 @@ class Model:
         if prompt.features:
             tokens = torch.cat([f.tokens for f in prompt.features]).to(self.device)
             x[spots] = self.feature_embeds(tokens).flatten(0, 1).to(x)
+        return x if self.projectors.regions is None else self._with_boxes(x, prompt)
+
+    def _with_boxes(self, x: Tensor, prompt: Prompt) -> Tensor:
+        """Embeddings (1,l,d), told of the boxes as in training (train/batch.py). A picture that opens at the end is told of, too."""
+        regions, n = self.projectors.regions, self.projectors.config.count
+        if prompt.boxes:
+            codes = regions.numbers([number for _, number in prompt.boxes], self.device)
+            for (at, _), code in zip(prompt.boxes, codes):
+                x[0, at : at + IDS] += code.to(x)
+        spots = [a or b for a, b in zip(prompt.read, prompt.written)]
+        starts = [i for i in range(1, len(spots)) if spots[i] and not spots[i - 1]]
+        for start, boxes in zip(starts, prompt.regions):
+            if boxes:
+                x[0, start - 1 : start - 1 + n] += regions([boxes], self.device)[0].to(x)
+        if prompt.ids[-1] == self.tokenizer.image_start:
+            x[0, -1] += self.region(prompt, 0)[0]
         return x
+
+    def region(self, prompt: Prompt, first: int) -> Tensor:
+        """(n-first,d) what the slots from `first` of the picture to come are told of the boxes; zeros (…,1) without."""
+        if self.projectors.regions is None or not prompt.asked:
+            return torch.zeros(self.projectors.config.count - first, 1, device=self.device, dtype=self.dtype)
+        return self.projectors.regions([prompt.asked], self.device)[0, first:].to(self.dtype)
 
     def shown(self, prompt: Prompt, rows: int) -> Shown | None:
         """The prompt's pictures, which models that point may point at, for the first of the rows; the others have none."""
@@ -147,6 +170,7 @@ def write_features(model: Model, prompt: Prompt, *, guidance: float = 1.0, mode:
     hidden = torch.cat(hidden)
     shown = model.shown(prompt, len(hidden))
     start = torch.tensor(starts, device=model.device)[:, None]
+    told = model.region(prompt, 0)
     fed, after = [], []
     for i in range(n):
         x = guide(model.projectors.predict(hidden, shown and shown.slots(i, 1)).float(), guidance)
@@ -156,7 +180,10 @@ def write_features(model: Model, prompt: Prompt, *, guidance: float = 1.0, mode:
         fed.append(raw[0, 0].float().cpu())
         if i + 1 < n or readout == "released":
             embeds = model.feature_embeds(raw, first=i).to(model.dtype)
-            hidden = model.language(embeds.expand(len(hidden), -1, -1), cache, start + i)
+            rows = embeds.expand(len(hidden), -1, -1)
+            if i + 1 < n:  # the unconditional row knows of no boxes
+                rows = torch.cat([rows[:1] + told[i + 1], rows[1:]])
+            hidden = model.language(rows, cache, start + i)
             there = model.shown(prompt, 1) if i + 1 < n else None
             after.append(model.projectors.write(hidden[:1], there and there.slots(i + 1, 1))[0, 0].float().cpu())
         runtime.tick(i + 1, n, "WeGen draws", preview=lambda: mosaic(torch.stack(fed), model.projectors.config.grid, CELL))
@@ -173,7 +200,7 @@ def guide(x: Tensor, guidance: float) -> Tensor:
 
 def _parallel(model: Model, prompt: Prompt, n: int, guidance: float, runtime: Runtime) -> Tensor:
     slots = model.slots(0, n - 1)[None]
-    rows = [torch.cat([model.embeds(prompt), slots], 1)]
+    rows = [torch.cat([model.embeds(prompt), slots + model.region(prompt, 1)], 1)]
     if guidance != 1.0:
         opening = model.language.embed(torch.tensor([[model.tokenizer.image_start]], device=model.device))
         rows.append(torch.cat([opening, slots], 1))

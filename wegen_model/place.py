@@ -4,7 +4,7 @@
 
 A model of 7B parameters is shown the whole picture and finds the place from the location tokens (`references="whole"`, as the public
 code does). The miniature learns far sooner when the subject's features already stand in the slots where they will be written
-(`references="placed"`): what remains is to merge them, and to change the background into the one asked for.
+(`references="placed"`), and always on white: what remains is to merge them, and to change white into the background asked for.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def lay(picture: Tensor, box: Box, size: int) -> Tensor:
         picture: (h,w,3) in 0..1. A plain border is cut off, aspect is kept, the subject is centred in the box.
         box: fractions of the canvas. size: pixels along the canvas.
     Returns:
-        (size,size,3): around the subject, the border's colour.
+        (size,size,3): white around the subject.
     """
     picture = picture.float()
     colour, subject = border(picture)
@@ -51,6 +51,30 @@ def lay(picture: Tensor, box: Box, size: int) -> Tensor:
     top = round((box.y + box.height / 2) * size - shape[0] / 2)
     left = round((box.x + box.width / 2) * size - shape[1] / 2)
     top, left = (max(0, min(size - n, at)) for n, at in zip(shape, (top, left)))
+    if subject.all():  # no border that could be told from it
+        canvas = torch.ones(size, size, 3)
+        canvas[top : top + shape[0], left : left + shape[1]] = cut
+        return canvas
     canvas = colour.expand(size, size, 3).clone()
     canvas[top : top + shape[0], left : left + shape[1]] = cut
-    return canvas
+    return canvas + (1 - _alpha(canvas, colour))[..., None] * (1 - colour)
+
+
+def _alpha(canvas: Tensor, colour: Tensor) -> Tensor:
+    """(h,w) how much of each pixel is subject: none where its colour reaches from the rim, a part at the subject's outline."""
+    near = ((canvas - colour).abs().amax(-1) < NEAR)[None, None].float()
+    outside = near.clone()
+    outside[..., 1:-1, 1:-1] = 0
+    while True:
+        wider = F.max_pool2d(outside, 3, 1, 1) * near
+        if torch.equal(wider, outside):
+            break
+        outside = wider
+    solid = 1 - F.max_pool2d(outside, 5, 1, 2)  # two pixels and more inside
+    weight = F.avg_pool2d(solid, 7, 1, 3)
+    inner = F.avg_pool2d(canvas.movedim(-1, 0)[None] * solid, 7, 1, 3) / weight.clamp(min=1e-6)
+    away = inner[0].movedim(0, -1) - colour
+    share = (((canvas - colour) * away).sum(-1) / away.square().sum(-1).clamp(min=1e-4)).clamp(0, 1)
+    mixed = (canvas - colour - share[..., None] * away).abs().amax(-1) < 2 * NEAR  # of the two colours, not an outline of a third
+    edge = (1 - solid)[0, 0] * (1 - outside)[0, 0] * (weight[0, 0] > 0) * mixed
+    return torch.where(edge > 0, share, 1 - outside[0, 0])

@@ -29,6 +29,9 @@ class Prompt:
     trained: list[bool] = field(default_factory=list)
     features: list[Features] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)  # where each turn begins
+    boxes: list[tuple[int, int]] = field(default_factory=list)  # of users' turns: where each one's ids begin, its number in the turn
+    asked: tuple[Box, ...] = ()  # the boxes of the latest user's turn
+    regions: list[tuple[Box, ...]] = field(default_factory=list)  # beside `features`: the boxes asked for, where it is written
 
     def add(self, ids: list[int], trained: bool = False) -> None:
         self.ids += ids
@@ -45,6 +48,13 @@ class Prompt:
         self.trained += [False] * n
         self.add([t.image_end])
         self.features.append(features)
+        self.regions.append(self.asked if written else ())
+
+    def box(self, box: Box, t: Tokenizer, written: bool) -> None:
+        if not written:
+            self.boxes.append((len(self), len(self.asked)))
+            self.asked += (box,)
+        self.add(box_ids(box, t), trained=written)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -71,7 +81,7 @@ def _segment(prompt: Prompt, pieces: list, t: Tokenizer, written: bool = False) 
             if piece:
                 prompt.add(t.encode(piece), trained=written)
         elif isinstance(piece, Box):
-            prompt.add(box_ids(piece, t), trained=written)
+            prompt.box(piece, t, written)
         else:
             prompt.picture(piece, t, written=False)
 
@@ -157,6 +167,7 @@ def _build(turns: list[Turn], t: Tokenizer, end: bool) -> Prompt:
     for i, turn in enumerate(turns):
         prompt.starts.append(len(prompt))
         if turn.role == "user":
+            prompt.asked = ()
             _segment(prompt, [("\n" if i else "") + "[INST] ", *body(turn), " [/INST]\n"], t)
         elif turn.ids is not None:
             _replay(prompt, turn, t)

@@ -21,7 +21,7 @@ export function boxesWidget(node, name) {
       return from ? view(shownBy(from)[0] ?? thumbs[ref - 1]) : "";
     },
     arrived: () => {
-      if (upstream(node, "boxes")) return null; // known when it ran
+      if (!node.graph || upstream(node, "boxes")) return null; // not known yet; known when it ran
       const boxes = readText(value("box_text"), Number(value("width")) || 1024, Number(value("height")) || 1024, value("bbox_format"));
       return boxes?.length ? { boxes, seen: digest(boxes) } : null;
     },
@@ -48,16 +48,14 @@ export function boxesWidget(node, name) {
     editor.render();
   });
   chain(node, "onConnectionsChange", () => queueMicrotask(() => editor.render()));
-  chain(node, "onConfigure", () => {
+  const settle = () => {
     watch();
     editor.follow();
     editor.render();
-  });
-  queueMicrotask(() => {
-    watch();
-    editor.follow();
-    editor.render();
-  });
+  };
+  chain(node, "onConfigure", settle);
+  chain(node, "onAdded", () => queueMicrotask(settle)); // a copy is configured before it is in a graph
+  queueMicrotask(settle);
 
   /** The frame and the text are widgets of the same node. */
   function watch() {

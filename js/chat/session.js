@@ -116,8 +116,10 @@ export class Session {
       const queue = await (await api.fetchApi("/queue")).json();
       const found = [...(queue.queue_running ?? []), ...(queue.queue_pending ?? [])].find((item) => asks(item[2]));
       if (found) {
-        this.pending ??= { turn, restore: { talk: T.remove(this.talk, turn), files: [] }, ended: [], progress: { kind: "queued" } };
-        if (this.pending.turn === turn) this.pending.prompt = found[1];
+        // the answer may have come while the queue was read: then nothing is under way any more
+        if (this.waiting && this.talk.head === turn)
+          this.pending = { turn, restore: { talk: T.remove(this.talk, turn), files: [] }, ended: [], progress: { kind: "queued" } };
+        if (this.pending?.turn === turn) this.pending.prompt = found[1];
         this.refresh();
         return true;
       }
@@ -184,6 +186,14 @@ export class Session {
     this.pending.ended.push({ prompt, why });
     if (this.pending.prompt === prompt) this.#giveUp(this.pending, why);
   }
+
+  /** A run that succeeded: its answer came, or lies in the history, or the node took no part. */
+  async succeeded(prompt) {
+    const { pending } = this;
+    await new Promise((done) => setTimeout(done, 500)); // the answer itself comes first
+    if (pending && this.pending === pending && pending.prompt === prompt) await this.#lookFor(pending.turn);
+    if (this.pending === pending) this.ended(prompt, "The run ended without this node. Is it muted or bypassed?");
+  }
 }
 
 /** Listened to once for all panels. */
@@ -193,8 +203,7 @@ export function listen() {
   api.addEventListener("execution_interrupted", ({ detail }) => every((s) => s.ended(detail?.prompt_id, "Stopped. Your message is back in the box.")));
   api.addEventListener("execution_error", ({ detail }) =>
     every((s) => s.ended(detail?.prompt_id, `${detail?.exception_message ?? "The run failed"}`.trim().slice(0, 600))));
-  api.addEventListener("execution_success", ({ detail }) =>
-    setTimeout(() => every((s) => s.ended(detail?.prompt_id, "The run ended without this node. Is it muted or bypassed?")), 500));
+  api.addEventListener("execution_success", ({ detail }) => every((s) => s.succeeded(detail?.prompt_id)));
   api.addEventListener("status", ({ detail }) => {
     if (detail?.exec_info?.queue_remaining !== 0) return;
     every((s) => s.pending?.prompt && s.emptied(s.pending)); // taken out of the queue before it began: no other message comes

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import wegen
+from wegen.tests.comfyui.browser import CHROMIUM, Frontend
 from wegen.tests.comfyui.server import WORKFLOWS, ComfyError, ComfyServer
 from wegen.wegen_model import graph
 
@@ -106,3 +107,28 @@ def first_run(comfy, prompt_of):
         return runs[workflow]
 
     return run
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["classic", "nodes2"])
+def page(request, comfy):
+    """The frontend in headless Chromium, in one renderer."""
+    if importlib.util.find_spec("playwright") is None:
+        pytest.skip("needs the package playwright: pip install playwright (its own browsers are not used)")
+    if not Path(CHROMIUM).is_file():
+        pytest.skip(f"needs Chromium: {CHROMIUM} is not there (apt-get install chromium, or set WEGEN_CHROMIUM)")
+    with Frontend(comfy, vue=request.param, size=(1700, 1000)) as frontend:
+        yield frontend
+
+
+@pytest.fixture
+def shoot(page, tmp_path):
+    """stem -> a screenshot STEM-VERSION-RENDERER.png in WEGEN_SHOTS; returns its path."""
+    folder = Path(os.environ.get("WEGEN_SHOTS", tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def take(stem: str, **options) -> Path:
+        picture = folder / f"{stem}-{page.server.version}-{'nodes2' if page.vue else 'classic'}.png"
+        page.shoot(picture, **options)
+        return picture
+
+    return take

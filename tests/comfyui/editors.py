@@ -69,3 +69,9 @@ def transcript(page, node):
 
 def wait(page, node):
     page.page.wait_for_function(f"id => !({PENDING})(id)", arg=node, timeout=400_000)
+
+
+def say(page, node, text):
+    page.page.locator("textarea.wegen-write:visible").first.fill(text)
+    page.page.keyboard.press("Enter")
+    wait(page, node)

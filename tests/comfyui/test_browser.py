@@ -3,38 +3,13 @@
 Both renderers. Skipped without WEGEN_COMFYUI (see conftest.py), playwright or Chromium. WEGEN_SHOTS=folder keeps the screenshots.
 """
 
-import importlib.util
-import os
-from pathlib import Path
-
 import pytest
 from PIL import Image
-from wegen.tests.comfyui.browser import CHROMIUM, Frontend
+from wegen.tests.comfyui.editors import SAVED
 from wegen.tests.comfyui.server import WORKFLOWS
+from wegen.wegen_model import graph
 
 pytestmark = pytest.mark.comfyui
-
-
-@pytest.fixture(scope="module", params=[False, True], ids=["classic", "nodes2"])
-def page(request, comfy):
-    """The frontend, in one renderer."""
-    if importlib.util.find_spec("playwright") is None:
-        pytest.skip("needs the package playwright: pip install playwright (its own browsers are not used)")
-    if not Path(CHROMIUM).is_file():
-        pytest.skip(f"needs Chromium: {CHROMIUM} is not there (apt-get install chromium, or set WEGEN_CHROMIUM)")
-    with Frontend(comfy, vue=request.param) as frontend:
-        yield frontend
-
-
-@pytest.fixture
-def shots(tmp_path):
-    folder = Path(os.environ.get("WEGEN_SHOTS", tmp_path))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def name(page, stem: str) -> str:
-    return f"{stem}-{page.server.version}-{'nodes2' if page.vue else 'classic'}.png"
 
 
 def declared(prompt: dict, info: dict[str, dict]) -> dict:
@@ -50,24 +25,25 @@ def test_the_renderer_is_the_one_asked_for(page):
     assert bool(page.page.evaluate("LiteGraph.vueNodesMode")) == page.vue
 
 
-def test_workflow_is_drawn_without_faults(page, ui_of, shots, workflow):
+def test_workflow_is_drawn_without_faults(page, ui_of, shoot, workflow):
     page.load(ui_of(workflow))
     page.fit()
-    picture = shots / name(page, workflow.stem)
-    page.shoot(picture)
+    picture = shoot(workflow.stem)
     assert page.broken() == []
     assert page.errors() == []
     assert page.overlaps() == []
     assert len(Image.open(picture).convert("RGB").getcolors(1 << 24)) > 50, "the screenshot is blank"
 
 
-def test_the_frontend_makes_the_prompt_that_our_converter_makes(page, comfy, ui_of, prompt_of, workflow):
+def test_the_frontend_makes_the_prompt_that_our_converter_makes(page, comfy, nodes, ui_of, prompt_of, workflow):
     page.load(ui_of(workflow))
-    info = comfy.object_info()
-    assert declared(page.prompt(), info) == declared(prompt_of(workflow), info)
+    info, ours = comfy.object_info(), prompt_of(workflow)
+    assert declared(page.prompt(), info) == declared(ours, info)
+    saved = graph.load_workflow(page.page.evaluate(SAVED), {**comfy.node_classes(), **nodes})  # what this frontend saves, `wegen run` reads
+    assert declared(saved.prompt, info) == declared(ours, info) and not saved.problems
 
 
-def test_run_shows_a_picture(page, ui_of, prompt_of, shots):
+def test_run_shows_a_picture(page, ui_of, prompt_of, shoot):
     """The Run button, for the first workflow that saves a picture."""
     saving = [path for path in WORKFLOWS if {"SaveImage", "PreviewImage"} & {part["class_type"] for part in prompt_of(path).values()}]
     if not saving:
@@ -77,7 +53,7 @@ def test_run_shows_a_picture(page, ui_of, prompt_of, shots):
     assert page.pictures() > 0
     assert page.errors() == []
     page.fit()
-    page.shoot(shots / name(page, f"{saving[0].stem}-run"))
+    shoot(f"{saving[0].stem}-run")
 
 
 def test_a_missing_node_is_noticed(page):

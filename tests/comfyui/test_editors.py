@@ -3,42 +3,16 @@
 Skipped as tests/comfyui/test_browser.py is. WEGEN_SHOTS=folder keeps screenshots at 50, 100 and 200 %, light and dark, and of small nodes.
 """
 
-import importlib.util
 import json
-import os
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from wegen.tests.comfyui.browser import CHROMIUM, Frontend
-from wegen.tests.comfyui.editors import EMPTY, SAVED, SET, boxes, build, drag, near, talk, transcript, value, wait
+from wegen.tests.comfyui.editors import EMPTY, SAVED, SET, boxes, build, drag, near, say, talk, transcript, value, wait
 
 pytestmark = pytest.mark.comfyui
 
 NEVER = "<img src=x onerror='window.__hacked=1'><script>window.__hacked=1</script>"
-
-
-@pytest.fixture(scope="module", params=[False, True], ids=["classic", "nodes2"])
-def page(request, comfy):
-    if importlib.util.find_spec("playwright") is None:
-        pytest.skip("needs the package playwright: pip install playwright (its own browsers are not used)")
-    if not Path(CHROMIUM).is_file():
-        pytest.skip(f"needs Chromium: {CHROMIUM} is not there (apt-get install chromium, or set WEGEN_CHROMIUM)")
-    with Frontend(comfy, vue=request.param, size=(1700, 1000)) as frontend:
-        yield frontend
-
-
-@pytest.fixture
-def shoot(page, tmp_path):
-    folder = Path(os.environ.get("WEGEN_SHOTS", tmp_path))
-    folder.mkdir(parents=True, exist_ok=True)
-
-    def take(stem: str):
-        page.page.mouse.move(4, 500)
-        page.page.wait_for_timeout(500)
-        page.page.screenshot(path=folder / f"{stem}-{page.server.version}-{'nodes2' if page.vue else 'classic'}.png")
-
-    return take
 
 
 def composed(page, comfy):
@@ -104,12 +78,6 @@ def test_text_seeds_the_canvas_and_the_persons_boxes_win_until_it_changes(page, 
     near(boxes(page, compose), [[1, 0.1, 0.1, 0.3, 0.3], [2, 0.4, 0.4, 0.4, 0.4]], 0.03)
     page.page.evaluate(write, [compose, "0.2 0.2 0.2 0.2"])
     assert boxes(page, compose) == [[1, 0.2, 0.2, 0.2, 0.2]]
-
-
-def say(page, node, text):
-    page.page.locator("textarea.wegen-write:visible").first.fill(text)
-    page.page.keyboard.press("Enter")
-    wait(page, node)
 
 
 def test_boxes_survive_copies_and_subgraphs(page):
@@ -232,7 +200,7 @@ def test_a_hostile_workflow_opens_as_text(page, shoot):
     compose, panel = build(page, [("WeGenBboxCompose", (0, 0)), ("WeGenChatPanel", (640, 0))])
     graph = page.page.evaluate(SAVED)
     for n in graph["nodes"]:
-        n["widgets_values"][-1] = canvas if n["id"] == compose else talked
+        n["widgets_values"][-1] = canvas if n["type"] == "WeGenBboxCompose" else talked
     took = page.page.evaluate(
         "async graph => { const t = performance.now(); await app.loadGraphData(graph); return performance.now() - t }", graph)
     page.page.wait_for_timeout(1500)

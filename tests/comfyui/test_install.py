@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from wegen.tests.comfyui.conftest import need_comfyui
 from wegen.tests.comfyui.server import PACK, ComfyServer
 from wegen.wegen_model import graph
 
@@ -11,8 +12,9 @@ MODEL = "shelf/my-mini"
 
 
 @pytest.fixture(scope="module")
-def elsewhere(comfy, tmp_path_factory):  # `comfy` skips where there is no checkout
-    """A server with an extra_model_paths.yaml that names a `wegen` folder, a model lying in it."""
+def elsewhere(tmp_path_factory):
+    """A server of its own, with an extra_model_paths.yaml that names a `wegen` folder, a model lying in it."""
+    need_comfyui()
     shelf = tmp_path_factory.mktemp("drive") / "wegen-models"
     (shelf / MODEL).parent.mkdir(parents=True)
     (shelf / MODEL).symlink_to(PACK / "wegen_model" / "mini" / "weights", target_is_directory=True)

@@ -145,7 +145,7 @@ def stylebooth(folder: Path) -> Path:
     save(folder / "src/1.jpg", 40)
     save(folder / "tgt/1.jpg", 80)
     (folder / "train.csv").write_text("EnStyle,ZhStyle,ShortStyleName,Target:FILE,Source:FILE,SearchResult:DICT\n"
-                                      "Oil Painting,油画,oil,tgt/1.jpg,src/1.jpg,{}\nshort,row\n", encoding="utf-8")
+                                      "Oil Painting,\u6cb9\u753b,oil,tgt/1.jpg,src/1.jpg,{}\nshort,row\n", encoding="utf-8")
     return folder
 
 

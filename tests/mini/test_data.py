@@ -352,7 +352,7 @@ def test_answers_are_true(train):
     for one in train:
         if one.task not in ("name", "caption", "colour", "count", "where"):
             continue
-        user, answer = one.turns
+        user, answer = one.turns[:2]
         scene = user.references[0].scene
         assert answer.picture is None and expected(one) is None
         if one.task == "colour":
@@ -360,8 +360,10 @@ def test_answers_are_true(train):
         elif one.task == "count":
             assert answer.text == ("one", "two", "three")[len(scene.items) - 1]
         elif one.task == "where":
-            item = next(item for item in scene.items if item.concept in user.text.replace("?", "").split())
-            assert answer.text == "<bbox_1>" and answer.references[0].box == item.box
+            assert len(one.turns) == 2 * len(scene.items)
+            for user, answer in zip(one.turns[::2], one.turns[1::2]):
+                item = next(item for item in scene.items if item.concept in user.text.replace("?", "").split())
+                assert answer.text == "<bbox_1>" and answer.references[0].box == item.box
         else:
             assert all(item.concept in answer.text for item in scene.items)
             assert answer.text.endswith(f" {scene.background} background" if one.task == "caption" else f", {scene.items[0].style} style")

@@ -55,7 +55,7 @@ def test_weights_shipped_fit_in_the_repository(model):
     assert size < 40e6
 
 
-@pytest.mark.parametrize("task", ["text", "edit"])
+@pytest.mark.parametrize("task", ["text", "edit", "boxes"])
 @pytest.mark.parametrize("parallel", [False, True])
 def test_bulk_writing_equals_the_pipeline(shop, parallel, task):
     """`rollout.write` (training, evaluation) and `generate.write_features` (people) are one algorithm."""
@@ -91,3 +91,15 @@ def test_grouped_keeps_only_samples_that_draw(shop):
     drawn = {i for i, s in enumerate(shop.pool.samples) if s.turns[-1].picture is not None}
     assert {i for g in groups for i in g} == drawn
     assert all(len({everything[i].pictures[-1][0] for i in g}) == 1 for g in groups)
+
+
+@pytest.mark.slow
+def test_training_again_from_nothing_gives_the_same_weights(shop, model, tmp_path):
+    again = Workshop(tmp_path, "test", Runtime("cpu"), art=shop.art)
+    for name in STAGES[:-1]:
+        again.train(name)
+    made = again.export(tmp_path / "out")
+    files = sorted(p.relative_to(model.folder) for p in model.folder.rglob("*.safetensors"))
+    assert len(files) == 6
+    for name in files:
+        assert (made / name).read_bytes() == (model.folder / name).read_bytes(), name

@@ -99,6 +99,19 @@ def test_the_teller_speaks_in_stages_and_not_too_often(monkeypatch):
     assert sent[-1][1]["kind"] == "paint" and sent[-1][1]["picture"].startswith("data:image/jpeg;base64,")
 
 
+def test_the_last_words_come_with_the_first_feature(monkeypatch):
+    """Words that fell between two messages are not held back until the answer is finished."""
+    sent = []
+    monkeypatch.setattr(exchange, "send", lambda event, data: sent.append(data))
+    told = exchange.teller("t1")
+    for i, text in enumerate(("a", "a fox", "a fox on"), 1):
+        told(i, 128, "WeGen writes", text=text)
+    told(1, 64, "WeGen draws", preview=lambda: mosaic(torch.randn(1, 8), (8, 8), 16))
+    assert [m.get("text") for m in sent] == ["a", "a fox on"]
+    told(64, 64, "WeGen draws", preview=lambda: mosaic(torch.randn(64, 8), (8, 8), 16))
+    assert "text" not in sent[-1], "words are sent once"
+
+
 def test_like_features_have_like_colours():
     x = torch.randn(64, 32)
     x[10] = x[3]

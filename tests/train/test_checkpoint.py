@@ -10,6 +10,7 @@ import time
 import pytest
 import torch
 from torch import nn
+from torch.nn import Linear
 from wegen.wegen_model.runtime import Cancelled, Runtime
 from wegen.wegen_model.train import checkpoint
 from wegen.wegen_model.train.loop import NotFinite, Recipe, Stage, run
@@ -20,7 +21,7 @@ CPU = Runtime("cpu")
 def stage(steps: int = 40, pause: float = 0.0, save_every: int = 1, keep_every: int = 0, poison: int = -1, width: int = 64) -> Stage:
     """A model whose checkpoint takes as long to write as a step takes, so that kills fall into both."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, width), nn.Tanh(), nn.Linear(width, 1))
+    model = nn.Sequential(Linear(4, width), nn.Tanh(), Linear(width, 1))
 
     def loss(x, generator, share):
         time.sleep(pause)

@@ -12,6 +12,7 @@ import time
 import pytest
 import torch
 from torch import nn
+from torch.nn import Linear
 from wegen.wegen_model.runtime import Runtime
 from wegen.wegen_model.train.loop import NotFinite, Recipe, Stage, finished, run
 
@@ -20,7 +21,7 @@ RECIPE = Recipe(12, 1e-2, warmup=2, ema=0.9, save_every=3, log_every=2, seed=5)
 
 def stage(poison: int = -1, pause: float = 0.0) -> Stage:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+    model = nn.Sequential(Linear(4, 8), nn.Tanh(), Linear(8, 1))
 
     def loss(x, generator):
         time.sleep(pause)

@@ -97,6 +97,7 @@ PROJECTOR_ROWS = (
     Row("std", "projectors"),
     *(Row(f"pointer.{leaf}", "projectors") for leaf in (
         "query.weight", "key.weight", "recency.weight", "own.weight", "own.bias", "seen.weight", "asked.weight", "change.weight")),
+    *(Row(f"regions.{leaf}.weight", "projectors") for leaf in ("number", "inner", "outer")),
 )
 LLAMA = Layout("LLaMA in Hugging Face's names", ("model.embed_tokens.weight",), LLAMA_ROWS)
 GGUF = Layout("LLaMA in GGUF's names", ("token_embd.weight",), GGUF_ROWS)

@@ -2,7 +2,7 @@
 
 m pictures of a sample or batch, read and drawn, in the order in which the prompt shows them · n features of a picture
 
-    Sample ─ turns ─ Turn(role, text, pictures, boxes, drawn)
+    Sample - turns - Turn(role, text, pictures, boxes, drawn)
 
 `<image_k>` and `<bbox_k>` in a text stand for picture k and box k of the turn (k from 1), as in conversation.py. `pictures` and
 `boxes` are as long as each other: a reference is a picture, a box, or both. A user's box is a place in the picture to be made,

@@ -54,6 +54,9 @@ def init_writer(writer: Writer, tokenizer: Tokenizer, mean: Tensor, std: Tensor)
     nn.init.normal_(writer.projectors.output_resampler.proj.weight, std=0.5 * d**-0.5)
     if writer.projectors.config.pointer:
         nn.init.zeros_(writer.projectors.pointer.change.weight)  # what is pointed at begins unchanged
+    if writer.projectors.regions is not None:  # and boxes begin untold
+        nn.init.zeros_(writer.projectors.regions.outer.weight)
+        nn.init.zeros_(writer.projectors.regions.number.weight)
 
 
 def conversation(sample: Sample, index: dict, features: Features | None = None) -> tuple[Conversation, list[int]]:
@@ -93,7 +96,8 @@ class Options:
     noise: float = 0.6
     own_from: float = 0.12  # the share of training after which that begins
     blank_share: float = 0.04  # unconditional samples
-    language: float = 0.25
+    language: float = 0.4
+    spread: float = 6.0  # of locations in answers, see language_loss
     cosine: float = 0.5
     focus: tuple[tuple[str, float], ...] = ()  # (task, factor): how much more often than its share a task is trained
 
@@ -159,7 +163,7 @@ def dialogue_stage(config: ModelConfig, pool: Pool, features: Bank, tokenizer: T
                     whole[batch.written] = guess
                     fed = torch.where(own[:, None, None], whole, fed)
         hidden = writer.language(embed(writer.language, writer.projectors, batch, fed, blank))
-        words = language_loss(writer.language, hidden, batch)
+        words = language_loss(writer.language, hidden, batch, tokenizer.loc_first, options.spread)
         out = {"loss": options.language * words, "words": words.detach()}
         if batch.written.any():
             guess, goal = predictions(writer.projectors, hidden, batch, n, true), true[batch.written]

@@ -140,10 +140,10 @@ def free_boxes(rng: Rng, count: int) -> tuple[Box, ...]:
 
 
 def shown(rng: Rng, concept: str, style: str, box: Box | None = None, not_on: str | None = None) -> Scene:
-    """A reference picture: the thing alone, in its box or large in the middle, half the time on white."""
+    """A reference picture: the thing alone, in its box on white as `place.lay` lays it; or large in the middle, half the time on white."""
 
     def make() -> Scene:
-        background = DEFAULT_BACKGROUND if rng.random() < 0.5 else colour(rng)
+        background = DEFAULT_BACKGROUND if box or rng.random() < 0.5 else colour(rng)
         return Scene(background, (Item(concept, style, box),)) if box else canonical(concept, background, style)
 
     while True:

@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .art import Art
-from .concepts import COLOURS
-from .scenes import Scene, canonical, mask, render
+from .concepts import COLOURS, HELD_OUT_DRAWINGS, HELD_OUT_NAMES, NAMES, OFFERED_STYLES, TRAINED_STYLES
+from .scenes import Item, Scene, canonical, mask, render
 from .stages import to_float
 
 Key = tuple[str, str]  # concept, style
+DRAWN_STYLES = TRAINED_STYLES[:3]  # those that draw every code point
 
 
 class Judge:
@@ -56,6 +57,16 @@ class Judge:
         gallery, seen = self.gallery(keys, background), self.features(images)
         scores = torch.stack([_cosine(seen - g.mean(0), g - g.mean(0)) for g in gallery]).amax(0)
         return [keys[i] for i in scores.argmax(1).tolist()]
+
+
+def offered(item: Item) -> tuple[Key, ...]:
+    """The gallery of all things with a name, in the item's style."""
+    return tuple((n, item.style if item.style in OFFERED_STYLES else "noto") for n in NAMES)
+
+
+def held_out(item: Item) -> tuple[Key, ...]:
+    """The gallery of all drawings never trained on, in the item's style."""
+    return tuple((d, item.style) for d in (*HELD_OUT_DRAWINGS, *HELD_OUT_NAMES))
 
 
 def _cosine(a: Tensor, b: Tensor) -> Tensor:

@@ -19,11 +19,21 @@ from torch import Tensor
 from ..conversation import Box, Conversation, Reference
 from ..features import Features
 from ..pipeline import WeGen
+from ..train.parts import load_decoder
+from . import measure_changes
 from .art import Art, load_art
-from .concepts import COLOURS, HELD_OUT_DRAWINGS, HELD_OUT_NAMES, NAMES, OFFERED_STYLES, held_out_combination
+from .concepts import (
+    COLOURS,
+    DEFAULT_STYLE,
+    HELD_OUT_DRAWINGS,
+    HELD_OUT_NAMES,
+    NAMES,
+    OFFERED_STYLES,
+    held_out_combination,
+)
 from .draws import Rng, free_boxes
-from .judge import Judge, Key, background_of, crop, iou, psnr, seams
-from .scenes import Item, Scene, canonical, mask, pair, render
+from .judge import DRAWN_STYLES, Judge, Key, background_of, crop, held_out, iou, offered, psnr, seams
+from .scenes import Item, Scene, canonical, pair, render
 from .stages import to_float
 from .tasks import Sample, sample
 
@@ -63,6 +73,12 @@ class Bench:
         batches = [features[i : i + 16] for i in range(0, len(features), 16)]
         return torch.cat([self.model.decode(replace(b[0], tokens=torch.cat([f.tokens for f in b])), seed=self.seed) for b in batches])
 
+    @torch.no_grad()
+    def through_vae(self, images: Tensor) -> Tensor:
+        decoder = load_decoder(self.model.folder, self.model.config)
+        parts = [decoder.to_pixels(decoder.to_latents((some * 2 - 1).movedim(-1, 1))) for some in images.split(16)]
+        return (torch.cat(parts).movedim(1, -1) / 2 + 0.5).clamp(0, 1)
+
     def error(self, scenes: list[Scene], features: list[Features]) -> float:
         """Squared error of written features against encoded ones, 1 being the error of always writing the mean."""
         true = self.model.encode(torch.stack([self.truth(s) for s in scenes])).tokens
@@ -95,9 +111,10 @@ class Bench:
 
     def run(self, seed: int) -> None:
         self.seed, self.rng, self.draw = seed, np.random.default_rng(seed), Rng(f"eval:{seed}")
-        for part in (self.reconstruction, self.text, self.two, self.references, self.words, self.where, self.edits, self.restorations,
-                     self.styles, self.conversations):
+        for part in (self.reconstruction, self.text, self.two, self.references, self.words, self.where):
             part()
+        for table in measure_changes.TABLES:
+            table(self)
 
     def colour(self, thing: str, held_out: bool = True) -> str:
         options = [c for c in COLOURS if held_out_combination(thing, c) == held_out] or list(COLOURS)
@@ -105,7 +122,7 @@ class Bench:
 
     def reconstruction(self) -> None:
         named = [canonical(n, self.colour(n), s) for s in OFFERED_STYLES for n in NAMES]
-        unnamed = [canonical(d, PLAIN[self.rng.integers(4)], OFFERED_STYLES[k % 2])
+        unnamed = [canonical(d, PLAIN[self.rng.integers(4)], DRAWN_STYLES[k % len(DRAWN_STYLES)])
                    for k, d in enumerate(self.rng.permutation(HELD_OUT_DRAWINGS)[:32].tolist())]
         for name, scenes, keys in (("named things", named, offered), ("drawings never trained on", unnamed, held_out)):
             images = torch.stack([self.truth(s) for s in scenes])
@@ -113,13 +130,14 @@ class Bench:
             made = self.model.decode(self.model.encode(images), seed=self.seed)
             self.score(f"reconstruction, {name}", scenes, made, keys)
             self.add(f"reconstruction, {name}: PSNR", [psnr(a, b) for a, b in zip(images, made)])
+            self.add(f"reconstruction, {name}: PSNR of the VAE alone", [psnr(a, b) for a, b in zip(images, self.through_vae(images))])
 
     def text(self) -> None:
-        for style, count in (("noto", self.size), ("3d", max(1, self.size // 2))):
+        for style in OFFERED_STYLES:
+            count, named = (self.size, "") if style == DEFAULT_STYLE else (max(1, self.size // 2), f", {style} style")
             scenes = [canonical(n, self.colour(n, held_out=k % 2 == 1), style) for n in NAMES for k in range(count)]
-            for mode in ("autoregressive", "parallel") if style == "noto" else ("autoregressive",):
-                made = [self.write(f"a {s.items[0].concept} on a {s.background} background" + (", 3d style" if style == "3d" else ""),
-                                   mode=mode) for s in scenes]
+            for mode in ("autoregressive", "parallel") if style == DEFAULT_STYLE else ("autoregressive",):
+                made = [self.write(f"a {s.items[0].concept} on a {s.background} background{named}", mode=mode) for s in scenes]
                 name = f"text to picture, {style}, {mode}"
                 right = self.score(name, scenes, self.paint(made), offered)
                 self.add(f"{name}: feature error", self.error(scenes, made))
@@ -148,7 +166,7 @@ class Bench:
 
     def references(self) -> None:
         """Held-out drawings into boxes, on the colour that the text asks for; the control judges them against each other's references."""
-        pool = [(d, s) for d in (*HELD_OUT_DRAWINGS, *HELD_OUT_NAMES) for s in OFFERED_STYLES]
+        pool = [(d, s) for d in (*HELD_OUT_DRAWINGS, *HELD_OUT_NAMES) for s in DRAWN_STYLES]
         for count in (1, 2, 3, 4, 5):
             scenes, made, control = [], [], []
             for _ in range({1: 6, 2: 5, 3: 4}.get(count, 2) * self.size):
@@ -203,93 +221,6 @@ class Bench:
             seen.append(bool(boxes) and box_iou((boxes[0].x, boxes[0].y, boxes[0].width, boxes[0].height), wanted) > 0.5)
         self.add("where is …: box IoU over .5", seen)
 
-    def edits(self) -> None:
-        by, kept, wanted, made = defaultdict(list), [], [], []
-        samples = [sample(800_000 + self.seed * 1000 + i, {"edit": 1}, "heldout") for i in range(12 * self.size)]
-        for one, image in zip(samples, self.paint([self.follow(one) for one in samples])):
-            before, after = one.turns[0].references[0].scene, one.turns[1].picture
-            kind, right, outside = self.edited(before, after, image)
-            by[kind].append(right)
-            kept.append(psnr(image[outside], self.truth(after)[outside]))
-            wanted.append(torch.cat([self.truth(before), self.truth(after)], 1))
-            made.append(torch.cat([image, image], 1))
-        for kind, values in sorted(by.items()):
-            self.add(f"edit, {kind}: changed part right", values)
-        self.add("edits: changed part right", [v for values in by.values() for v in values])
-        self.add("edits: PSNR of the rest", kept)
-        self.sheet("edits", wanted, torch.stack(made))
-
-    def edited(self, before: Scene, after: Scene, image: Tensor) -> tuple[str, bool, Tensor]:
-        """Kind of an edit, whether its changed part is right, and the mask of what had to stay."""
-        gone = [i for i in before.items if i not in after.items]
-        new = [i for i in after.items if i not in before.items]
-        outside = torch.ones(image.shape[:2], dtype=torch.bool)
-        for item in (*gone, *new):
-            x, y, w, h = (round(v * image.shape[0]) for v in item.box)
-            outside[y : y + h, x : x + w] = False
-        if before.background != after.background:
-            return "background", background_of(image) == after.background, outside
-        truth = self.truth(after)
-        if not new:
-            colour = torch.tensor(COLOURS[after.background]) / 255
-            return "remove", ((image - colour)[~outside].abs().mean() < 0.08).item(), outside
-        if new[0].tint:
-            shown = torch.from_numpy(mask(after, after.items.index(new[0]), self.art) > 127)
-            hue = lambda p: p[shown].mean(0)  # noqa: E731
-            far = (hue(image) - hue(truth)).norm()
-            return "paint", (far < 0.5 * (hue(truth) - hue(self.truth(before))).norm()).item(), outside
-        named = self.judge.name(crop(image, new[0].box)[None], after.background, offered(new[0]))[0][0]
-        return ("replace" if gone and gone[0].box == new[0].box else "move" if gone else "add"), named == new[0].concept, outside
-
-    def restorations(self) -> None:
-        samples = [sample(700_000 + self.seed * 1000 + i, {"restore": 1}, "heldout") for i in range(8 * self.size)]
-        images = self.paint([self.follow(one) for one in samples])
-        for one, image in zip(samples, images):
-            damaged, truth = one.turns[0].references[0].scene, self.truth(one.turns[1].picture)
-            kind = damaged.effect.split(":")[0]
-            self.rows[f"restore, {kind}: PSNR of damaged picture"].append(psnr(self.truth(damaged), truth))
-            self.rows[f"restore, {kind}: PSNR"].append(psnr(image, truth))
-        scenes = [one.turns[1].picture for one in samples]
-        self.score("restorations", scenes, images, offered)
-        self.sheets["restorations"][0] = torch.stack([self.truth(one.turns[0].references[0].scene) for one in samples])
-
-    def styles(self) -> None:
-        scenes, made = [], []
-        for n in NAMES:
-            after = canonical(n, self.colour(n), OFFERED_STYLES[self.rng.integers(2)])
-            source = next(s for s in OFFERED_STYLES if s != after.items[0].style)
-            shown = replace(after, items=(replace(after.items[0], style=source),))
-            scenes.append(after)
-            made.append(self.write(f"<image_1> in {after.items[0].style} style", (Reference(self.truth(shown)[None]),)))
-        images = self.paint(made)
-        both = tuple((n, s) for n in NAMES for s in OFFERED_STYLES)
-        seen = [self.judge.name(crop(i)[None], s.background, both)[0] for i, s in zip(images, scenes)]
-        self.add("style transfer: same thing", [k[0] == s.items[0].concept for k, s in zip(seen, scenes)])
-        self.add("style transfer: right style", [k[1] == s.items[0].style for k, s in zip(seen, scenes)])
-        self.sheet("style transfer", [self.truth(s) for s in scenes], images)
-
-    def conversations(self) -> None:
-        for task, name in (("refine", "second and third turns"), ("condition", "edges and silhouettes")):
-            samples = [sample(600_000 + self.seed * 1000 + i, {task: 1}, "heldout") for i in range(6 * self.size)]
-            scenes = [one.turns[-1].picture for one in samples]
-            images = self.paint([self.follow(one) for one in samples])
-            right = [self.judge.name(crop(i, x.box)[None], s.background, offered(x))[0][0] == x.concept
-                     for i, s in zip(images, scenes) for x in s.items]
-            self.add(f"{name}: judge top-1", right)
-            self.add(f"{name}: background", [background_of(i) == s.background for i, s in zip(images, scenes)])
-            self.add(f"{name}: mask IoU", [iou(i, s, self.art) for i, s in zip(images, scenes)])
-            self.sheet(name, [self.truth(s) for s in scenes], images)
-
-
-def offered(item: Item) -> tuple[Key, ...]:
-    """The gallery of all things with a name, in the item's style."""
-    return tuple((n, item.style if item.style in OFFERED_STYLES else "noto") for n in NAMES)
-
-
-def held_out(item: Item) -> tuple[Key, ...]:
-    """The gallery of all drawings never trained on, in the item's style."""
-    return tuple((d, item.style) for d in (*HELD_OUT_DRAWINGS, *HELD_OUT_NAMES))
-
 
 def small_boxes(draw: Rng, count: int) -> tuple[tuple[float, float, float, float], ...]:
     """Boxes of three cells in the cells of a 2x3 grid: room for four or five."""
@@ -308,7 +239,7 @@ def evaluate(model: str, out: str | Path, seeds: int = 3, size: int = 4, art: Ar
     """Measure a model folder; writes results.json and a PNG sheet a task to `out`, and returns the table as Markdown."""
     from PIL import Image
 
-    bench = Bench(WeGen.load(model), art or load_art(OFFERED_STYLES), size)
+    bench = Bench(WeGen.load(model), art or load_art(DRAWN_STYLES), size)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     for seed in range(seeds):

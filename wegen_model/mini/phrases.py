@@ -67,6 +67,7 @@ COLOUR = (
     "what colour is the background of <image_1>?",
 )
 COUNT = ("<image_1> how many things?", "how many things are in <image_1>?")
+WHERE_TOO = ("where is the {a}?", "and the {a}?", "find the {a}")
 WHERE = ("<image_1> where is the {a}?", "where is the {a} in <image_1>?", "<image_1> find the {a}")
 RECOLOUR = ("make the background {on}", "now on {on}", "change the background to {on}", "on {on} instead")
 REPLACE = ("replace the {a} with {an_b}", "make it {an_b}", "swap the {a} for {an_b}", "{an_b} instead")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import phrases as say_
 from .concepts import article
-from .draws import Rng, Task, Turn, answers, asked_style, in_reading_order, named_scene
+from .draws import Ref, Rng, Task, Turn, answers, asked_style, in_reading_order, named_scene
 from .scenes import Scene
 
 NUMBERS = ("no thing", "one", "two", "three")
@@ -46,9 +46,12 @@ def _count(rng: Rng, held_out: bool) -> tuple[Turn, ...]:
 
 
 def _where(rng: Rng, held_out: bool) -> tuple[Turn, ...]:
-    scene = _scene(rng, held_out, two=0.5)
-    item = rng.choice(scene.items)
-    return answers(_ask(rng, say_.WHERE, item.concept), scene, "<bbox_1>", (item.box,))
+    scene = _scene(rng, held_out, two=0.6)
+    first, *others = rng.sample(scene.items, len(scene.items))
+    turns = answers(_ask(rng, say_.WHERE, first.concept), scene, "<bbox_1>", (first.box,))
+    for item in others:
+        turns += (Turn("user", _ask(rng, say_.WHERE_TOO, item.concept)), Turn("assistant", "<bbox_1>", (Ref(None, item.box),)))
+    return turns
 
 
 QUESTIONS: dict[str, Task] = {"name": _name, "caption": _caption, "colour": _colour, "count": _count, "where": _where}

@@ -61,7 +61,7 @@ class Size:
 
 
 SIZES = {
-    "cpu": Size(30_000, 16_000, 8_000, 3000, 4000, 2600, 5000, 1800, 1000, 500),  # 2 cores, an evening
+    "cpu": Size(30_000, 16_000, 8_000, 3000, 4000, 2600, 5000, 4000, 1000, 500),  # 2 cores, an evening
     "test": Size(60, 60, 20, 4, 4, 4, 4, 4, 4, 0, Options(tokens=300)),  # seconds: does it run?
 }
 
@@ -94,9 +94,10 @@ class Workshop:
 
     @cached_property
     def pool(self) -> Pool:
-        """What tower, VAE and UNet learn from."""
+        """What tower, VAE and UNet learn from; with a start, only what sharpens its UNet."""
         cache = cache_dir() if self._art is None else None
-        return build_pool(self.art, self.size.pictures, self.size.frees, cache, self.seed)
+        part = 3 if self.start else 1
+        return build_pool(self.art, self.size.pictures // part, self.size.frees // part, cache, self.seed)
 
     def talks(self, number: int) -> tuple[Pool, Bank]:
         """The conversations of stage-1 (1) or stage-2 (2), and the features of their pictures."""
@@ -126,7 +127,7 @@ class Workshop:
             stage = dialogue_stage(self.config, pool, bank, self.tokenizer, recipe, options)
             stage.name, stage.sample_every = name, s.look
             stage.sample = lambda step, folder: self.watch(stage.model, step, folder)
-            if not first:
+            if not first and not (self.start and not (self.folder / "stage-1").is_dir()):
                 stage.model.load_state_dict(self.weights("stage-1"))
             elif self.start:
                 load_writer(self.start, stage.model, self.folder / "tokenizer")

@@ -5,6 +5,8 @@ b samples of one length · n features · c feature width
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -24,7 +26,7 @@ def write(writer: Writer, config: ModelConfig, batch_plans: list[Plan], features
     start = batch_plans[0].pictures[-1][0]
     if any(p.pictures[-1][0] != start for p in batch_plans):
         raise ValueError("plans of one call must open their last picture at the same position.")
-    cut = [Plan(p.ids[: start + n], p.trained[: start + n], p.pictures) for p in batch_plans]
+    cut = [replace(p, ids=p.ids[: start + n], trained=p.trained[: start + n]) for p in batch_plans]
     batch = collate(cut)
     b = len(cut)
     known = writer.projectors.normalise(features[batch.rows].float())

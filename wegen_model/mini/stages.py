@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import Embedding, Linear
 from torch.nn import functional as F
 
 from ..config import ModelConfig
@@ -34,10 +35,10 @@ class EncoderHeads(nn.Module):
         super().__init__()
         v = config.vision
         self.tower = VisionTower(v)
-        self.pixels = nn.Linear(v.width, 3 * v.patch_size**2)
-        self.words = nn.Embedding(words, 128)
-        self.text = nn.Sequential(nn.Linear(128, 256), nn.GELU(), nn.Linear(256, 128))
-        self.picture = nn.Sequential(nn.Linear(v.width, 256), nn.GELU(), nn.Linear(256, 128))
+        self.pixels = Linear(v.width, 3 * v.patch_size**2)
+        self.words = Embedding(words, 128)
+        self.text = nn.Sequential(Linear(128, 256), nn.GELU(), Linear(256, 128))
+        self.picture = nn.Sequential(Linear(v.width, 256), nn.GELU(), Linear(256, 128))
         self.scale = nn.Parameter(torch.tensor(2.0))
         init_tower(self.tower)
 

@@ -47,7 +47,8 @@ MIX: Mapping[str, float] = {
 }
 
 HARDER: Mapping[str, float] = {  # the harder, cleaner tasks, once single things are drawn well
-    **MIX, "text": 0.16, "pair": 0.10, "boxes": 0.11, "references": 0.18, "edit": 0.12, "where": 0.06,
+    "text": 0.09, "pair": 0.05, "boxes": 0.16, "references": 0.13, "subject": 0.07, "edit": 0.11, "restore": 0.08, "condition": 0.05,
+    "style": 0.05, "name": 0.02, "caption": 0.02, "colour": 0.01, "count": 0.01, "where": 0.14, "refine": 0.04, "rewrite": 0.01,
 }
 
 

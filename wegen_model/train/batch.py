@@ -5,16 +5,21 @@ b samples · t tokens (padded on the right: causal attention never looks there) 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from ..conversation import Box
 from ..features import Projectors
 from ..language import Language
 from ..pointer import Shown
 from ..prompt import Prompt, picture_ids
+from ..regions import IDS, Regions
 from ..tokenizer import Tokenizer
+
+PLACES = 224  # locations along a side
 
 
 @dataclass
@@ -24,13 +29,16 @@ class Plan:
     ids: list[int]
     trained: list[bool]
     pictures: list[tuple[int, int, bool]]  # position of the first feature, row in the table of features, written?
+    boxes: list[tuple[int, int]] = field(default_factory=list)  # as of Prompt
+    regions: list[tuple[Box, ...]] = field(default_factory=list)  # beside `pictures`; none without boxes
 
     @classmethod
     def of(cls, prompt: Prompt, rows: list[int]) -> Plan:
         """`rows`: the pictures' rows in the table, in the order of `prompt.features`."""
         spots = [a or b for a, b in zip(prompt.read, prompt.written)]
         starts = [i for i in range(len(spots)) if spots[i] and not spots[i - 1]]
-        return cls(prompt.ids, prompt.trained, [(s, r, prompt.written[s]) for s, r in zip(starts, rows, strict=True)])
+        return cls(prompt.ids, prompt.trained, [(s, r, prompt.written[s]) for s, r in zip(starts, rows, strict=True)],
+                   prompt.boxes, prompt.regions)
 
 
 @dataclass
@@ -42,6 +50,8 @@ class Batch:
     place: Tensor
     written: Tensor
     rows: list[int]  # rows of the feature table, (m,)
+    boxes: list[tuple[int, int, int]] = field(default_factory=list)  # sample, where a box's ids begin, its number in its turn
+    regions: list[tuple[Box, ...]] = field(default_factory=list)  # (m,) boxes that each written picture was asked to keep to
 
     def to(self, device: torch.device) -> Batch:
         return replace(self, **{k: getattr(self, k).to(device) for k in ("ids", "labels", "place", "written")})
@@ -57,7 +67,7 @@ def collate(plans: list[Plan], pad: int = 0) -> Batch:
     t = max(len(p.ids) for p in plans)
     ids = torch.full((len(plans), t), pad)
     labels = torch.full((len(plans), t), -100)
-    place, written, rows = [], [], []
+    place, written, rows, boxes, regions = [], [], [], [], []
     for i, p in enumerate(plans):
         ids[i, : len(p.ids)] = torch.tensor(p.ids)
         mask = torch.tensor(p.trained)
@@ -66,7 +76,9 @@ def collate(plans: list[Plan], pad: int = 0) -> Batch:
             place.append((i, start))
             written.append(out)
             rows.append(row)
-    return Batch(ids, labels, torch.tensor(place).view(-1, 2), torch.tensor(written, dtype=torch.bool), rows)
+        boxes += [(i, at, number) for at, number in p.boxes]
+        regions += p.regions or [()] * len(p.pictures)
+    return Batch(ids, labels, torch.tensor(place).view(-1, 2), torch.tensor(written, dtype=torch.bool), rows, boxes, regions)
 
 
 def embed(language: Language, projectors: Projectors, batch: Batch, fed: Tensor, blank: Tensor | None = None) -> Tensor:
@@ -86,7 +98,23 @@ def embed(language: Language, projectors: Projectors, batch: Batch, fed: Tensor,
         features = features + own
     if blank is not None:
         features = torch.where(blank[:, None, None], own, features)
-    return x.index_put((sample, at), features.to(x.dtype))
+    x = x.index_put((sample, at), features.to(x.dtype))
+    return x if projectors.regions is None else _tell_boxes(x, projectors.regions, batch, n)
+
+
+def _tell_boxes(x: Tensor, regions: Regions, batch: Batch, n: int) -> Tensor:
+    """Embeddings (b,t,d) with the boxes' numbers at their ids, and each slot's region where the slot is predicted."""
+    if batch.boxes:
+        sample, at, number = (torch.tensor(v, device=x.device) for v in zip(*batch.boxes))
+        at = at[:, None] + torch.arange(IDS, device=x.device)
+        codes = regions.numbers(number.tolist(), x.device)[:, None].expand(-1, IDS, -1)
+        x = x.index_put((sample[:, None].expand(-1, IDS), at), codes.to(x.dtype), accumulate=True)
+    told = [m for m, boxes in enumerate(batch.regions) if boxes]
+    if told:
+        at = batch.place[told, 1:] - 1 + torch.arange(n, device=x.device)
+        codes = regions([batch.regions[m] for m in told], x.device)
+        x = x.index_put((batch.place[told, :1].expand(-1, n), at), codes.to(x.dtype), accumulate=True)
+    return x
 
 
 def predictions(projectors: Projectors, hidden: Tensor, batch: Batch, n: int, features: Tensor | None = None) -> Tensor:
@@ -107,10 +135,22 @@ def shown_before(batch: Batch, features: Tensor, which: Tensor) -> Shown | None:
     return Shown.of(rows, features)
 
 
-def language_loss(language: Language, hidden: Tensor, batch: Batch) -> Tensor:
-    """Shifted cross-entropy over the trained positions; zero (with a graph) when there are none."""
+def language_loss(language: Language, hidden: Tensor, batch: Batch, locations: int | None = None, spread: float = 0.0) -> Tensor:
+    """Shifted cross-entropy over the trained positions; zero (with a graph) when there are none.
+
+    `locations`: the id of the first of the 224 locations. With a `spread` (in locations) half of an answer's location is aimed at
+    its neighbours, as a bell curve: being near is better than being far, which plain cross-entropy does not know.
+    """
     labels = batch.labels[:, 1:]
     mask = labels != -100
     if not mask.any():
         return hidden.sum() * 0
-    return torch.nn.functional.cross_entropy(language.logits(hidden[:, :-1][mask]), labels[mask])
+    logits, wanted = language.logits(hidden[:, :-1][mask]), labels[mask]
+    loss = F.cross_entropy(logits, wanted, reduction="none")
+    place = wanted - locations if locations is not None and spread else None
+    if place is not None and (some := (place >= 0) & (place < PLACES)).any():
+        away = torch.arange(PLACES, device=logits.device) - place[some, None]
+        bell = (-0.5 * (away / spread).square()).softmax(-1)
+        near = -(bell * logits[some].log_softmax(-1)[:, locations : locations + PLACES]).sum(-1)
+        loss = loss.index_put((some.nonzero().flatten(),), (loss[some] + near) / 2)
+    return loss.mean()

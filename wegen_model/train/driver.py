@@ -9,7 +9,7 @@ import contextlib
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, autocast, nn
 
 
 class Single:
@@ -29,7 +29,7 @@ class Single:
         return optimiser
 
     def forward(self, model: nn.Module, *args) -> dict[str, Tensor]:
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+        with autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
             return model(*args)
 
     @contextlib.contextmanager
