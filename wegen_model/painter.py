@@ -41,7 +41,7 @@ class WeGenDecoder:
 
         read_lora(path, self.config.decoder.space)
         out = WeGenDecoder(self.folder, self.config, self.runtime)
-        out.model = self.model
+        out.model, out._blank = self.model, self._blank  # shared, not copied
         out.loras = (*self.loras, (Path(path), strength))
         return out
 

@@ -35,6 +35,10 @@ def add(sub) -> None:
         stage.add_argument("--tensorboard", action="store_true", help="also log for TensorBoard")
         stage.add_argument("--stop-after", type=float, metavar="SECONDS", help="save and stop; the same command goes on")
         stage.add_argument("--cpu", action="store_true", help="train on the CPU even where there is a GPU")
+    join = what.add_parser("start", help="join converted stock parts into the model folder that training begins with")
+    for part, text in (("tower", "EVA-CLIP"), ("language", "LLaMA-2, --initialise"), ("decoder", "SDXL with its VAE, --initialise")):
+        join.add_argument(f"--{part}", required=True, metavar="FOLDER", help=f"model folder that `wegen convert` made of {text}")
+    join.add_argument("target", help="model folder to write; its projectors are new")
     what.add_parser("presets", help="print every setting of every preset")
     configs = what.add_parser("configs", help="list the launch configurations for accelerate, or print the path of one")
     configs.add_argument("name", nargs="?")
@@ -54,6 +58,10 @@ def run(args) -> int:
         from .settings import table
 
         sys.stdout.write(table() + "\n")
+    elif args.what == "start":
+        from .start import start
+
+        sys.stdout.write(f"{start(args.tower, args.language, args.decoder, args.target)}\n")
     elif args.what == "configs":
         sys.stdout.write(_configs(args.name) + "\n")
     elif args.what == "estimate":
