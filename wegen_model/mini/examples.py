@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from .art import Art, load_art
-from .scenes import CENTRE, Item, Scene, boxed, canonical, render
+from .scenes import CENTRE, Item, Scene, boxed, canonical, pair, render
 
 FOLDER = Path(__file__).parents[2] / "workflows" / "pictures"
 TEDDY, SHIRT = "1f9f8", "1f455"  # drawings without a name in the miniature's words
@@ -37,7 +37,7 @@ EXAMPLES: Mapping[str, Scene] = {
     "cat_edges": Scene("blue", canonical("cat", "blue").items, "edges"),
     "whale_shape": Scene("beige", canonical("whale", "beige").items, "silhouette"),
     # to ask about
-    "boat_and_panda": boxed(("sailboat", "panda"), ((0, 0.5, 0.5, 0.5), (0.5, 0, 0.5, 0.5)), "cyan"),
+    "boat_and_panda": pair("sailboat", "panda", "cyan"),
     # to calculate with
     "cat_on_blue": canonical("cat", "blue"),
     "plain_blue": Scene("blue", ()),

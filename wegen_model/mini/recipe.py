@@ -1,7 +1,7 @@
 """The whole recipe of the miniature, stage by stage, each resumable: `wegen mini train`.
 
-    tokenizer ─ encoder ─ (features) ─ stage-1 ─ stage-2 ─┐
-                vae ───── (latents) ── visual-decoding ── sharpen ─ export
+    tokenizer - encoder - (features) - stage-1 - stage-2 -+
+                vae ----- (latents) -- visual-decoding -- sharpen - export
 
 `stage-1` learns every task, `stage-2` goes on with more of the harder ones. With a start folder, tower, decoder and writer
 come from an earlier miniature, and the recipe begins at `stage-1`.

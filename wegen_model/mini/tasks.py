@@ -1,6 +1,6 @@
 """The miniature's conversations: `sample(seed)` is one, as plain hashable data; pictures stay Scene values.
 
-    Sample ─ turns ─ Turn(role, text, references, picture)
+    Sample - turns - Turn(role, text, references, picture)
                                       Ref(scene, box)    a picture shown, a place named, or both
 
 In a text, `<image_k>` and `<bbox_k>` mark where the picture and the box of the turn's k-th reference go (k from 1).
