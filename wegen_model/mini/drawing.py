@@ -21,9 +21,10 @@ from .draws import (
     plain,
     say,
     shown,
+    varied,
     words,
 )
-from .scenes import Item, Scene, canonical, pair
+from .scenes import CENTRE, Item, Scene, canonical, pair
 
 
 def _text(rng: Rng, held_out: bool) -> tuple[Turn, ...]:
@@ -52,17 +53,17 @@ def _references(rng: Rng, held_out: bool) -> tuple[Turn, ...]:
     white, count = plain(rng, held_out), rng.choices((1, 2, 3), (0.4, 0.4, 0.2))[0]
     templates = ((say_.REFERENCE, say_.REFERENCES, say_.THREE), (say_.REFERENCE_PLAIN, say_.REFERENCES_PLAIN, say_.THREE_PLAIN))
     things = [anything(rng) for _ in range(count)]
-    boxes = free_boxes(rng, count)
+    boxes, looks = free_boxes(rng, count), [varied(rng) for _ in things]
 
     def make() -> Scene:
         if held_out:  # only named things are ever held out on a colour
             things[0] = (rng.choice(NAMES), things[0][1])
-        return Scene("white" if white else colour(rng), tuple(Item(*thing, box) for thing, box in zip(things, boxes)))
+        return Scene("white" if white else colour(rng), tuple(Item(*thing, box, **how) for thing, box, how in zip(things, boxes, looks)))
 
     scene = pick(make, held_out)
     # a named thing is now and then shown whole, as features that were made before their box was known
     whole = [i.concept in NAMES and rng.random() < 0.15 for i in scene.items]
-    references = tuple(Ref(shown(rng, i.concept, i.style, None if w else i.box), i.box) for i, w in zip(scene.items, whole))
+    references = tuple(Ref(shown(rng, i, None if w else i.box), i.box) for i, w in zip(scene.items, whole))
     return draws(say(rng, templates[white][count - 1], on=scene.background), scene, references)
 
 
@@ -72,20 +73,21 @@ def _named_references(rng: Rng, held_out: bool, kind: str) -> tuple[Turn, ...]:
     scene = named_scene(rng, 2, held_out, "boxes" if kind == "mixed" else "usual", style=style)
     first, second = scene.items
     if kind == "mixed":
-        references = (Ref(shown(rng, first.concept, style, first.box), first.box), Ref(None, second.box))
+        references = (Ref(shown(rng, first, first.box), first.box), Ref(None, second.box))
         return draws(say(rng, say_.SHOWN_AND_SAID, **words(scene)), scene, references)
-    references = tuple(Ref(shown(rng, i.concept, style), None) for i in scene.items)
+    references = tuple(Ref(shown(rng, i), None) for i in scene.items)
     return draws(say(rng, say_.SIDES, on=scene.background), scene, references)
 
 
 def _subject(rng: Rng, held_out: bool) -> tuple[Turn, ...]:
     concept, style = anything(rng)
+    look = varied(rng)
 
     def make() -> Scene:
-        return canonical(rng.choice(NAMES) if held_out else concept, colour(rng), style)
+        return Scene(colour(rng), (Item(rng.choice(NAMES) if held_out else concept, style, CENTRE, **look),))
 
     scene = pick(make, held_out)
-    seen = shown(rng, scene.items[0].concept, style, not_on=scene.background)
+    seen = shown(rng, scene.items[0], not_on=scene.background)
     return draws(say(rng, say_.SUBJECT, on=scene.background), scene, (Ref(seen, None),))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .concepts import (
     COLOURS,
@@ -21,7 +21,7 @@ from .concepts import (
     article,
     held_out_combination,
 )
-from .scenes import GRID, Box, Item, Scene, boxed, canonical, grid_boxes, overlap, pair
+from .scenes import CENTRE, GRID, Box, Item, Scene, boxed, canonical, grid_boxes, overlap, pair
 
 SPLITS = ("train", "heldout")
 TAG = re.compile(r"<(image|bbox)_([1-9])>")
@@ -139,12 +139,17 @@ def free_boxes(rng: Rng, count: int) -> tuple[Box, ...]:
                 return tuple(out)
 
 
-def shown(rng: Rng, concept: str, style: str, box: Box | None = None, not_on: str | None = None) -> Scene:
+def varied(rng: Rng) -> dict[str, bool | int]:
+    """How a thing that is to be copied differs from its drawing, so that copying is learned and not the drawings."""
+    return {"mirrored": rng.random() < 0.5, "hue": rng.randrange(256) if rng.random() < 0.5 else 0}
+
+
+def shown(rng: Rng, item: Item, box: Box | None = None, not_on: str | None = None) -> Scene:
     """A reference picture: the thing alone, in its box on white as `place.lay` lays it; or large in the middle, half the time on white."""
 
     def make() -> Scene:
         background = DEFAULT_BACKGROUND if box or rng.random() < 0.5 else colour(rng)
-        return Scene(background, (Item(concept, style, box),)) if box else canonical(concept, background, style)
+        return Scene(background, (replace(item, box=box or CENTRE),))
 
     while True:
         scene = pick(make, held_out=False)

@@ -16,12 +16,11 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from .art import Art
 from .concepts import NAMES, article
 from .draws import Rng, anything
-from .scenes import SIZE, Scene, render
+from .scenes import SIZE, Scene, render, turn_hue
 from .tasks import MIX, Sample, sample
 
 
@@ -41,7 +40,7 @@ def free(seed: int, art: Art) -> np.ndarray:
         if rng.random() < 0.5:
             sprite = sprite[:, ::-1]
         if rng.random() < 0.4:
-            sprite = _hue(sprite, rng.randrange(256))
+            sprite = turn_hue(sprite, rng.randrange(256))
         h, w = sprite.shape[:2]
         top, left = rng.randint(-8, SIZE - h + 8), rng.randint(-8, SIZE - w + 8)
         y0, x0, y1, x1 = max(top, 0), max(left, 0), min(top + h, SIZE), min(left + w, SIZE)
@@ -49,13 +48,6 @@ def free(seed: int, art: Art) -> np.ndarray:
         under = picture[y0:y1, x0:x1].astype(np.uint16) * (255 - part[..., 3:]) // 255
         picture[y0:y1, x0:x1] = np.minimum(part[..., :3] + under, 255)
     return picture
-
-
-def _hue(sprite: np.ndarray, shift: int) -> np.ndarray:
-    hsv = np.array(Image.fromarray(np.ascontiguousarray(sprite[..., :3])).convert("HSV"))
-    hsv[..., 0] += np.uint8(shift)
-    rgb = np.array(Image.fromarray(hsv, "HSV").convert("RGB"))
-    return np.concatenate([np.minimum(rgb, sprite[..., 3:]), sprite[..., 3:]], -1)
 
 
 def caption(scene: Scene) -> str:

@@ -46,11 +46,13 @@ def _count(rng: Rng, held_out: bool) -> tuple[Turn, ...]:
 
 
 def _where(rng: Rng, held_out: bool) -> tuple[Turn, ...]:
-    scene = _scene(rng, held_out, two=0.6)
-    first, *others = rng.sample(scene.items, len(scene.items))
-    turns = answers(_ask(rng, say_.WHERE, first.concept), scene, "<bbox_1>", (first.box,))
-    for item in others:
-        turns += (Turn("user", _ask(rng, say_.WHERE_TOO, item.concept)), Turn("assistant", "<bbox_1>", (Ref(None, item.box),)))
+    """Each thing's box, asked one after another. The answer names what it passes, from left to right, until it comes to the thing."""
+    scene = _scene(rng, held_out, two=0.7)
+    seen, turns = in_reading_order(scene), ()
+    for k, item in enumerate(rng.sample(scene.items, len(scene.items))):
+        reply = ", ".join(seen[: seen.index(item.concept) + 1]) + " <bbox_1>"
+        question = _ask(rng, say_.WHERE_TOO if k else say_.WHERE, item.concept)
+        turns += (Turn("user", question, () if k else (Ref(scene, None),)), Turn("assistant", reply, (Ref(None, item.box),)))
     return turns
 
 

@@ -61,7 +61,7 @@ class Size:
 
 
 SIZES = {
-    "cpu": Size(30_000, 16_000, 8_000, 3000, 4000, 2600, 5000, 4000, 1000, 500),  # 2 cores, an evening
+    "cpu": Size(30_000, 16_000, 8_000, 3000, 4000, 2600, 5000, 6000, 1000, 1000),  # 2 cores, an evening
     "test": Size(60, 60, 20, 4, 4, 4, 4, 4, 4, 0, Options(tokens=300)),  # seconds: does it run?
 }
 
@@ -101,7 +101,7 @@ class Workshop:
 
     def talks(self, number: int) -> tuple[Pool, Bank]:
         """The conversations of stage-1 (1) or stage-2 (2), and the features of their pictures."""
-        count = self.size.samples if number == 1 else self.size.samples // 3
+        count = self.size.samples if number == 1 or self.start else self.size.samples // 3
         pool = build_pool(self.art, count, seed=self.seed + number, mix=MIX if number == 1 else HARDER)
         return pool, Bank(self.tower, self.config, pool)
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 from .art import Art
 from .concepts import COLOURS
@@ -36,6 +37,8 @@ class Item:
     style: str
     box: Box
     tint: str = ""  # painted in a named colour; empty: as drawn
+    mirrored: bool = False
+    hue: int = 0  # turned by this part of 256 of the colour circle
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,8 @@ def render(scene: Scene, art: Art, size: int = SIZE) -> np.ndarray:
     picture[:] = COLOURS[scene.background]
     for item in scene.items:
         over, place, part = _placed(item, art, size)
+        if item.hue:
+            over = turn_hue(over, item.hue)
         if item.tint:
             over = tint(over, COLOURS[item.tint])
         under = picture[place].astype(np.uint16) * (255 - over[part][..., 3:].astype(np.uint16))
@@ -90,6 +95,14 @@ def tint(sprite: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
     return np.concatenate([(painted.clip(0, 1) * alpha).astype(np.uint8), sprite[..., 3:]], -1)
 
 
+def turn_hue(sprite: np.ndarray, hue: int) -> np.ndarray:
+    """A premultiplied sprite with its hues turned by hue/256 of the circle."""
+    hsv = np.array(Image.fromarray(np.ascontiguousarray(sprite[..., :3])).convert("HSV"))
+    hsv[..., 0] += np.uint8(hue)
+    rgb = np.array(Image.fromarray(hsv, "HSV").convert("RGB"))
+    return np.concatenate([np.minimum(rgb, sprite[..., 3:]), sprite[..., 3:]], -1)
+
+
 def mask(scene: Scene, index: int, art: Art, size: int = SIZE) -> np.ndarray:
     """How much of each pixel shows item `index`: (size, size) uint8, 0..255, less what later items cover."""
     shown = np.zeros((size, size), np.uint8)
@@ -106,6 +119,8 @@ def _placed(item: Item, art: Art, size: int):
     x, y, width, height = (value * size for value in item.box)
     room = 1 - 2 * MARGIN
     sprite = art.fitted(item.concept, item.style, max(1, round(width * room)), max(1, round(height * room)))
+    if item.mirrored:
+        sprite = sprite[:, ::-1]
     top = round(y + (height - sprite.shape[0]) / 2)
     left = round(x + (width - sprite.shape[1]) / 2)
     place, part = [], []
