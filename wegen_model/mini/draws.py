@@ -125,7 +125,9 @@ def sides(rng: Rng, count: int) -> tuple[int, ...]:
 
 
 def free_boxes(rng: Rng, count: int) -> tuple[Box, ...]:
-    """Boxes of any shape on half cells, for things that are copied; now and then overlapping."""
+    """Boxes of any shape on half cells, for things that are copied; now and then overlapping, or the second before the first."""
+    if count == 2 and rng.random() < 0.15:
+        return _worn(rng)
     low, high = {1: (5, 14), 2: (5, 10), 3: (5, 8)}[count]  # half cells
     steps, together = 2 * GRID, rng.random() < 0.15
     while True:
@@ -137,6 +139,16 @@ def free_boxes(rng: Rng, count: int) -> tuple[Box, ...]:
                 out.append(box)
             if len(out) == count:
                 return tuple(out)
+
+
+def _worn(rng: Rng) -> tuple[Box, Box]:
+    """A large box, and one inside its lower part: what a figure wears or holds."""
+    steps = 2 * GRID
+    w, h = rng.randint(8, 13), rng.randint(8, 13)
+    x, y = rng.randint(0, steps - w), rng.randint(0, steps - h)
+    inner_w, inner_h = rng.randint(w // 2, w - 1), rng.randint(h // 3, h * 2 // 3)
+    inner_x, inner_y = x + (w - inner_w) // 2, y + rng.randint(h // 3, h - inner_h)
+    return tuple(tuple(v / steps for v in box) for box in ((x, y, w, h), (inner_x, inner_y, inner_w, inner_h)))
 
 
 def varied(rng: Rng) -> dict[str, bool | int]:
