@@ -30,6 +30,7 @@ from wegen.wegen_model.mini.concepts import (
     article,
     held_out_combination,
 )
+from wegen.wegen_model.mini.draws import in_reading_order
 from wegen.wegen_model.mini.effects import EFFECTS, apply
 from wegen.wegen_model.mini.scenes import (
     CENTRE,
@@ -363,10 +364,36 @@ def test_answers_are_true(train):
             assert len(one.turns) == 2 * len(scene.items)
             for user, answer in zip(one.turns[::2], one.turns[1::2]):
                 item = next(item for item in scene.items if item.concept in user.text.replace("?", "").split())
-                assert answer.text == "<bbox_1>" and answer.references[0].box == item.box
+                *passed, last = answer.text.removesuffix(" <bbox_1>").split(", ")
+                assert last == item.concept and answer.references[0].box == item.box
+                assert passed == in_reading_order(scene)[: len(passed)]
         else:
             assert all(item.concept in answer.text for item in scene.items)
             assert answer.text.endswith(f" {scene.background} background" if one.task == "caption" else f", {scene.items[0].style} style")
+
+
+def test_copied_things_differ_from_their_drawings(train):
+    """Mirrored and hue-turned, the shown thing and the painted one alike."""
+    seen = Counter()
+    for one in (one for one in train if one.task == "references"):
+        for ref, item in zip(one.turns[0].references, expected(one).items):
+            if ref.scene and (item.mirrored or item.hue):
+                shown = ref.scene.items[0]
+                assert (shown.mirrored, shown.hue) == (item.mirrored, item.hue)
+                seen[item.mirrored, item.hue > 0] += 1
+    assert len(seen) == 3 and min(seen.values()) > 10
+
+
+def test_mirrored_and_turned_things_are_drawn():
+    sprite = np.full((160, 160, 4), (255, 0, 0, 255), np.uint8)
+    sprite[:, 80:] = (0, 0, 255, 255)  # red on the left, blue on the right
+    two = Art({(NAMES[0], "noto"): sprite})
+    left, right = (64, 40), (64, 88)
+    for how, wanted in (({}, ((255, 0, 0), (0, 0, 255))), ({"mirrored": True}, ((0, 0, 255), (255, 0, 0))),
+                        ({"hue": 128}, ((0, 255, 255), (255, 255, 0)))):
+        picture = render(Scene("white", (Item(NAMES[0], "noto", CENTRE, **how),)), two)
+        for at, colour in zip((left, right), wanted):
+            assert np.abs(picture[at].astype(int) - colour).max() < 12, how
 
 
 def test_refining_changes_one_thing_a_turn(train):
