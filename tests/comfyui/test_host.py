@@ -160,6 +160,19 @@ def test_ksampler_paints_what_the_decoder_paints(comfy, plain):
     assert run.sent("preview"), "no preview from KSampler"
 
 
+@pytest.mark.slow  # inductor compiles for minutes
+def test_a_compiled_decoder_paints_the_same(comfy, plain):
+    prompt = native(graph(decode={"use_defaults": False, "steps": 10}), steps=10)
+    prompt["compiled"] = node("TorchCompileModel", model=["bridge", 0], backend="inductor")
+    prompt["sampler"]["inputs"]["model"] = ["compiled", 0]
+    before = comfy.log.count("torch._dynamo")
+    run = comfy.queue(prompt)
+    assert run.status == "success", run.error
+    assert comfy.log.count("torch._dynamo") == before, comfy.log[-2000:]
+    ours, theirs = pictures_of(comfy, run)["shown"][0].astype(int), pictures_of(comfy, run)["painted"][0].astype(int)
+    assert np.abs(ours - theirs).max() <= 2
+
+
 # --- bad input: a message on the node, no stack trace of ours to read -----------------------------------------------------
 
 
