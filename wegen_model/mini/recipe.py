@@ -206,8 +206,10 @@ class Workshop:
             decoder = Decoder(self.config.decoder, self.config.unet, self.config.vae, self.config.scheduler)
             decoder.vae.load_state_dict(self.weights("vae"))
         decoder.vae.eval().requires_grad_(False)
+        known = decoder.vae.config.scaling_factor
+        decoder.vae.register_to_config(scaling_factor=1.0)  # the kept latents are unscaled
         latents = encode_latents(decoder, self.pool.pictures, path=self.folder / f"latents-{self.pool.digest}.pt")
-        scale = decoder.vae.config.scaling_factor if self.start else round(1 / latents[:2000].float().std().item(), 5)
+        scale = known if self.start else round(1 / latents[:2000].float().std().item(), 5)
         decoder.vae.register_to_config(scaling_factor=scale)
         return decoder, (latents.float() * scale).half()
 
