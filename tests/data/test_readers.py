@@ -52,6 +52,7 @@ def test_the_table_is_table_1():
 def test_a_dataset_becomes_samples_and_what_is_broken_is_counted_and_named(name, task, found, skipped, texts, tmp_path, tiny):
     samples, skips = read(name, tmp_path, task)
     assert len(samples) == found and skips.total == skipped, skips.text()
+    assert not any("0x" in reason or "out of range" in reason for reason in skips.reasons), skips.text()  # for people, and counted
     assert all(s.task == (task or READERS[name].tasks[0]) and s.source == name for s in samples)
     for text in texts:
         assert text in samples[0].turns[0].text

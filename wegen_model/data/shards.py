@@ -23,7 +23,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..conversation import Box
 from .items import Item, Skips, samples
@@ -60,6 +60,8 @@ def decode(data: bytes, where: str) -> np.ndarray:
             if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
             return np.array(image.convert("RGB"))
+    except UnidentifiedImageError:  # whose text is an address, another for each picture
+        raise Unreadable(f"{where}: not a picture that can be read (its bytes are of no known format)") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise Unreadable(f"{where}: not a picture that can be read ({error})") from None
 
