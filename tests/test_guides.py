@@ -131,3 +131,11 @@ def test_the_launches_of_the_guide_are_read():
     assert lines[0] == "wegen train configs fsdp2" and sum(line.startswith("accelerate launch --config_file /") for line in lines) == 3
     with pytest.raises(ValueError, match="unrecognized arguments: --mirco"):
         check_line(lines[-1].replace("--micro", "--mirco"))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_cost_in_the_guide_is_what_the_program_reckons(stage, capsys):
+    assert cli.main(["train", "estimate", stage]) == 0
+    hours = re.search(r"([\d,]+) device hours", capsys.readouterr().out)[1]
+    table = (ROOT / "docs/training.md").read_text().partition("### 4. What it costs")[2]
+    assert hours == re.search(r"^\| x 128, device hours \|(.*)$", table, re.M)[1].split("|")[STAGES.index(stage)].strip()
