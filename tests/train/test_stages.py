@@ -15,6 +15,7 @@ from wegen.wegen_model.train.loop import run
 from wegen.wegen_model.train.losses import drop_conditions
 from wegen.wegen_model.train.parts import load
 from wegen.wegen_model.train.settings import PRESETS
+from wegen.wegen_model.train.sheets import sheet
 from wegen.wegen_model.train.writing import make_talk, writing_stage
 
 CPU = Runtime("cpu")
@@ -208,3 +209,15 @@ def test_a_run_counts_the_work_that_the_estimate_foretells(folder, name, lora):
     s = dataclasses.replace(MINI[name], steps=1, batch=1, lora=lora)
     told = estimate(parts.config, name, s, 1, 1e12, 1.0, tokens=int(work.get("tokens", 0)), written=1, pictures=2)
     assert work["flops"] == pytest.approx(float(re.search(r"= (\S+) FLOP", told)[1]), rel=0.005)
+
+
+def test_talk_without_pictures_is_left_out_of_painting_and_of_sample_sheets(folder):
+    stage, parts = make(folder, "visual-decoding", talk_of("text", "draw"))
+    piece = stage.piece(0, 0, 1)
+    assert len(piece.painted) == 1 and piece.skipped == {"sample text-0": "it has no picture to paint"}
+    stage, _ = make(folder, "visual-decoding", talk_of("text"))
+    with pytest.raises(ValueError, match="learns from pictures, and none of a batch of the data has one .text-0.. Name sources with pict"):
+        stage.piece(0, 0, 1)
+    with pytest.raises(ValueError, match="--sample-every: none of the first samples of --data draws a picture"):
+        sheet(parts, Fixed(talk_of("text", "see")), "stage-1")
+    assert sheet(parts, Fixed(talk_of("text", "edit", "draw")), "stage-1")
