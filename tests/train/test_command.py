@@ -1,5 +1,6 @@
 """`wegen train` as it is typed: a fine-tune from a folder of pictures to a model folder, its messages, and its launch files."""
 
+import contextlib
 import json
 
 import numpy as np
@@ -62,6 +63,40 @@ def test_a_lora_is_written_and_merged(place, tmp_path):
     assert (tmp_path / "lora.safetensors").is_file()
     checkpoint = torch.load(tmp_path / "checkpoint" / "weights.pt", weights_only=True)
     assert all(key.startswith("layers.") for key in checkpoint["model"])  # the adapter alone
+
+
+@contextlib.contextmanager
+def files_end_after(size: int):
+    """As on a full disk: what is longer cannot be written."""
+    resource = pytest.importorskip("resource", reason="limits are Unix's")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_on_a_full_disk_the_training_is_kept_and_the_model_is_written_later(place, tmp_path, capsys, caplog):
+    with files_end_after(100_000):
+        assert train(place, "stage-1", "--folder", str(tmp_path)) == 2
+    said = capsys.readouterr().err
+    assert "the checkpoint of step 3 could not be written" in said and "enforce fail" not in said
+    assert "There is no earlier checkpoint. Make room, then start again." in said
+    assert train(place, "stage-1", "--folder", str(tmp_path), "--set", "lora=2", "--target", str(tmp_path / "out")) == 0
+    (tmp_path / "lora.safetensors").unlink()
+    capsys.readouterr()
+    for size, told in ((100_000, "the trained model could not be written to"), (1000, "the adapter could not be written to")):
+        with files_end_after(size):
+            assert train(place, "stage-1", "--folder", str(tmp_path), "--set", "lora=2") == 2
+        said = capsys.readouterr().err
+        assert told in said and "make room" in said and "nothing is trained anew" in said and len(said) < 600
+        assert not (tmp_path / "model").exists() and not list(tmp_path.glob(".model*"))
+    assert train(place, "stage-1", "--folder", str(tmp_path), "--set", "lora=2") == 0 and (tmp_path / "model").is_dir()
+    with files_end_after(10):  # neither the log nor a sheet is worth stopping for; the checkpoint at the end is
+        assert train(place, "stage-1", "--folder", str(tmp_path), "--set", "lora=2", "--set", "steps=5", "--sample-every", "4") == 2
+    assert "The sample pictures of step 4 could not be written" in caplog.text and "the line of step 4 could not be written" in caplog.text
+    assert "The checkpoint of step 3" in capsys.readouterr().err
 
 
 def test_a_mixture_of_shards_is_trained_on(place, tmp_path, caplog):
