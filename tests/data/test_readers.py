@@ -6,7 +6,7 @@ from wegen.tests.data.layouts import LAYOUTS, laion_coco
 from wegen.wegen_model.data import shards
 from wegen.wegen_model.data.degrade import DAMAGES
 from wegen.wegen_model.data.items import Skips, every
-from wegen.wegen_model.data.readers import READERS, guess, items
+from wegen.wegen_model.data.readers import READERS, guesses, items
 from wegen.wegen_model.data.sample import TASKS, plan
 from wegen.wegen_model.data.tasks import restate
 from wegen.wegen_model.tokenizer import Tokenizer
@@ -121,7 +121,7 @@ def test_a_folder_of_the_wrong_kind_is_named(tmp_path):
         items("coco", tmp_path)
     with pytest.raises(ValueError, match="grit has no task 'style'"):
         items("grit", tmp_path, "style")
-    assert guess(laion_coco(tmp_path / "c")) is None  # three datasets come as img2dataset's tars
+    assert guesses(laion_coco(tmp_path / "c")) == list(TARS)  # three datasets come as img2dataset's tars
 
 
 def test_a_tar_that_is_cut_off_gives_what_stands_before_the_cut(tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from wegen.tests.data import layouts
 from wegen.tests.support import tiny_model
 from wegen.wegen_model.checkpoint import folder as files
 from wegen.wegen_model.cli import main
@@ -143,6 +144,25 @@ def test_folders_without_pictures_and_targets_that_would_be_lost(place, tmp_path
     only = tiny_model(tmp_path / "eyes", parts=("vision", "language", "projectors"))
     assert train(place, "visual-decoding", "--model", str(only)) == 2
     assert "this folder has no decoder to train" in capsys.readouterr().err
+
+
+def test_data_of_another_kind_is_told(place, tmp_path, capsys, caplog):
+    def said(data) -> str:
+        assert train(place, "stage-1", "--folder", str(tmp_path / "work"), "--data", str(tmp_path / data)) == 2
+        return capsys.readouterr().err
+
+    for name in ("many/foxes", "emptied"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "shards.json").write_text('{"shards": {"shard-000000.tar": 4}}')
+    layouts.laion_coco(tmp_path / "raw")
+    assert "it holds folders of shards (foxes). Name one of them, or a mixture file" in said("many")
+    assert "shard-000000.tar: its index shard-000000.index.json is missing. Delete what is damaged there" in said("emptied")
+    for path in sorted((tmp_path / "raw").rglob("*.tar")):
+        path.rename(tmp_path / "raw" / path.name)
+    assert "It looks like laion-coco or capsfusion or grit: `wegen data shards laion-coco" in said("raw")
+    layouts.hr_viton(tmp_path / "dataset")
+    assert train(place, "stage-1", "--folder", str(tmp_path / "work"), "--data", str(tmp_path / "dataset")) == 0
+    assert "looks like hr-viton. Only its pictures are taken" in caplog.text
 
 
 def test_batches_are_divided_evenly_or_not_at_all():
