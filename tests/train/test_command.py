@@ -128,6 +128,10 @@ def test_a_mixture_of_shards_is_trained_on(place, tmp_path, caplog):
     (["--data", "nowhere"], "nowhere: there is no such folder"),
     (["--micro", "3"], "a batch of 2 cannot be divided evenly among 1 process that take 3 at once. Choose --set batch=3"),
     (["--model", "nowhere"], "no model folder 'nowhere'"),
+    (["--micro", "-2"], "--micro is -2: it cannot be negative"),
+    (["--sample-every", "-1"], "--sample-every is -1: it cannot be negative"),
+    (["--set", "precision=fp16"], "precision fp16 is for GPUs: choose bf16 or no"),
+    (["--set", "size=80000"], "a multiple of 8 pixels, at most 8192"),
 ])
 def test_nonsense_is_answered_before_the_work(place, tmp_path, capsys, more, error):
     assert train(place, "stage-1", "--folder", str(tmp_path / "work"), *more) == 2

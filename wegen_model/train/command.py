@@ -167,6 +167,9 @@ def _train(args) -> None:
     from .writing import writing_stage
 
     s = settings(args.preset, args.what, changes(args.set))
+    for name in ("micro", "workers", "sample_every"):
+        if getattr(args, name) < 0:
+            raise ValueError(f"--{name.replace('_', '-')} is {getattr(args, name)}: it cannot be negative.")
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     pieces = divide(s.batch, args.micro, processes)
     folder = Path(args.folder or Path("runs") / args.what)

@@ -117,11 +117,14 @@ def run(stage: Stage, folder: str | Path, runtime: Runtime | None = None, stop_a
     Returns:
         the stage with its model trained.
     Raises:
-        NotFinite: the loss or its gradient is no number. SaveFailed: a checkpoint could not be written.
+        NotFinite: the loss or its gradient is no number. SaveFailed: a checkpoint could not be written. ValueError: what the device,
+            or the number of processes, cannot do.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     recipe, runtime = stage.recipe, runtime or Runtime()
+    if recipe.precision == "fp16" and runtime.device.type == "cpu":
+        raise ValueError("precision fp16 is for GPUs: choose bf16 or no on a CPU (--set precision=bf16).")
     driver = Single(runtime.device, recipe.precision) if alone else Accelerated(runtime.device, recipe.precision, recipe.pieces)
     if driver.processes * recipe.pieces > 1 and stage.piece is None:
         raise ValueError(f"{stage.name}: this stage's batches cannot be divided; run it in one process without accumulation.")
