@@ -263,6 +263,7 @@ FOREIGN = {
                     "model.layers.0.mlp.gate_proj.weight": (13824, 5120)}, "13 billion parameters"),
     "plain LLaMA": ({"model.embed_tokens.weight": (32000, 4096), "model.layers.31.mlp.up_proj.weight": (11008, 4096),
                      "model.layers.0.mlp.gate_proj.weight": (11008, 4096)}, "vocabulary of 32000"),
+    "an adapter": ({"lora_unet_mid_block_attentions_0_proj_in.lora_down.weight": (16, 160)}, "this is a LoRA of a UNet.*with Decoder LoRA"),
     "FLUX's VAE": ({"decoder.conv_in.weight": (512, 16, 3, 3), "decoder.conv_out.weight": (3, 128, 3, 3)}, "a VAE of 16 channels"),
 }
 

@@ -6,7 +6,7 @@ from wegen.tests.data.layouts import LAYOUTS, laion_coco
 from wegen.wegen_model.data import shards
 from wegen.wegen_model.data.degrade import DAMAGES
 from wegen.wegen_model.data.items import Skips, every
-from wegen.wegen_model.data.readers import READERS, guess, items
+from wegen.wegen_model.data.readers import READERS, guesses, items
 from wegen.wegen_model.data.sample import TASKS, plan
 from wegen.wegen_model.data.tasks import restate
 from wegen.wegen_model.tokenizer import Tokenizer
@@ -52,6 +52,7 @@ def test_the_table_is_table_1():
 def test_a_dataset_becomes_samples_and_what_is_broken_is_counted_and_named(name, task, found, skipped, texts, tmp_path, tiny):
     samples, skips = read(name, tmp_path, task)
     assert len(samples) == found and skips.total == skipped, skips.text()
+    assert not any("0x" in reason or "out of range" in reason for reason in skips.reasons), skips.text()  # for people, and counted
     assert all(s.task == (task or READERS[name].tasks[0]) and s.source == name for s in samples)
     for text in texts:
         assert text in samples[0].turns[0].text
@@ -120,7 +121,7 @@ def test_a_folder_of_the_wrong_kind_is_named(tmp_path):
         items("coco", tmp_path)
     with pytest.raises(ValueError, match="grit has no task 'style'"):
         items("grit", tmp_path, "style")
-    assert guess(laion_coco(tmp_path / "c")) is None  # three datasets come as img2dataset's tars
+    assert guesses(laion_coco(tmp_path / "c")) == list(TARS)  # three datasets come as img2dataset's tars
 
 
 def test_a_tar_that_is_cut_off_gives_what_stands_before_the_cut(tmp_path):

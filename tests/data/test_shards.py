@@ -73,6 +73,18 @@ def test_writing_that_was_stopped_goes_on_and_ends_with_the_same_files(tmp_path,
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes(), path.name
 
 
+@pytest.mark.parametrize("lost", ["shard-000000.tar", "shard-000001.tar", "shard-000002.tar", "shard-000001.index.json"])
+def test_a_shard_that_was_lost_is_written_anew_and_the_others_stay(tmp_path, folder, lost):
+    seen = []
+    write(tmp_path / "again")
+    (tmp_path / "again" / lost).unlink()
+    assert write(tmp_path / "again", make=lambda i: seen.append(i) or painted(i)) == 10
+    number = int(lost[6:12])
+    assert seen == list(range(10))[4 * number : 4 * number + 4]
+    for path in folder.iterdir():
+        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes(), path.name
+
+
 def test_a_full_disk_leaves_whole_shards_only(tmp_path, monkeypatch):
     def full(self, key, *rest):
         if key == "k.5/x":
@@ -144,7 +156,7 @@ def test_restoration_is_made_anew_at_each_step_and_again_when_asked_again(tmp_pa
     (lambda p: p.write_bytes(p.read_bytes()[:3000]), "is cut off"),
     (lambda p: p.write_bytes(p.read_bytes().replace(b"number", b"numbex")), "is corrupt"),
     (lambda p: p.with_suffix(shards.INDEX).unlink(), "index shard-000001.index.json is missing"),
-    (lambda p: p.with_suffix(shards.INDEX).write_text("{"), "not an index of a shard"),
+    (lambda p: p.with_suffix(shards.INDEX).write_text("{"), "not the index of a shard"),
 ])
 def test_a_harmed_shard_is_skipped_and_named_and_the_batch_is_full(folder, harm, words):
     shards._index.cache_clear()

@@ -1,11 +1,14 @@
 """`wegen train` as it is typed: a fine-tune from a folder of pictures to a model folder, its messages, and its launch files."""
 
+import contextlib
 import json
+import re
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from wegen.tests.data import layouts
 from wegen.tests.support import tiny_model
 from wegen.wegen_model.checkpoint import folder as files
 from wegen.wegen_model.cli import main
@@ -64,6 +67,40 @@ def test_a_lora_is_written_and_merged(place, tmp_path):
     assert all(key.startswith("layers.") for key in checkpoint["model"])  # the adapter alone
 
 
+@contextlib.contextmanager
+def files_end_after(size: int):
+    """As on a full disk: what is longer cannot be written."""
+    resource = pytest.importorskip("resource", reason="limits are Unix's")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_on_a_full_disk_the_training_is_kept_and_the_model_is_written_later(place, tmp_path, capsys, caplog):
+    with files_end_after(100_000):
+        assert train(place, "stage-1", "--folder", str(tmp_path)) == 2
+    said = capsys.readouterr().err
+    assert "the checkpoint of step 3 could not be written" in said and "enforce fail" not in said
+    assert "There is no earlier checkpoint. Make room, then start again." in said
+    assert train(place, "stage-1", "--folder", str(tmp_path), "--set", "lora=2", "--target", str(tmp_path / "out")) == 0
+    (tmp_path / "lora.safetensors").unlink()
+    capsys.readouterr()
+    for size, told in ((100_000, "the trained model could not be written to"), (1000, "the adapter could not be written to")):
+        with files_end_after(size):
+            assert train(place, "stage-1", "--folder", str(tmp_path), "--set", "lora=2") == 2
+        said = capsys.readouterr().err
+        assert told in said and "make room" in said and "nothing is trained anew" in said and len(said) < 600
+        assert not (tmp_path / "model").exists() and not list(tmp_path.glob(".model*"))
+    assert train(place, "stage-1", "--folder", str(tmp_path), "--set", "lora=2") == 0 and (tmp_path / "model").is_dir()
+    with files_end_after(10):  # neither the log nor a sheet is worth stopping for; the checkpoint at the end is
+        assert train(place, "stage-1", "--folder", str(tmp_path), "--set", "lora=2", "--set", "steps=5", "--sample-every", "4") == 2
+    assert "The sample pictures of step 4 could not be written" in caplog.text and "the line of step 4 could not be written" in caplog.text
+    assert "The checkpoint of step 3" in capsys.readouterr().err
+
+
 def test_a_mixture_of_shards_is_trained_on(place, tmp_path, caplog):
     """Each piece is of one source; a damaged sample is left out and named."""
     pytest.importorskip("webdataset", reason="shards are written with webdataset")
@@ -81,7 +118,7 @@ def test_a_mixture_of_shards_is_trained_on(place, tmp_path, caplog):
     tar.write_bytes(bytes(data))
     (tmp_path / "mixture.json").write_text(json.dumps({"sources": [{"shards": "foxes", "weight": 1}, {"shards": "cats", "weight": 2}]}))
     assert train(place, "stage-1", "--folder", str(tmp_path / "work"), "--data", str(tmp_path / "mixture.json"), "--micro", "1") == 0
-    assert "cats" in caplog.text and "was skipped" in caplog.text
+    assert re.search(r"cats.shard-000000.tar, sample cats-0 was skipped \(the shard is corrupt", caplog.text), caplog.text
     assert train(place, "stage-1", "--folder", str(tmp_path / "w2"), "--data", str(tmp_path / "foxes")) == 0
 
 
@@ -92,6 +129,10 @@ def test_a_mixture_of_shards_is_trained_on(place, tmp_path, caplog):
     (["--data", "nowhere"], "nowhere: there is no such folder"),
     (["--micro", "3"], "a batch of 2 cannot be divided evenly among 1 process that take 3 at once. Choose --set batch=3"),
     (["--model", "nowhere"], "no model folder 'nowhere'"),
+    (["--micro", "-2"], "--micro is -2: it cannot be negative"),
+    (["--sample-every", "-1"], "--sample-every is -1: it cannot be negative"),
+    (["--set", "precision=fp16"], "precision fp16 is for GPUs: choose bf16 or no"),
+    (["--set", "size=80000"], "a multiple of 8 pixels, at most 8192"),
 ])
 def test_nonsense_is_answered_before_the_work(place, tmp_path, capsys, more, error):
     assert train(place, "stage-1", "--folder", str(tmp_path / "work"), *more) == 2
@@ -108,6 +149,25 @@ def test_folders_without_pictures_and_targets_that_would_be_lost(place, tmp_path
     only = tiny_model(tmp_path / "eyes", parts=("vision", "language", "projectors"))
     assert train(place, "visual-decoding", "--model", str(only)) == 2
     assert "this folder has no decoder to train" in capsys.readouterr().err
+
+
+def test_data_of_another_kind_is_told(place, tmp_path, capsys, caplog):
+    def said(data) -> str:
+        assert train(place, "stage-1", "--folder", str(tmp_path / "work"), "--data", str(tmp_path / data)) == 2
+        return capsys.readouterr().err
+
+    for name in ("many/foxes", "emptied"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "shards.json").write_text('{"shards": {"shard-000000.tar": 4}}')
+    layouts.laion_coco(tmp_path / "raw")
+    assert "it holds folders of shards (foxes). Name one of them, or a mixture file" in said("many")
+    assert "shard-000000.tar: its index shard-000000.index.json is missing. Delete what is damaged there" in said("emptied")
+    for path in sorted((tmp_path / "raw").rglob("*.tar")):
+        path.rename(tmp_path / "raw" / path.name)
+    assert "It looks like laion-coco or capsfusion or grit: `wegen data shards laion-coco" in said("raw")
+    layouts.hr_viton(tmp_path / "dataset")
+    assert train(place, "stage-1", "--folder", str(tmp_path / "work"), "--data", str(tmp_path / "dataset")) == 0
+    assert "looks like hr-viton. Only its pictures are taken" in caplog.text
 
 
 def test_batches_are_divided_evenly_or_not_at_all():

@@ -133,7 +133,7 @@ def test_two_processes_give_the_curve_of_one(config, precision, near, tmp_path):
     for i in range(4):
         Image.fromarray(np.random.default_rng(i).integers(0, 255, (30, 40, 3), np.uint8)).save(tmp_path / "pictures" / f"{i}.png")
         (tmp_path / "pictures" / f"{i}.txt").write_text("a fox " * (i + 1))  # uneven lengths
-    more = ["--set", f"precision={precision}"]
+    more = ["--set", f"precision={precision}", "--sample-every", "2"]  # pictures on the way, of weights in shards too
     assert train(tmp_path, "stage-1", "--folder", str(tmp_path / "one"), "--set", "batch=4", "--micro", "2", "--set", "ema=0.9", *more) == 0
     two = tmp_path / "two"
     if config == "cpu_fsdp2":  # and a resume from shards
@@ -145,6 +145,9 @@ def test_two_processes_give_the_curve_of_one(config, precision, near, tmp_path):
     for mine, other in zip(curve(tmp_path / "one"), curve(two), strict=True):
         for key in ("step", "loss", "mse", "cosine", "words", "diffusion", "norm"):
             assert mine[key] == pytest.approx(other[key], rel=near, abs=near / 10), (mine, other)
+    for step in (2, 3):
+        a, b = (np.array(Image.open(f / "samples" / f"{step:06d}.png"), dtype=float) for f in (tmp_path / "one", two))
+        assert a.shape == b.shape and np.abs(a - b).mean() < (0.1 if precision == "no" else 20)  # of 255
     for part in ("language", "projectors"):
         a, b = (files.read_tensors(files.files(f / "model", part)[0]) for f in (tmp_path / "one", two))
         assert all(torch.allclose(a[k], b[k], atol=near) for k in a)

@@ -1,6 +1,7 @@
 """The three stages on a tiny model: what is trained, what is shown, and what each batch may lack."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -8,11 +9,13 @@ import torch
 from wegen.tests.support import tiny_model
 from wegen.wegen_model.data.sample import Sample, Turn
 from wegen.wegen_model.runtime import Runtime
+from wegen.wegen_model.train.cost import estimate
 from wegen.wegen_model.train.decoding import decoding_stage
 from wegen.wegen_model.train.loop import run
 from wegen.wegen_model.train.losses import drop_conditions
 from wegen.wegen_model.train.parts import load
 from wegen.wegen_model.train.settings import PRESETS
+from wegen.wegen_model.train.sheets import sheet
 from wegen.wegen_model.train.writing import make_talk, writing_stage
 
 CPU = Runtime("cpu")
@@ -196,3 +199,25 @@ def test_the_loss_of_the_miniature_falls_on_the_path_that_trains_wegen_7b(tmp_pa
     run(stage, tmp_path, CPU)
     assert seen[-1]["mse"] < 0.5 * seen[0]["mse"] and seen[-1]["cosine"] < 0.5 * seen[0]["cosine"]
     assert seen[0]["diffusion"] > 0 and seen[-1]["loss"] < seen[0]["loss"]
+
+
+@pytest.mark.parametrize("lora", [0, 2])
+@pytest.mark.parametrize("name", REACH)
+def test_a_run_counts_the_work_that_the_estimate_foretells(folder, name, lora):
+    stage, parts = make(folder, name, talk_of("edit"), lora=lora)
+    work = stage.work(stage.piece(0, 0, 1))
+    s = dataclasses.replace(MINI[name], steps=1, batch=1, lora=lora)
+    told = estimate(parts.config, name, s, 1, 1e12, 1.0, tokens=int(work.get("tokens", 0)), written=1, pictures=2)
+    assert work["flops"] == pytest.approx(float(re.search(r"= (\S+) FLOP", told)[1]), rel=0.005)
+
+
+def test_talk_without_pictures_is_left_out_of_painting_and_of_sample_sheets(folder):
+    stage, parts = make(folder, "visual-decoding", talk_of("text", "draw"))
+    piece = stage.piece(0, 0, 1)
+    assert len(piece.painted) == 1 and piece.skipped == {"sample text-0": "it has no picture to paint"}
+    stage, _ = make(folder, "visual-decoding", talk_of("text"))
+    with pytest.raises(ValueError, match="learns from pictures, and none of a batch of the data has one .text-0.. Name sources with pict"):
+        stage.piece(0, 0, 1)
+    with pytest.raises(ValueError, match="--sample-every: none of the first samples of --data draws a picture"):
+        sheet(parts, Fixed(talk_of("text", "see")), "stage-1")
+    assert sheet(parts, Fixed(talk_of("text", "edit", "draw")), "stage-1")

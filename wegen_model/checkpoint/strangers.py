@@ -30,6 +30,8 @@ class Stranger:
 
 
 KEYS = (
+    Stranger("a LoRA of a UNet", r"lora_unet_.+\.lora_down\.weight",
+             "It is no model by itself: put it into ComfyUI's models/loras and take it with Decoder LoRA."),
     Stranger("SEED-X's de-tokenizer", r"resampler\.(latents|layers\..+|proj_in\..+|attn_pool\..+|unet_proj_\d\..+)",
              f"Its features are of another space. {_DECODER}"),
     Stranger("SEED-X's language model", r"(input|output)_resampler\.(attn\..+|kv_proj\..+|query|pos_embed|ln_\w+\..+)",

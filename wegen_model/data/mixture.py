@@ -134,7 +134,9 @@ class Mixture:
                         spare = np.random.default_rng((self.seed, 3, step, rank))
                     place = order.any(spare)
             else:
-                raise ValueError(f"{source.folder}: {TRIES} samples in a row cannot be read, the last one because: {drawn.skipped[-1]}")
+                raise ValueError(f"{source.folder}: {TRIES} samples in a row cannot be read, the last one because: {drawn.skipped[-1]}. "
+                                 "Delete what is damaged there (a .tar and its index): the command that wrote the folder then writes it "
+                                 "anew. Or take the source out of --data.")
         return drawn
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import os
 import re
@@ -23,7 +24,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..conversation import Box
 from .items import Item, Skips, samples
@@ -60,6 +61,8 @@ def decode(data: bytes, where: str) -> np.ndarray:
             if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
             return np.array(image.convert("RGB"))
+    except UnidentifiedImageError:  # whose text is an address, another for each picture
+        raise Unreadable(f"{where}: not a picture that can be read (its bytes are of no known format)") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise Unreadable(f"{where}: not a picture that can be read ({error})") from None
 
@@ -120,9 +123,9 @@ class Index:
         try:
             return cls(**json.loads(path.read_text()))
         except FileNotFoundError:
-            raise Unreadable(f"{tar}: its index {path.name} is missing; write the shard again with `wegen data shards`") from None
-        except (json.JSONDecodeError, TypeError) as error:
-            raise Unreadable(f"{path}: not an index of a shard ({error}); write the shard again") from None
+            raise Unreadable(f"{tar}: its index {path.name} is missing") from None
+        except (ValueError, TypeError):  # no JSON, or other fields
+            raise Unreadable(f"{path}: damaged, or not the index of a shard") from None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -206,14 +209,22 @@ def write(things: Iterable[Item], folder: str | Path, source: str = "", skips: S
     Samples that draw a picture whose shorter side is below `least` are skipped.
 
     Shards that are there already stay, and the items behind them are passed over unread: a run that was stopped goes on where its
-    last whole shard ended.
+    last whole shard ended, and one that lost a shard writes that one anew.
     """
     skips = skips if skips is not None else Skips()
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    done = sorted(p for p in folder.glob("shard-*.tar") if p.with_suffix(INDEX).exists())
-    behind = Index.load(done[-1]).read if done else 0
-    number, shard, read = len(done), None, 0
+    ends: dict[int, int] = {}  # of the shards that are there: how many items are behind each
+    for path in folder.glob("shard-*.tar"):
+        with contextlib.suppress(ValueError):  # an index that is missing or damaged: written anew
+            ends[int(path.stem.partition("-")[2])] = Index.load(path).read
+
+    def absent() -> tuple[int, int]:
+        """The first shard to be written, and how many items lie before it."""
+        number = next(n for n in itertools.count() if n not in ends)
+        return number, ends.get(number - 1, 0)
+
+    (number, behind), shard, read = absent(), None, 0
     try:
         for read, item in enumerate(things, 1):
             if read <= behind:
@@ -227,8 +238,8 @@ def write(things: Iterable[Item], folder: str | Path, source: str = "", skips: S
                 if runtime is not None:
                     runtime.tick(len(shard.rows), per_shard, f"shard {number}")
             if shard is not None and len(shard.rows) >= per_shard:
-                shard.close(read)
-                number, shard = number + 1, None
+                ends[number] = shard.close(read).read
+                (number, behind), shard = absent(), None
         if shard is not None:
             shard.close(read)
             shard = None
@@ -277,10 +288,10 @@ def counts(folder: str | Path) -> dict[str, int]:
         if any(p.with_suffix(INDEX).exists() for p in folder.glob("*.tar")):
             catalogue(folder)
             return counts(folder)
-        from .readers import guess
+        from .readers import guesses
 
-        kind = guess(folder)
-        hint = f"It looks like {kind}: `wegen data shards {kind} {folder} OUT` makes shards of it." if kind else \
+        kinds = guesses(folder)
+        hint = f"It looks like {' or '.join(kinds)}: `wegen data shards {kinds[0]} {folder} OUT` makes shards of it." if kinds else \
             "Make shards with `wegen data shards`."
         raise ValueError(f"{folder}: no {CATALOGUE} here, so it is no folder of shards. {hint}") from None
     except (json.JSONDecodeError, KeyError, TypeError) as error:

@@ -122,16 +122,36 @@ def open_source(path: str, seed: int, count: int):
     from .order import Mixed, PictureFolder
 
     place = Path(path)
+    if not place.exists():
+        raise ValueError(f"--data {path}: there is no such folder or file. Name a folder of pictures, a folder of shards, or a mixture "
+                         "file.")
     try:
         from ..data.mixture import Mixture
     except ImportError:  # the shards' libraries
         Mixture = None
-    if Mixture is not None and (place.is_file() or place.is_dir() and any(place.glob("*.tar"))):
+    sharded = any(next(place.glob(sign), None) is not None for sign in ("*.tar", "shards.json"))
+    if Mixture is not None and (place.is_file() or sharded):
         return Mixed(Mixture.load(place), count)
     if place.is_file():
         raise ValueError(f"--data {path}: reading a mixture needs the packages of wegen[train]. Install them, or name a folder of "
                          "pictures.")
+    if inner := sorted(p.parent.name for p in place.glob("*/shards.json")):
+        raise ValueError(f"--data {path}: it holds folders of shards ({', '.join(inner[:5])}{' …' * (len(inner) > 5)}). Name one of them, "
+                         "or a mixture file that names several.")
+    _warn_of_dataset(place)
     return PictureFolder(place, seed)
+
+
+def _warn_of_dataset(place: Path) -> None:
+    """A public dataset's pictures are taken, but not its words."""
+    import logging
+
+    from ..data.readers import guesses
+
+    if kinds := guesses(place):
+        logging.getLogger("wegen").warning(
+            "--data %s looks like %s. Only its pictures are taken, with .txt beside them as captions; `wegen data shards %s %s OUT` reads "
+            "all of it.", place, " or ".join(kinds), kinds[0], place)
 
 
 def _train(args) -> None:
@@ -147,6 +167,9 @@ def _train(args) -> None:
     from .writing import writing_stage
 
     s = settings(args.preset, args.what, changes(args.set))
+    for name in ("micro", "workers", "sample_every"):
+        if getattr(args, name) < 0:
+            raise ValueError(f"--{name.replace('_', '-')} is {getattr(args, name)}: it cannot be negative.")
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     pieces = divide(s.batch, args.micro, processes)
     folder = Path(args.folder or Path("runs") / args.what)

@@ -74,7 +74,7 @@ def estimate(config: ModelConfig, stage: str, s, devices: int, peak: float, mfu:
         lines = [("tower, forward", tower, 1.0), ("VAE encoder, forward", vae, 1.0),
                  (f"UNet at {size} px, forward and backward", unet, 2.0 if s.lora else 3.0)]
     else:
-        lines = [(f"language model, {tokens} tokens, forward and backward", writer_flops(config, 1, tokens), 3.0),
+        lines = [(f"language model, {tokens} tokens, forward and backward", writer_flops(config, 1, tokens), 2.0 if s.lora else 3.0),
                  (f"tower, {pictures:g} pictures, forward", tower, pictures)]
         if s.diffusion_weight:
             lines += [(f"VAE encoder, {written:g} pictures", vae, written),

@@ -124,9 +124,14 @@ def decoding_stage(parts: Parts, source: Any, s: Settings, parts_per_step: int, 
     def piece(step: int, part: int, of: int) -> Pictures | Encoded:
         if hasattr(source, "encoded"):
             return source.encoded(step, part, of, count)
-        pictures = [_target(sample) for sample in source.samples(step, part, of, count)]
+        samples = source.samples(step, part, of, count)
+        pictures = [p for sample in samples if (p := target(sample)) is not None]
+        skipped = {f"sample {sample.key}": "it has no picture to paint" for sample in samples if target(sample) is None}
+        if not pictures:
+            raise ValueError(f"visual-decoding learns from pictures, and none of a batch of {samples[0].source or 'the data'} has one "
+                             f"({', '.join(sample.key for sample in samples[:3])}). Name sources with pictures as --data.")
         return Pictures(see(parts, pictures, s.crop), torch.stack([resize(p, size, s.crop) for p in pictures]),
-                        dict(getattr(source, "skipped", {})))
+                        skipped | getattr(source, "skipped", {}))
 
     def loss(data: Pictures | Encoded, generator: torch.Generator, share: dict[str, float]) -> dict[str, Tensor]:
         if isinstance(data, Encoded):
@@ -166,7 +171,12 @@ def _recompute(unet, on: bool) -> None:
         unet.train()
 
 
-def _target(sample) -> np.ndarray:
-    """The picture of a sample that is painted: what was drawn, else the first that was shown."""
-    drawn = [turn.drawn for turn in sample.turns if turn.drawn is not None]
-    return (drawn or sample.pictures())[-1 if drawn else 0]
+def drawn(sample) -> np.ndarray | None:
+    """The last picture that a sample draws."""
+    return next((turn.drawn for turn in reversed(sample.turns) if turn.drawn is not None), None)
+
+
+def target(sample) -> np.ndarray | None:
+    """The picture of a sample that is painted: what was drawn last, else the first that was shown; None without pictures."""
+    made = drawn(sample)
+    return made if made is not None else next(iter(sample.pictures()), None)

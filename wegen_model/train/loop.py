@@ -10,6 +10,7 @@ the random draws of its loss: two processes see what one with two accumulations 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,8 @@ from ..runtime import Runtime
 from .checkpoint import plain_batch, restore, save
 from .driver import Accelerated, Single
 from .monitor import Monitor
+
+_log = logging.getLogger("wegen")
 
 
 @dataclass
@@ -114,11 +117,14 @@ def run(stage: Stage, folder: str | Path, runtime: Runtime | None = None, stop_a
     Returns:
         the stage with its model trained.
     Raises:
-        NotFinite: the loss or its gradient is no number. SaveFailed: a checkpoint could not be written.
+        NotFinite: the loss or its gradient is no number. SaveFailed: a checkpoint could not be written. ValueError: what the device,
+            or the number of processes, cannot do.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     recipe, runtime = stage.recipe, runtime or Runtime()
+    if recipe.precision == "fp16" and runtime.device.type == "cpu":
+        raise ValueError("precision fp16 is for GPUs: choose bf16 or no on a CPU (--set precision=bf16).")
     driver = Single(runtime.device, recipe.precision) if alone else Accelerated(runtime.device, recipe.precision, recipe.pieces)
     if driver.processes * recipe.pieces > 1 and stage.piece is None:
         raise ValueError(f"{stage.name}: this stage's batches cannot be divided; run it in one process without accumulation.")
@@ -156,8 +162,13 @@ def run(stage: Stage, folder: str | Path, runtime: Runtime | None = None, stop_a
                 save(folder, step, stage.name, driver, stage.model, optimiser, stage.ema, recipe.keep_every)
             if stage.sample and stage.sample_every and (step % stage.sample_every == 0 or step == recipe.steps):
                 model.eval()
+                numbers = None
                 with driver.gathered(model):
-                    numbers = stage.sample(step, folder) if driver.main or driver.kind != "whole" else None
+                    if driver.main or driver.kind != "whole":
+                        try:
+                            numbers = stage.sample(step, folder)
+                        except OSError as error:  # only a checkpoint is worth stopping for
+                            _log.warning("The sample pictures of step %d could not be written (%s); training goes on.", step, error)
                 model.train()
                 if numbers:
                     monitor.write({"step": step} | {k: round(float(v), 5) for k, v in numbers.items()})
@@ -216,8 +227,11 @@ def _finite(stage: Stage, driver, good: bool, value: float, step: int, part: int
     said = f"the {what} of another process is not finite"
     if not good:
         path = folder / f"not-finite-step{step}-part{part}.pt"
-        torch.save({"stage": stage.name, "step": step, "part": part, what: value, "batch": plain_batch(batch)}, path)
         said = f"the {what} is {value} at step {step}; its batch is in {path}"
+        try:
+            torch.save({"stage": stage.name, "step": step, "part": part, what: value, "batch": plain_batch(batch)}, path)
+        except (OSError, RuntimeError) as error:
+            said = f"the {what} is {value} at step {step}; its batch could not be saved ({error})"
     raise NotFinite(f"{stage.name}: {said}. The last checkpoint in {folder} is intact. Look at that batch, or lower the learning rate, "
                     "and start again.")
 

@@ -72,14 +72,17 @@ def _adding(adapter: Adapter):
 
 
 def save_lora(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> Path:
-    """Write an adapter file, beside and renamed."""
+    """Write an adapter file, beside and renamed. SaveFailed: the disk is full."""
     from safetensors.torch import save_file
+
+    from .checkpoint import writing
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    save_file({k: v.contiguous() for k, v in tensors.items()}, part, {"format": "pt"} | (metadata or {}))
-    part.replace(path)
+    with writing("the adapter", path, "Its training is kept: make room, then start the same again; nothing is trained anew."):
+        save_file({k: v.contiguous() for k, v in tensors.items()}, part, {"format": "pt"} | (metadata or {}))
+        part.replace(path)
     return path
 
 

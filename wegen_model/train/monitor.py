@@ -8,6 +8,7 @@ the largest memory so far.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import time
@@ -112,13 +113,17 @@ class Monitor:
     def write(self, row: dict) -> None:
         if not self.driver.main:
             return
-        with self.path.open("a") as log:
-            log.write(json.dumps(row) + "\n")
-        if self.board is not None:
-            for key, value in row.items():
-                if key != "step":
-                    self.board.add_scalar(key, value, row["step"])
-            self.board.flush()
+        try:
+            with self.path.open("a") as log:
+                log.write(json.dumps(row) + "\n")
+            if self.board is not None:
+                for key, value in row.items():
+                    if key != "step":
+                        self.board.add_scalar(key, value, row["step"])
+                self.board.flush()
+        except OSError as error:  # only a checkpoint is worth stopping for
+            logging.getLogger("wegen").warning("%s: the line of step %s could not be written (%s); training goes on.", self.path,
+                                               row["step"], error)
 
     def close(self) -> None:
         if self.board is not None:

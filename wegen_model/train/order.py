@@ -58,7 +58,7 @@ class Mixed:
 
     def samples(self, step: int, part: int, parts: int, count: int) -> list:
         drawn = self.mixture.samples(step, part, parts)
-        self.skipped |= dict.fromkeys(drawn.skipped, drawn.source)
+        self.skipped |= {what: why or "it cannot be read" for what, _, why in (text.partition(": ") for text in drawn.skipped)}
         return drawn.samples
 
 

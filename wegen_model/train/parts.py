@@ -139,13 +139,16 @@ def export(source: str | Path, target: str | Path, states: dict[str, dict[str, T
     Args:
         states: part (a key of checkpoint.folder.PLACES) -> tensors. dtype: None keeps each part's precision in the source.
     Raises:
-        CheckpointError: the target holds something else (checkpoint.folder.check_target).
+        CheckpointError: the target holds something else (checkpoint.folder.check_target). SaveFailed: the disk is full.
     """
     from safetensors.torch import save_file
 
+    from .checkpoint import writing
+
     source, target = Path(source), Path(target)
     files.check_target(target, {*files.PLACES, "tokenizer"}, source)
-    with files.replacing(target) as new:
+    kept = "The checkpoint is kept: make room, or name another --target, and give the same command again; nothing is trained anew."
+    with writing("the trained model", target, kept), files.replacing(target) as new:
         shutil.copytree(source, new, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", "*.md"))
         files.write_config(new, config)
         for part, state in states.items():

@@ -161,8 +161,9 @@ def check(s: Settings) -> Settings:
         raise ValueError(f"learning_rate is {s.learning_rate}: AdamW's are below 1 (5e-4 in the paper).")
     if s.steps <= s.warmup:
         raise ValueError(f"warmup is {s.warmup} of {s.steps} steps: the rate would never reach its peak. Lower warmup, or train longer.")
-    if s.size % 8:
-        raise ValueError(f"size is {s.size}: the side of a painted picture is a multiple of 8 pixels, or 0 for the decoder's own.")
+    if s.size % 8 or s.size > 8192:
+        raise ValueError(f"size is {s.size}: the side of a painted picture is a multiple of 8 pixels, at most 8192, or 0 for the decoder's "
+                         "own.")
     return s
 
 

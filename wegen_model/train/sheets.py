@@ -18,21 +18,35 @@ from .. import generate, prompt
 from ..conversation import Conversation
 from ..decoder import noise
 from ..features import Features
-from .decoding import _target, resize, see, tower_tokens
+from .decoding import drawn, resize, see, target, tower_tokens
 from .parts import Parts
 
 COUNT, STEPS = 4, 12
+LOOKED_AT = 32  # steps of the source, at most, for pictures to show
 
 
 def sheet(parts: Parts, source: Any, stage: str) -> Callable[[int, Path], None]:
-    """A `Stage.sample`: writes FOLDER/samples/STEP.png from the source's first samples."""
-    samples = source.samples(0, 0, 1, COUNT)
+    """A `Stage.sample`: writes FOLDER/samples/STEP.png from the first samples of the source that have a picture to compare with.
+
+    Raises:
+        ValueError: none of the first hundred or so has one.
+    """
+    wanted = target if stage == "visual-decoding" else drawn
+    samples: list = []
+    for step in range(LOOKED_AT):
+        samples += [s for s in source.samples(step, 0, 1, COUNT) if wanted(s) is not None]
+        if len(samples) >= COUNT:
+            break
+    samples = samples[:COUNT]
+    if not samples:
+        raise ValueError(f"--sample-every: none of the first samples of --data {'has' if wanted is target else 'draws'} a picture that "
+                         "could be compared. Leave it out, or name other data.")
 
     def write(step: int, folder: Path) -> None:
         with torch.no_grad():
             made = paint(parts, tokens_of(parts, samples, stage))
         if os.environ.get("RANK", "0") == "0":  # weights in shards: every process takes part
-            save(folder / "samples" / f"{step:06d}.png", [_target(s) for s in samples], made)
+            save(folder / "samples" / f"{step:06d}.png", [wanted(s) for s in samples], made)
 
     return write
 
@@ -40,7 +54,7 @@ def sheet(parts: Parts, source: Any, stage: str) -> Callable[[int, Path], None]:
 def tokens_of(parts: Parts, samples: list, stage: str) -> Tensor:
     """(b,n,c) features: the tower's, or those that the writer writes after each sample's last request."""
     if stage == "visual-decoding":
-        return tower_tokens(parts, see(parts, [_target(s) for s in samples]))
+        return tower_tokens(parts, see(parts, [target(s) for s in samples]))
     from ..data.sample import conversation
 
     f, first = parts.config.features, parts.writer.language.model.norm.weight

@@ -162,13 +162,14 @@ def writing_stage(name: str, parts: Parts, source: Any, s: Settings, parts_per_s
             parts.frozen(language, device=device, dtype=dtype)
 
     seeing = tower_flops(parts.config.vision)
-    painting = sum(decoder_flops(parts.config, s.size or parts.config.decoder.size)) if through else 0.0
+    unet, vae = decoder_flops(parts.config, s.size or parts.config.decoder.size) if through else (0.0, 0.0)
+    reading, painting = 2 if s.lora else 3, 2 * unet + vae  # frozen weights: backward passes go through them to their inputs alone
 
     def work(talk: Talk) -> dict[str, float]:
         tell(told, talk.skipped)
         b, t = talk.batch.ids.shape
-        flops = 3 * writer_flops(parts.config, b, t) + seeing * len(talk.seen)
-        return {"samples": b, "tokens": b * t, "flops": flops + 2 * painting * int(talk.batch.written.sum())}
+        flops = reading * writer_flops(parts.config, b, t) + seeing * len(talk.seen)
+        return {"samples": b, "tokens": b * t, "flops": flops + painting * int(talk.batch.written.sum())}
 
     def counts(talk: Talk) -> dict[str, float]:
         return {"words": float((talk.batch.labels[:, 1:] != -100).sum()), "written": float(talk.batch.written.sum())}

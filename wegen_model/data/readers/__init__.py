@@ -57,10 +57,9 @@ READERS: dict[str, Reader] = {r.name: r for r in (
 )}
 
 
-def guess(folder: Path) -> str | None:
-    """The dataset that a folder looks like; None when none or several (img2dataset's tars) do."""
-    fitting = [r.name for r in READERS.values() if folder.is_dir() and r.fits(folder)]
-    return fitting[0] if len(fitting) == 1 else None
+def guesses(folder: Path) -> list[str]:
+    """The datasets that a folder looks like: several for img2dataset's tars."""
+    return [r.name for r in READERS.values() if folder.is_dir() and r.fits(folder)]
 
 
 def items(name: str, folder: str | Path, task: str = "", skips: Skips | None = None) -> Iterator[Item]:
@@ -78,6 +77,7 @@ def items(name: str, folder: str | Path, task: str = "", skips: Skips | None = N
     if not folder.is_dir():
         raise ValueError(f"{name}: {folder} is not a folder.")
     if not reader.fits(folder):
-        kind = guess(folder)
-        raise ValueError(f"{folder} does not hold {name}: there must be {reader.needs}." + (f" It looks like {kind}." if kind else ""))
+        kinds = guesses(folder)
+        raise ValueError(f"{folder} does not hold {name}: there must be {reader.needs}."
+                         + (f" It looks like {' or '.join(kinds)}." if kinds else ""))
     return reader.read(folder, task, skips if skips is not None else Skips())

@@ -49,6 +49,8 @@ def scienceqa(folder: Path, task: str, skips: Skips) -> Iterator[Item]:
 
         def make(pid=pid, row=row) -> Sample:
             letters = "ABCDEFGH"
+            if not 0 <= row["answer"] < len(row["choices"]) <= len(letters):
+                raise ValueError(f"its answer is number {row['answer']} of {len(row['choices'])} choices")
             options = " ".join(f"({letters[i]}) {choice}" for i, choice in enumerate(row["choices"]))
             question = f"{row['question']} {row.get('hint') or ''} Options: {options}"
             answer = f"The answer is ({letters[row['answer']]}) {row['choices'][row['answer']]}. {row.get('solution') or ''}"
