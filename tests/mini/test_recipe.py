@@ -50,6 +50,16 @@ def test_a_finished_stage_is_not_run_again(shop):
     assert (shop.folder / "vae" / "log.jsonl").read_text() == before
 
 
+def test_a_further_recipe_paints_latents_of_the_same_scale(shop, model, tmp_path):
+    """A UNet that goes on from a miniature sees what that miniature's VAE gives, scaled once; also from the kept file."""
+    further = Workshop(tmp_path, "test", Runtime("cpu"), art=shop.art, start=model.folder)
+    for _ in "fresh", "kept":
+        decoder, latents = further.decoder()
+        assert decoder.vae.config.scaling_factor == model.config.vae["scaling_factor"] != 1
+        pixels = torch.from_numpy(further.pool.pictures[:2]).float().movedim(-1, 1) / 127.5 - 1
+        assert torch.allclose(decoder.to_latents(pixels), latents[:2].float(), atol=5e-3, rtol=5e-3)
+
+
 def test_weights_shipped_fit_in_the_repository(model):
     size = sum(f.stat().st_size for f in model.folder.rglob("*") if f.is_file())
     assert size < 40e6
