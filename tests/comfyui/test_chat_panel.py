@@ -205,6 +205,22 @@ def told(page, comfy):
     return node
 
 
+def test_the_end_stays_in_sight_while_a_picture_comes(page, comfy):
+    """Its height is known before it is loaded, and a scroll event may fall between; who scrolled up stays where he is."""
+    told(page, comfy)
+    page.page.wait_for_timeout(1000)
+    grow = """(up) => { const list = [...document.querySelectorAll('.wegen-turns')].find((e) => e.offsetWidth);
+      if (up) list.scrollTop -= up;
+      return new Promise((done) => setTimeout(() => {
+        list.lastChild.style.minHeight = `${list.lastChild.offsetHeight + 300}px`;
+        list.dispatchEvent(new Event('scroll'));
+        list.querySelector('img').dispatchEvent(new Event('load'));
+        done(list.scrollHeight - list.scrollTop - list.clientHeight);
+      }, 300)) }"""
+    assert page.page.evaluate(grow, 0) < 4
+    assert page.page.evaluate(grow, 150) > 400
+
+
 def test_edit_delete_export_and_clear(page, comfy, shoot):
     node = told(page, comfy)
     texts = lambda: [t["text"] for t in transcript(page, node)]  # noqa: E731
