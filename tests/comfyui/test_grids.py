@@ -38,7 +38,7 @@ def test_the_grid_of_a_node_fills_while_its_features_are_written(page):
             return graphs.flatMap((g) => g._nodes).find((n) => n.type === 'WeGenDraw') };
           const look = () => { const cells = window.__draws()?.wegenGrids?.element.querySelectorAll('.wegen-cells i') ?? [];
             window.__filled.push([...cells].filter((c) => c.style.backgroundColor).length) };
-          app.api.addEventListener('wegen.features', () => setTimeout(look));
+          app.api.addEventListener('wegen.features', look);  // after the pack's own listener
         }""")
         assert page.run() == "success", page.broken()
         filled = page.page.evaluate("window.__filled")
