@@ -61,6 +61,16 @@ export function upstream(node, name) {
   return found;
 }
 
+/** The node with an id as the server has it ("7:3": node 3 in subgraph 7); undefined where this workflow has none. */
+export function nodeOf(id) {
+  let node, graph = app.graph;
+  for (const part of String(id ?? "").split(":")) {
+    node = graph?.getNodeById(part);
+    graph = node?.subgraph;
+  }
+  return node;
+}
+
 /** Every picture shown in the graph at hand: [{title, file}]. */
 export function picturesInGraph() {
   const graph = app.canvas?.graph ?? app.graph, met = new Set();

@@ -21,8 +21,9 @@ export function featureGrid(n = 64) {
   return element;
 }
 
-/** Below a node that just made features: one small grid for each picture of the batch. The widget is for looking: it is not saved. */
-export function showFeatures(node, rows) {
+/** Below a node that makes features: one small grid of at least `n` cells for each picture of the batch. The widget is for looking: it is not
+ *  saved. */
+export function showFeatures(node, rows, n = 0) {
   const batch = (Array.isArray(rows) ? rows : []).filter(Array.isArray).slice(0, 8);
   if (!batch.length) return;
   if (!node.wegenGrids) {
@@ -37,7 +38,7 @@ export function showFeatures(node, rows) {
   const { element } = node.wegenGrids;
   element.replaceChildren(
     ...batch.map((colours) => {
-      const grid = featureGrid(colours.length);
+      const grid = featureGrid(Math.max(n, colours.length));
       grid.fill(colours);
       return grid;
     }),

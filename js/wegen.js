@@ -3,7 +3,7 @@
 import { boxesWidget, chain } from "./boxes/widget.js";
 import { listen } from "./chat/session.js";
 import { chatWidget, sidebarTab } from "./chat/widget.js";
-import { app, setPicture, TYPE } from "./comfy.js";
+import { api, app, nodeOf, setPicture, TYPE } from "./comfy.js";
 import { el } from "./dom.js";
 import { readFile } from "./boxes/state.js";
 import { showFeatures } from "./features.js";
@@ -77,6 +77,10 @@ app.registerExtension({
     }
     app.extensionManager?.registerSidebarTab?.(sidebarTab);
     listen();
+    api.addEventListener("wegen.features", ({ detail }) => {
+      const node = nodeOf(detail?.node);
+      if (node) showFeatures(node, [detail.cells], detail.n);
+    });
     hostInOldNodes2();
   },
 });

@@ -89,8 +89,6 @@ def hexes(cells: Any) -> list[str]:
 
 def teller(turn: str):
     """A `told` for `host.watch`: what the chat panel shows while its turn is answered, as `wegen.chat` messages."""
-    from ..wegen_model.generate import CELL
-
     kinds = {"WeGen writes": "text", "WeGen draws": "features", "Decoder": "paint"}
     last: dict[str, float] = {}
     said = sent = ""
@@ -106,10 +104,24 @@ def teller(turn: str):
         if said != sent:  # with whatever comes next: the last words of a reply may fall between two messages
             message["text"] = sent = said
         if preview is not None and kind == "features":
-            message["cells"] = hexes(preview()[::CELL, ::CELL])[:i]
+            message["cells"] = _written(preview(), i)
         elif preview is not None:
             message["picture"] = _data_url(preview())
         send("wegen.chat", message)
+
+    return told
+
+
+def filler():
+    """A `told` for `host.watch`: the grid below the running node fills while its features are written, as `wegen.features` messages."""
+    last = 0.0
+
+    def told(i: int, n: int, what: str, preview: Any = None, text: str | None = None) -> None:
+        nonlocal last
+        if preview is None or (i < n and time.monotonic() - last < 1 / PER_SECOND):
+            return
+        last = time.monotonic()
+        send("wegen.features", {"node": host.executing_node(), "cells": _written(preview(), i), "n": n})
 
     return told
 
@@ -119,6 +131,13 @@ def send(event: str, data: dict) -> None:
     server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
     if server is not None and host.inside_comfyui():
         server.send_sync(event, data, server.client_id)
+
+
+def _written(picture: Any, i: int) -> list[str]:
+    """The first i cells of the picture that is shown while features are written."""
+    from ..wegen_model.generate import CELL
+
+    return hexes(picture[::CELL, ::CELL])[:i]
 
 
 def _pil(image: Any):

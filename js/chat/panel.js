@@ -34,7 +34,7 @@ export class ChatPanel {
       this.list, this.waiting, this.note, this.composer.element,
     ]);
     // pictures take their height when they have come: the end stays in sight
-    this.list.addEventListener("scroll", () => (this.stuck = this.#atEnd()));
+    this.list.addEventListener("scroll", () => this.#scrolled());
     this.list.addEventListener("load", () => this.stuck && this.#toEnd(), true);
     this.stuck = true;
     own(this.element);
@@ -108,6 +108,15 @@ export class ChatPanel {
 
   #toEnd() {
     this.list.scrollTop = this.list.scrollHeight;
+    this.top = this.list.scrollTop;
+  }
+
+  /** Only a way up lets go of the end: a picture on its way makes the list longer before it is loaded, and nobody scrolled. */
+  #scrolled() {
+    const { scrollTop } = this.list;
+    if (this.#atEnd()) this.stuck = true;
+    else if (scrollTop < this.top) this.stuck = false;
+    this.top = scrollTop;
   }
 
   /** Rows as they should be, touching only what differs, so that focus and selection stay. */

@@ -30,11 +30,11 @@ from .folders import (
     person_folders,
 )
 from .folders import register as register_folder
-from .notes import Notes, nothing, show, shown, watch
+from .notes import Notes, executing_node, nothing, show, shown, watch
 
-__all__ = ["BUNDLED", "DTYPES", "FOLDER", "HeadlessRuntime", "OFFLOAD", "QUANTISED", "bundled", "check_model", "fingerprint",
-           "inside_comfyui", "knows", "list_models", "model_roots", "native", "nothing", "person_folders", "runtime", "show", "shown",
-           "watch"]
+__all__ = ["BUNDLED", "DTYPES", "FOLDER", "HeadlessRuntime", "OFFLOAD", "QUANTISED", "bundled", "check_model", "executing_node",
+           "fingerprint", "inside_comfyui", "knows", "list_models", "model_roots", "native", "nothing", "person_folders", "runtime", "show",
+           "shown", "watch"]
 
 DTYPES = ("default", "float32", "bfloat16", "float16")
 QUANTISED = ("fp8", "q8_0", "q4_0")  # of tower and language model, while they are read

@@ -65,14 +65,15 @@ def nothing() -> Any:
 def show(text: str) -> None:
     """Text below the node that runs, where this ComfyUI can show it."""
     server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
-    node = _executing_node() if inside_comfyui() else None
+    node = executing_node() if inside_comfyui() else None
     if server is None or node is None:
         return
     if hasattr(server, "send_progress_text"):
         server.send_progress_text(text, node, server.client_id)
 
 
-def _executing_node() -> str | None:
+def executing_node() -> str | None:
+    """The id of the node that runs, with those of the subgraphs around it before it ("7:3")."""
     try:
         from comfy_execution.utils import get_executing_context
     except ImportError:

@@ -253,6 +253,7 @@ class Frontend:
             place = self.fit(self.page.evaluate("app.canvas.ds.scale"))
             options["clip"] = {"x": place["x"] - 20, "y": place["y"] - 20, "width": place["width"] + 40, "height": place["height"] + 40}
         view = self.page.viewport_size
+        self.page.evaluate("app.extensionManager.toast?.removeAll?.()")  # notices would cover the graph: a draft too large to keep
         self.page.mouse.move(view["width"] - 8, view["height"] // 2)  # bare canvas: no hover card opens
         self.page.wait_for_timeout(600)
         self.page.screenshot(**options)

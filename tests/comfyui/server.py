@@ -248,9 +248,9 @@ class ComfyServer:
         self.post("/interrupt", {})
 
     def free(self) -> None:
-        """Unload models and forget every cached result. The worker does it between prompts: wait for that."""
+        """Unload models and forget every cached result. The worker does it between prompts and says nothing: wait, longer when busy."""
         self.post("/free", {"unload_models": True, "free_memory": True})
-        time.sleep(1)
+        time.sleep(max(1.0, os.getloadavg()[0] / os.cpu_count()))
 
     def upload(self, picture: str | Path, name: str | None = None) -> str:
         """Put a file into the input folder; returns the name Load Image knows it by."""

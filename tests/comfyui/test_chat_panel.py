@@ -1,5 +1,5 @@
 """WeGen Chat Panel as a person uses it, in ComfyUI's own frontend, both renderers: pictures by drop, paste, drag and from the graph,
-the @ menu, words and features while they are made, versions, edits, deletions, export; and the grids below nodes that make features.
+the @ menu, words and features while they are made, versions, edits, deletions, export.
 
 Skipped as tests/comfyui/test_browser.py is. WEGEN_SHOTS=folder keeps the screenshots.
 """
@@ -205,6 +205,22 @@ def told(page, comfy):
     return node
 
 
+def test_the_end_stays_in_sight_while_a_picture_comes(page, comfy):
+    """Its height is known before it is loaded, and a scroll event may fall between; who scrolled up stays where he is."""
+    told(page, comfy)
+    page.page.wait_for_timeout(1000)
+    grow = """(up) => { const list = [...document.querySelectorAll('.wegen-turns')].find((e) => e.offsetWidth);
+      if (up) list.scrollTop -= up;
+      return new Promise((done) => setTimeout(() => {
+        list.lastChild.style.minHeight = `${list.lastChild.offsetHeight + 300}px`;
+        list.dispatchEvent(new Event('scroll'));
+        list.querySelector('img').dispatchEvent(new Event('load'));
+        done(list.scrollHeight - list.scrollTop - list.clientHeight);
+      }, 300)) }"""
+    assert page.page.evaluate(grow, 0) < 4
+    assert page.page.evaluate(grow, 150) > 400
+
+
 def test_edit_delete_export_and_clear(page, comfy, shoot):
     node = told(page, comfy)
     texts = lambda: [t["text"] for t in transcript(page, node)]  # noqa: E731
@@ -296,18 +312,3 @@ def test_a_lost_picture_is_named(page):
     page.page.locator(".wegen-lost:visible").first.wait_for()
     assert page.page.locator(".wegen-lost:visible").first.inner_text() == "gone.png is no longer there"
     page.console.clear()  # the browser's own 404
-
-
-def test_features_are_shown_below_the_nodes_that_make_them(page, shoot):
-    ids = build(page, [("WeGenLoadModel", (0, 0)), ("WeGenExamplePicture", (0, 300)), ("WeGenEncode", (340, 0)),
-                       ("WeGenPreviewFeatures", (760, 0)), ("PreviewImage", (1060, 0))],
-                [(0, 0, 2, "model"), (1, 0, 2, "image"), (2, 0, 3, "features"), (3, 0, 4, "images")])
-    assert page.run() == "success", page.broken()
-    page.fit()
-    shoot("grids")
-    filled = page.page.evaluate("""id => [...app.graph.getNodeById(id).wegenGrids.element.querySelectorAll('.wegen-cells')]
-      .map((g) => [...g.children].filter((c) => c.style.backgroundColor).length)""", ids[2])
-    assert filled == [64]
-    grid = page.page.locator(".wegen-grids .wegen-cells:visible").first.bounding_box()
-    assert grid["width"] > 60 and abs(grid["width"] - grid["height"]) < 3
-    assert page.overlaps() == [] and page.errors() == []

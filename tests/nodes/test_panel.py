@@ -99,6 +99,20 @@ def test_the_teller_speaks_in_stages_and_not_too_often(monkeypatch):
     assert sent[-1][1]["kind"] == "paint" and sent[-1][1]["picture"].startswith("data:image/jpeg;base64,")
 
 
+def test_the_grid_below_a_node_fills_while_features_are_written(monkeypatch):
+    sent = []
+    monkeypatch.setattr(exchange, "send", lambda event, data: sent.append((event, data)))
+    monkeypatch.setattr(exchange.host, "executing_node", lambda: "7:3")
+    told = exchange.filler()
+    told(1, 3, "LanguageModel")
+    assert not sent, "reading the prompt shows nothing"
+    for i in range(1, 65):
+        told(i, 64, "WeGen draws", preview=lambda i=i: mosaic(torch.randn(i, 8), (8, 8), 16))
+    counts = [len(data["cells"]) for _, data in sent]
+    assert counts == sorted(set(counts)) and 1 < len(counts) < 64 and counts[-1] == 64
+    assert {event for event, _ in sent} == {"wegen.features"} and {(data["node"], data["n"]) for _, data in sent} == {("7:3", 64)}
+
+
 def test_the_last_words_come_with_the_first_feature(monkeypatch):
     """Words that fell between two messages are not held back until the answer is finished."""
     sent = []
