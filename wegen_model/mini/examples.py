@@ -17,7 +17,7 @@ from .art import Art, load_art
 from .scenes import CENTRE, Item, Scene, boxed, canonical, pair, render
 
 FOLDER = Path(__file__).parents[2] / "workflows" / "pictures"
-TEDDY, SHIRT = "1f9f8", "1f455"  # drawings without a name in the miniature's words
+TEDDY, SHIRT, HAT = "1f9f8", "1f455", "1f3a9"  # drawings without a name in the miniature's words
 
 EXAMPLES: Mapping[str, Scene] = {
     # references
@@ -26,6 +26,7 @@ EXAMPLES: Mapping[str, Scene] = {
     "cactus": canonical("cactus", "white"),
     "teddy": Scene("white", (Item(TEDDY, "noto", CENTRE),)),
     "shirt": canonical(SHIRT, "white"),
+    "hat": canonical(HAT, "white"),
     # to change
     "fox_on_beige": canonical("fox", "beige"),
     "cat_and_dog": boxed(("cat", "dog"), ((0, 0.25, 0.5, 0.5), (0.5, 0.25, 0.5, 0.5)), "lime"),
