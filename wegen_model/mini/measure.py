@@ -184,6 +184,9 @@ class Bench:
             images, name = self.paint(made), f"{count} held-out reference{'s' if count > 1 else ''} in boxes"
             self.score(name, scenes, images, held_out)
             self.add(f"{name}: feature error", self.error(scenes, made))
+            truth = torch.stack([self.truth(s) for s in scenes])
+            for bound, drawn in (("real pictures", truth), ("reconstruction", self.paint([self.model.encode(t[None]) for t in truth]))):
+                self.score(f"{bound}, {name} (upper bound)", scenes, drawn, held_out)
             if 1 < count < 4:
                 wrong = [self.judge.name(crop(i, x.box)[None], c.background, held_out(x))[0] == (x.concept, x.style)
                          for i, c in zip(images, control) for x in c.items]
