@@ -186,6 +186,7 @@ def cancelling(model):
         want, late = function(), []
 
         def hook(value, total, preview, top=top, late=late, **_):
+            mm.throw_exception_if_processing_interrupted()  # as the server's own hook does
             if late or total == top:
                 late.append(value)
                 if len(late) == (1 if name == "encode" else 2):
