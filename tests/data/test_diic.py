@@ -181,7 +181,7 @@ def test_a_short_and_a_long_caption_a_picture(tmp_path, capsys):
 @pytest.mark.slow
 def test_ray_data_gives_the_same_shards(built, tmp_path):
     pytest.importorskip("ray.data", reason='Ray Data is missing; pip install "ray[data]"')
-    assert cli.main(["data", "diic", str(built / "videos"), str(tmp_path / "out"), "--engine", "ray", "--workers", "1"]) == 0
+    assert cli.main(["data", "diic", str(built / "videos"), str(tmp_path / "out"), "--engine", "ray", "--workers", "2"]) == 0
     for tar in sorted((built / "out").glob("*/*.tar")):
         assert tar.read_bytes() == (tmp_path / "out" / tar.parent.name / tar.name).read_bytes(), tar
 

@@ -68,15 +68,15 @@ def test_a_tracker_gives_a_box_or_none_for_every_frame(tmp_path):
     pytest.importorskip("torchvision", reason="transformers' SAM 2 processors need torchvision")
     config = transformers.Sam2VideoConfig(
         vision_config=dict(backbone_config=dict(
-            model_type="sam2_hiera_det_model", hidden_size=8, num_attention_heads=1, image_size=[64, 64], blocks_per_stage=[1, 1, 1, 1],
+            model_type="sam2_hiera_det_model", hidden_size=8, num_attention_heads=1, image_size=[64, 64], blocks_per_stage=[1, 1, 2, 1],
             embed_dim_per_stage=[8, 16, 32, 64], num_attention_heads_per_stage=[1, 1, 2, 2], window_size_per_stage=[4, 4, 4, 4],
-            window_positional_embedding_background_size=[4, 4], global_attention_blocks=[2]),
-            backbone_channel_list=[64, 32, 16, 8], fpn_hidden_size=32),
-        prompt_encoder_config=dict(hidden_size=32, image_size=64),
-        mask_decoder_config=dict(hidden_size=32, mlp_dim=32, iou_head_hidden_dim=32),
-        image_size=64, memory_attention_hidden_size=32, memory_attention_feed_forward_hidden_size=32, memory_attention_num_layers=1,
-        memory_encoder_hidden_size=32, memory_encoder_output_channels=16, memory_fuser_embed_dim=32, memory_fuser_num_layers=1,
-        mask_downsampler_embed_dim=32, memory_fuser_intermediate_dim=32, memory_attention_rope_feat_sizes=[4, 4])
+            window_positional_embedding_background_size=[4, 4], global_attention_blocks=[3]),
+            backbone_channel_list=[64, 32, 16, 8], backbone_feature_sizes=[[16, 16], [8, 8], [4, 4]], fpn_hidden_size=128),
+        prompt_encoder_config=dict(hidden_size=128, image_size=64),
+        mask_decoder_config=dict(hidden_size=128, mlp_dim=32, iou_head_hidden_dim=128),
+        image_size=64, memory_attention_hidden_size=128, memory_attention_feed_forward_hidden_size=128, memory_attention_num_layers=1,
+        memory_encoder_hidden_size=128, memory_encoder_output_channels=64, memory_fuser_embed_dim=128, memory_fuser_num_layers=1,
+        mask_downsampler_embed_dim=128, memory_fuser_intermediate_dim=32, memory_attention_rope_feat_sizes=[4, 4])
     transformers.Sam2VideoModel(config).save_pretrained(tmp_path)
     size = {"height": 64, "width": 64}
     transformers.Sam2VideoProcessor(transformers.Sam2ImageProcessor(size=size, mask_size={"height": 16, "width": 16}),
