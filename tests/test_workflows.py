@@ -94,6 +94,8 @@ def test_questions_are_answered(tmp_path):
     assert {"a sailboat and a panda on a cyan background", "cyan", "sailboat, panda<bbox_1>"} <= set(texts)
     changed = np.abs(pictures[0] - pictures[-1]).max(-1) > 0.1  # the picture with boxes drawn on it
     assert 0.02 < changed.mean() < 0.4
+    rows, columns = changed[24:-10, 24:-10].nonzero()  # within the frame and number of the picture's own box: the answer's
+    assert (columns + 24).min() > 0.45 * changed.shape[1] and (rows + 24).min() > 0.15 * changed.shape[0], "around the panda, on the right"
 
 
 def test_each_turn_changes_the_picture_before(tmp_path):
