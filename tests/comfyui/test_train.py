@@ -39,7 +39,7 @@ def test_it_trains_and_the_decoder_has_learned(server):
     asked = []
 
     def cancel_once(event):
-        if event["type"] == "progress" and event["data"]["max"] == 30 and event["data"]["value"] == 8 and not asked:
+        if event["type"] == "progress" and event["data"]["max"] == 30 and event["data"]["value"] >= 8 and not asked:  # 0.33 passes over some
             asked.append(event)
             server.interrupt()
 
