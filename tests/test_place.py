@@ -39,6 +39,14 @@ def test_around_the_subject_is_white_and_what_it_encloses_stays():
     assert not outline.any(), "nothing of the old background is left at the outline"
 
 
+def test_a_border_that_is_not_quite_plain_becomes_white_and_no_more_than_white():
+    speckled = picture()
+    speckled[50:70, 55:80] = RED  # leaves border in two corners of what is cut
+    speckled[22:28, 60:78] = speckled[60:66, 42:53] = BLUE + 0.05
+    canvas = lay(speckled, Box(0.25, 0.25, 0.5, 0.5), 128)
+    assert canvas.min() >= 0 and canvas.max() == 1 and (canvas[:20] == 1).all()
+
+
 def test_a_picture_without_a_plain_border_is_laid_whole():
     photo = torch.rand(50, 80, 3, generator=torch.Generator().manual_seed(0))
     assert border(photo)[1].all()

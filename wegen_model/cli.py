@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--size", default="cpu", help="preset of the recipe (default: cpu)")
     train.add_argument("--stage", action="append", default=[], help="only this stage (may be given several times)")
     train.add_argument("--target", help="model folder to export to (default: FOLDER/wegen-mini)")
+    train.add_argument("--seed", type=int, default=0, help="of samples, pictures and initial weights (default: 0)")
     train.add_argument("--start", metavar="MODEL", help="go on from a miniature's tower, decoder and writer: a model folder")
     evaluate = todo.add_parser("eval", help="measure a miniature; prints a table and writes picture sheets")
     evaluate.add_argument("--model", default="wegen-mini")
@@ -264,7 +265,8 @@ def _mini(args) -> None:
         from .checkpoint.folder import resolve
         from .mini.recipe import train
 
-        target = train(args.folder, args.size, tuple(args.stage), args.target, start=args.start and resolve(args.start))
+        target = train(args.folder, args.size, tuple(args.stage), args.target, start=args.start and resolve(args.start),
+                       seed=args.seed)
         if target:
             sys.stdout.write(f"{target}\n")
     else:

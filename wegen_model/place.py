@@ -57,7 +57,7 @@ def lay(picture: Tensor, box: Box, size: int) -> Tensor:
         return canvas
     canvas = colour.expand(size, size, 3).clone()
     canvas[top : top + shape[0], left : left + shape[1]] = cut
-    return canvas + (1 - _alpha(canvas, colour))[..., None] * (1 - colour)
+    return (canvas + (1 - _alpha(canvas, colour))[..., None] * (1 - colour)).clamp(0, 1)
 
 
 def _alpha(canvas: Tensor, colour: Tensor) -> Tensor:

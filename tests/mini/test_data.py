@@ -162,7 +162,7 @@ def test_tags_match_references(split, train, heldout):
 
 
 def test_boxes_are_where_the_things_are_drawn(train):
-    laid = whole = 0
+    drawn = cut = whole = 0
     for one in train:
         if one.task not in ("boxes", "references"):
             continue
@@ -170,11 +170,13 @@ def test_boxes_are_where_the_things_are_drawn(train):
         assert len(items) == len(references)
         for item, ref in zip(items, references):
             assert ref.box in (item.box, None)
-            if ref.scene:  # shown where it will stand, or whole
-                (seen,) = ref.scene.items
+            if ref.scene:  # shown where it will stand: drawn there, or cut out and laid there; or whole
+                (seen,), effect = ref.scene.items, ref.scene.effect
                 assert (seen.concept, seen.style) == (item.concept, item.style) and seen.box in (item.box, CENTRE)
-                laid, whole = laid + (seen.box == item.box), whole + (seen.box == CENTRE)
-    assert laid > 300 and whole > 30
+                assert effect in ("", f"laid:{' '.join(map(str, ref.box or ()))}") and (not effect or seen.box == CENTRE)
+                kind = (seen.box == item.box, bool(effect))
+                drawn, cut, whole = drawn + (kind == (True, False)), cut + kind[1], whole + (kind == (False, False))
+    assert drawn > 150 and cut > 150 and whole > 30
 
 
 def test_texts_say_what_is_drawn(train):

@@ -114,6 +114,17 @@ def test_an_effect_changes_the_picture_as_its_seed_says(fake_art, name):
     assert (done[0] != done[2]).any() == (name in ("noise", "holes"))
 
 
+@pytest.mark.parametrize("colour", ["white", "orange"])
+def test_a_laid_picture_shows_the_thing_in_its_box_on_white(fake_art, colour):
+    """As the pipeline lays what a user shows: what is drawn there, but for the outline."""
+    box = (0.5, 0.25, 0.375, 0.5)
+    laid = render(Scene(colour, (Item("cat", "noto", CENTRE),), "laid:0.5 0.25 0.375 0.5"), fake_art).astype(int)
+    drawn = render(Scene("white", (Item("cat", "noto", box),)), fake_art).astype(int)
+    far = np.abs(laid - drawn).max(-1)
+    assert (far > 24).mean() < 0.02 and far.mean() < 1.5
+    assert (laid[:, :60] == 255).all()
+
+
 def test_conditions_show_only_lines_and_shapes(fake_art):
     scene = canonical("cat", "orange")
     shape = render(dataclasses.replace(scene, effect="silhouette"), fake_art)

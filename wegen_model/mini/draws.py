@@ -21,12 +21,14 @@ from .concepts import (
     article,
     held_out_combination,
 )
+from .effects import LAID
 from .scenes import CENTRE, GRID, Box, Item, Scene, boxed, canonical, grid_boxes, overlap, pair
 
 SPLITS = ("train", "heldout")
 TAG = re.compile(r"<(image|bbox)_([1-9])>")
 PLAIN_SHARE = 0.1  # of the requests to draw in "train": no colour named, so white
 STYLED_SHARE = 0.4  # of the requests by words: in another offered style
+CUT_SHARE = 0.7  # of the things shown with a box: laid there from a picture, rather than drawn there
 UNNAMED_SHARE = 0.7  # of the things shown and copied: drawings that no word names
 
 
@@ -157,11 +159,14 @@ def varied(rng: Rng) -> dict[str, bool | int]:
 
 
 def shown(rng: Rng, item: Item, box: Box | None = None, not_on: str | None = None) -> Scene:
-    """A reference picture: the thing alone, in its box on white as `place.lay` lays it; or large in the middle, half the time on white."""
+    """A reference picture: the thing large in the middle, half the time on white; with a box laid there, most often from a
+    colour it was cut out of, with what that leaves at its outline."""
+    cut = box is not None and rng.random() < CUT_SHARE
 
     def make() -> Scene:
-        background = DEFAULT_BACKGROUND if box or rng.random() < 0.5 else colour(rng)
-        return Scene(background, (replace(item, box=box or CENTRE),))
+        background = DEFAULT_BACKGROUND if box and not cut or not box and rng.random() < 0.5 else colour(rng)
+        effect = f"{LAID}:{' '.join(map(str, box))}" if cut else ""
+        return Scene(background, (replace(item, box=box if box and not cut else CENTRE),), effect)
 
     while True:
         scene = pick(make, held_out=False)

@@ -1,4 +1,5 @@
-"""What may be done to a scene's picture: damages that restoration mends, and the conditions that a picture may be drawn from.
+"""What may be done to a scene's picture: damages that restoration mends, the conditions that a picture may be drawn from, and
+`laid`: the picture laid into a box as one that a user shows is (place.py).
 
 A picture is (s,s,3) uint8, the mask of its things (s,s) uint8. Each effect is a pure function of the picture and its seed.
 """
@@ -8,12 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
+import torch
 from PIL import Image, ImageFilter
+
+from ..conversation import Box
+from ..place import lay
 
 
 def apply(effect: str, picture: np.ndarray, shown: np.ndarray) -> np.ndarray:
-    """`effect`: "name" or "name:seed". ValueError for an unknown name."""
+    """`effect`: "name", "name:seed" or "laid:x y width height". ValueError for an unknown name."""
     name, _, seed = effect.partition(":")
+    if name == LAID:
+        canvas = lay(torch.from_numpy(picture).float() / 255, Box(*map(float, seed.split())), picture.shape[0])
+        return (canvas * 255).round().byte().numpy()
     if name not in EFFECTS:
         raise ValueError(f"no effect {name!r}: the effects are {', '.join(EFFECTS)}")
     return EFFECTS[name](picture, shown, np.random.default_rng(int(seed or 0)))
@@ -57,6 +65,7 @@ def _silhouette(picture, shown, rng):
     return np.repeat(np.where(shown > 127, 255, 0).astype(np.uint8)[..., None], 3, -1)
 
 
+LAID = "laid"
 EFFECTS: Mapping[str, Callable] = {
     "blur": _blur, "noise": _noise, "holes": _holes, "grey": _grey, "small": _small, "edges": _edges, "silhouette": _silhouette,
 }

@@ -4,7 +4,7 @@
                 vae ----- (latents) -- visual-decoding -- sharpen - export
 
 `stage-1` learns every task, `stage-2` goes on with more of the harder ones. With a start folder, tower, decoder and writer
-come from an earlier miniature, and the recipe begins at `stage-1`.
+come from an earlier miniature, and the recipe begins at `stage-1`; size `further` is a round of `stage-2` and `sharpen` from there.
 
 Stages find what earlier ones left in the work folder, so two processes may run two stages that do not need one another.
 """
@@ -62,6 +62,7 @@ class Size:
 
 SIZES = {
     "cpu": Size(30_000, 16_000, 8_000, 3000, 4000, 2600, 5000, 6000, 1000, 1000),  # 2 cores, an evening
+    "further": Size(20_000, 6_000, 3_000, 0, 0, 0, 0, 8000, 4500, 2000),  # from a start: 2 cores, a bit over an hour
     "test": Size(60, 60, 20, 4, 4, 4, 4, 4, 4, 0, Options(tokens=300)),  # seconds: does it run?
 }
 
@@ -94,10 +95,9 @@ class Workshop:
 
     @cached_property
     def pool(self) -> Pool:
-        """What tower, VAE and UNet learn from; with a start, only what sharpens its UNet."""
+        """What tower, VAE and UNet learn from; with a start, what sharpens its UNet."""
         cache = cache_dir() if self._art is None else None
-        part = 3 if self.start else 1
-        return build_pool(self.art, self.size.pictures // part, self.size.frees // part, cache, self.seed)
+        return build_pool(self.art, self.size.pictures, self.size.frees, cache, self.seed, mix=HARDER if self.start else MIX)
 
     def talks(self, number: int) -> tuple[Pool, Bank]:
         """The conversations of stage-1 (1) or stage-2 (2), and the features of their pictures."""
@@ -136,7 +136,7 @@ class Workshop:
             decoder, latents = self.decoder()
             tokens, aims = self.predicted()
             stage = visual_stage(self.config, decoder, self.features, latents, len(self.pool.scenes),
-                                 Recipe(s.sharpen, 4e-4, (0.9, 0.99), warmup=50, ema=0.998, save_every=250, seed=self.seed + 1),
+                                 Recipe(s.sharpen, 8e-4 if self.start else 4e-4, (0.9, 0.99), warmup=50, ema=0.998, save_every=250, seed=self.seed + 1),
                                  predicted=(tokens, aims))
             stage.name = "sharpen"
             if not self.start:
@@ -150,8 +150,8 @@ class Workshop:
                 "sharpen": s.sharpen}[name]
 
     def train(self, name: str, stop_after: float | None = None) -> None:
-        """Run or resume one stage; what a start folder brings along needs no stage."""
-        if self.start and name in MADE_BY_START:
+        """Run or resume one stage; what a start folder brings along needs no stage, nor does one that the size leaves out."""
+        if self.start and name in MADE_BY_START or not self.steps(name):
             return
         if not finished(self.folder / name, Recipe(self.steps(name), 0.0)):
             run(self._stage(name), self.folder / name, self.runtime, stop_after)
@@ -217,7 +217,10 @@ class Workshop:
         """The writer as far as the stages have reached."""
         writer = Writer(self.config)
         reached = [name for name in ("stage-1", "stage-2") if (self.folder / name / "checkpoint").is_dir()]
-        writer.load_state_dict(self.weights(reached[-1] if reached else "stage-1"))
+        if self.start and not reached:
+            load_writer(self.start, writer, self.folder / "tokenizer")
+        else:
+            writer.load_state_dict(self.weights(reached[-1] if reached else "stage-1"))
         return writer.eval().requires_grad_(False)
 
     def predicted(self, count: int = 4000, worst: float = 0.1) -> tuple[Tensor, list[int]]:
@@ -270,13 +273,15 @@ class Workshop:
 
 
 def train(folder: str | Path, size: str = "cpu", only: tuple[str, ...] = (), target: str | Path | None = None,
-          runtime: Runtime | None = None, start: str | Path | None = None) -> Path | None:
+          runtime: Runtime | None = None, start: str | Path | None = None, seed: int = 0) -> Path | None:
     """Run the recipe, or the stages named in `only`, from nothing or from a model folder; returns the exported model folder.
+
+    `seed`: of samples, pictures and initial weights.
 
     Raises:
         CheckpointError: before anything runs, when the target holds something that would be lost.
     """
-    shop = Workshop(folder, size, runtime, start=start)
+    shop = Workshop(folder, size, runtime, seed, start=start)
     target = Path(target or shop.folder / "wegen-mini")
     if "export" in (only or STAGES):
         files.check_target(target, {*files.PLACES, "tokenizer"})

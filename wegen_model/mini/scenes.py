@@ -47,7 +47,7 @@ class Scene:
 
     background: str
     items: tuple[Item, ...]
-    effect: str = ""  # what was done to the picture: "name" or "name:seed", see effects.EFFECTS
+    effect: str = ""  # what was done to the picture, see effects.apply
 
 
 def canonical(concept: str, background: str, style: str = "noto") -> Scene:

@@ -47,8 +47,8 @@ MIX: Mapping[str, float] = {
 }
 
 HARDER: Mapping[str, float] = {  # the harder, cleaner tasks, once single things are drawn well
-    "text": 0.05, "pair": 0.04, "boxes": 0.08, "references": 0.22, "subject": 0.07, "edit": 0.12, "restore": 0.07, "condition": 0.05,
-    "style": 0.07, "name": 0.02, "caption": 0.02, "colour": 0.01, "count": 0.01, "where": 0.12, "refine": 0.04, "rewrite": 0.01,
+    "text": 0.05, "pair": 0.04, "boxes": 0.06, "references": 0.32, "subject": 0.05, "edit": 0.12, "restore": 0.06, "condition": 0.05,
+    "style": 0.08, "name": 0.02, "caption": 0.02, "colour": 0.01, "count": 0.01, "where": 0.07, "refine": 0.03, "rewrite": 0.01,
 }
 
 

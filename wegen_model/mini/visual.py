@@ -92,4 +92,5 @@ def visual_stage(config: ModelConfig, decoder: Decoder, tokens: Tensor, latents:
                                   torch.randn(clean.shape, generator=generator), ids)
         return {"loss": value}
 
+    decoder.unet.to(memory_format=torch.channels_last)  # a fifth faster on a CPU
     return Stage(folder_name, Painter(decoder), make, loss, recipe, sample, sample_every)
