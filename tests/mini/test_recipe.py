@@ -15,6 +15,7 @@ from wegen.wegen_model.mini.rollout import grouped, write
 from wegen.wegen_model.mini.watch import Watch
 from wegen.wegen_model.pipeline import WeGen
 from wegen.wegen_model.runtime import Runtime
+from wegen.wegen_model.train.parts import load_decoder
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +59,14 @@ def test_a_further_recipe_paints_latents_of_the_same_scale(shop, model, tmp_path
         assert decoder.vae.config.scaling_factor == model.config.vae["scaling_factor"] != 1
         pixels = torch.from_numpy(further.pool.pictures[:2]).float().movedim(-1, 1) / 127.5 - 1
         assert torch.allclose(decoder.to_latents(pixels), latents[:2].float(), atol=5e-3, rtol=5e-3)
+
+
+def test_the_vae_decoder_goes_on_alone_under_the_latents_it_had(shop, model):
+    before, after = shop.weights("vae"), shop.weights("vae-decoder")
+    changed = {key for key, value in after.items() if not torch.equal(value, before[key])}
+    assert changed and all(key.startswith("decoder.") for key in changed)
+    shipped = load_decoder(model.folder, model.config).vae.state_dict()
+    assert all(torch.equal(shipped[key], value.half().float()) for key, value in after.items())
 
 
 def test_weights_shipped_fit_in_the_repository(model):

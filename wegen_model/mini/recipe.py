@@ -1,10 +1,11 @@
 """The whole recipe of the miniature, stage by stage, each resumable: `wegen mini train`.
 
     tokenizer - encoder - (features) - stage-1 - stage-2 -+
-                vae ----- (latents) -- visual-decoding -- sharpen - export
+                vae ----- (latents) -- visual-decoding -- sharpen -- vae-decoder - export
 
 `stage-1` learns every task, `stage-2` goes on with more of the harder ones. With a start folder, tower, decoder and writer
-come from an earlier miniature, and the recipe begins at `stage-1`; size `further` is a round of `stage-2` and `sharpen` from there.
+come from an earlier miniature, and the recipe begins at `stage-1`; size `further` is a round of `stage-2`, `sharpen` and
+`vae-decoder` from there.
 
 Stages find what earlier ones left in the work folder, so two processes may run two stages that do not need one another.
 """
@@ -30,14 +31,14 @@ from .art import cache_dir, load_art
 from .concepts import NAMES, OFFERED_STYLES, TRAINED_STYLES
 from .dialogue import Bank, Options, Writer, dialogue_stage, encode_pictures
 from .pictures import Pool, build_pool
-from .stages import EncoderHeads, encoder_stage, vae_stage
+from .stages import EncoderHeads, encoder_stage, vae_decoder_stage, vae_stage
 from .start import load_decoder, load_tower, load_writer
 from .tasks import HARDER, MIX
 from .visual import Painter, encode_latents, init_layout, preview_factors, visual_stage
 from .watch import Watch
 from .words import build_tokenizer
 
-STAGES = ("encoder", "vae", "visual-decoding", "stage-1", "stage-2", "sharpen", "export")
+STAGES = ("encoder", "vae", "visual-decoding", "stage-1", "stage-2", "sharpen", "vae-decoder", "export")
 KNOWS = (f"{len(NAMES)} things in {len(OFFERED_STYLES)} styles of drawing ({', '.join(OFFERED_STYLES)}), on 16 plain colours; "
          "pictures you show it may hold anything drawn")
 MADE_BY_START = ("encoder", "vae", "visual-decoding")  # stages that a start folder replaces
@@ -56,14 +57,15 @@ class Size:
     writer: int
     harder: int
     sharpen: int
+    finish: int  # of the VAE's decoder
     look: int  # steps of the writer's stages between two looks at what it rolls out
     options: Options = Options()
 
 
 SIZES = {
-    "cpu": Size(30_000, 16_000, 8_000, 3000, 4000, 2600, 5000, 6000, 1000, 1000),  # 2 cores, an evening
-    "further": Size(20_000, 6_000, 3_000, 0, 0, 0, 0, 8000, 4500, 2000),  # from a start: 2 cores, a bit over an hour
-    "test": Size(60, 60, 20, 4, 4, 4, 4, 4, 4, 0, Options(tokens=300)),  # seconds: does it run?
+    "cpu": Size(30_000, 16_000, 8_000, 3000, 4000, 2600, 5000, 6000, 1000, 2500, 1000),  # 2 cores, an evening
+    "further": Size(20_000, 6_000, 3_000, 0, 0, 0, 0, 8000, 4500, 2000, 2000),  # from a start: 2 cores, a bit over an hour
+    "test": Size(60, 60, 20, 4, 4, 4, 4, 4, 4, 4, 0, Options(tokens=300)),  # seconds: does it run?
 }
 
 
@@ -135,19 +137,23 @@ class Workshop:
         if name == "sharpen":
             decoder, latents = self.decoder()
             tokens, aims = self.predicted()
-            stage = visual_stage(self.config, decoder, self.features, latents, len(self.pool.scenes),
-                                 Recipe(s.sharpen, 8e-4 if self.start else 4e-4, (0.9, 0.99), warmup=50, ema=0.998, save_every=250, seed=self.seed + 1),
-                                 predicted=(tokens, aims))
+            recipe = Recipe(s.sharpen, 8e-4 if self.start else 4e-4, (0.9, 0.99), warmup=50, ema=0.998, save_every=250,
+                            seed=self.seed + 1)
+            stage = visual_stage(self.config, decoder, self.features, latents, len(self.pool.scenes), recipe, predicted=(tokens, aims))
             stage.name = "sharpen"
             if not self.start:
                 stage.model.load_state_dict(self.weights("visual-decoding"))
             return stage
+        if name == "vae-decoder":
+            decoder, latents = self.decoder()
+            return vae_decoder_stage(decoder.vae, self.pool.pictures, latents.float() / decoder.vae.config.scaling_factor,
+                                     len(self.pool.scenes), s.finish)
         raise ValueError(f"no stage {name!r}: the stages are {', '.join(STAGES)}.")
 
     def steps(self, name: str) -> int:
         s = self.size
         return {"encoder": s.encoder, "vae": s.vae, "visual-decoding": s.visual, "stage-1": s.writer, "stage-2": s.harder,
-                "sharpen": s.sharpen}[name]
+                "sharpen": s.sharpen, "vae-decoder": s.finish}[name]
 
     def train(self, name: str, stop_after: float | None = None) -> None:
         """Run or resume one stage; what a start folder brings along needs no stage, nor does one that the size leaves out."""
@@ -260,6 +266,8 @@ class Workshop:
             decoder, latents = self.decoder()
             factors = preview_factors(latents[:500].float(), self.pool.pictures[:500])
         painter = self.painter(decoder)
+        if (self.folder / "vae-decoder" / "checkpoint").is_dir():
+            decoder.vae.load_state_dict(self.weights("vae-decoder"))
         writer = self.writer()
         config = dataclasses.replace(
             self.config, concepts=NAMES, knows=KNOWS,

@@ -135,3 +135,41 @@ def vae_stage(config: ModelConfig, pool: Pool, steps: int, batch: int = 8, crop:
 
     recipe = Recipe(steps, 1e-3, (0.9, 0.95), warmup=50, clip=1.0, ema=0.995, save_every=250)
     return Stage("vae", vae, make, loss, recipe)
+
+
+def vae_decoder_stage(vae: nn.Module, pictures: np.ndarray, latents: Tensor, named: int, steps: int, batch: int = 8, cells: int = 10,
+                      noise: float = 0.03) -> Stage:
+    """The autoencoder's decoder alone goes on, under latents (m,k,h,w) that stay as they are, and with them a UNet trained on them.
+
+    Crops of `cells` latent cells, of three the one with most in it; what lies less than a cell inside them has no context and does
+    not count. `named`: scenes before free pictures.
+    """
+    total, side, spread = len(pictures), latents.shape[-1], latents[:1000].float().std()
+    vae.requires_grad_(False)
+    vae.decoder.to(memory_format=torch.channels_last).requires_grad_(True)
+
+    def make(step: int):
+        picks = np.concatenate([rows(8, step, batch * 3 // 4, named), named + rows(9, step, batch - batch * 3 // 4, total - named)])
+        tries = np.random.default_rng((10, step)).integers(0, side - cells + 1, (batch, 3, 2))
+        seen, codes, inside = [], [], torch.zeros(batch, 1, cells * 8, cells * 8)
+        for b, row in enumerate(picks):
+            crops = [pictures[row][y * 8 : (y + cells) * 8, x * 8 : (x + cells) * 8] for y, x in tries[b]]
+            most = max(range(3), key=lambda i: crops[i].std((0, 1)).sum())
+            y, x = tries[b, most]
+            seen.append(crops[most])
+            codes.append(latents[row, :, y : y + cells, x : x + cells].float())
+            top, left = 8 * (y > 0), 8 * (x > 0)
+            bottom, right = cells * 8 - 8 * (y + cells < side), cells * 8 - 8 * (x + cells < side)
+            inside[b, :, top:bottom, left:right] = 1
+        return (to_float(np.stack(seen)) * 2 - 1).movedim(-1, 1), torch.stack(codes), inside
+
+    def loss(data, generator):
+        pixels, codes, inside = data
+        error = (vae.decode(codes + noise * spread * torch.randn(codes.shape, generator=generator)).sample - pixels) * inside
+        count = inside.sum() * 3
+        edges = sum(error.diff(dim=d).abs().sum() for d in (-1, -2)) / count
+        mse = error.square().sum() / count
+        return {"loss": error.abs().sum() / count + 2 * mse + 0.5 * edges, "mse": mse.detach(), "psnr": -10 * (mse.detach() / 4).log10()}
+
+    recipe = Recipe(steps, 6e-4, (0.9, 0.95), warmup=50, clip=1.0, ema=0.995, save_every=250)
+    return Stage("vae-decoder", vae, make, loss, recipe)
