@@ -29,12 +29,15 @@ def test_the_subject_fills_its_box_less_the_margin_and_keeps_its_aspect(box):
     assert abs(bottom - top - 30 * scale) <= 2 and abs(right - left - 15 * scale) <= 2
 
 
-def test_around_the_subject_is_white_and_what_it_encloses_stays():
+def test_around_the_subject_and_in_its_holes_is_white():
     ring = picture(top=20, left=20, height=60, width=60)
     ring[40:60, 40:60] = BLUE
     canvas = lay(ring, Box(0, 0, 0.75, 0.75), 64)
     assert (canvas[50:] == 1).all() and (canvas[:, 50:] == 1).all()
-    assert torch.allclose(canvas[24, 24], BLUE, atol=0.01), "a hole that does not reach the rim belongs to the subject"
+    assert torch.allclose(canvas[24, 24], torch.ones(3)), "a hole shows the border's colour"
+    eye = ring.clone()
+    eye[40:60, 40:60] = BLUE + 0.03
+    assert torch.allclose(lay(eye, Box(0, 0, 0.75, 0.75), 64)[24, 24], BLUE + 0.03, atol=0.01), "what only resembles it is the subject's"
     outline = ((canvas - BLUE).abs().amax(-1) < 0.3)[:16]
     assert not outline.any(), "nothing of the old background is left at the outline"
 

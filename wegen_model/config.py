@@ -222,7 +222,7 @@ PRESETS: dict[str, ModelConfig] = {
         references="placed",
         features=FeatureConfig(_MINI_SPACE, _MINI_SPACE, width=192, normalised=True, slot_embedding=True, pointer=True,
                                regions=True, parallel=True),
-        decoder=DecoderConfig(_MINI_SPACE, _MINI_SPACE, width=192, guidance_scale=1.5, steps=12, size=128, layout_channels=16),
+        decoder=DecoderConfig(_MINI_SPACE, _MINI_SPACE, width=192, guidance_scale=1.5, steps=6, size=128, layout_channels=16),
         unet=MINI_UNET, vae=MINI_VAE, scheduler=MINI_SCHEDULER,
     ),
     "tiny": ModelConfig(

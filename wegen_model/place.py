@@ -17,6 +17,7 @@ from .conversation import Box
 
 PLAIN = 0.8  # share of the rim that must have one colour for the border to be cut off
 NEAR = 0.06  # in 0..1: largest difference from the rim's colour that still counts as border
+HOLE = 0.01  # the same where the subject encloses it: a ring is seen through, an eye of a similar colour is not
 MARGIN = 0.04  # of the box, left free on each side
 
 
@@ -61,7 +62,7 @@ def lay(picture: Tensor, box: Box, size: int) -> Tensor:
 
 
 def _alpha(canvas: Tensor, colour: Tensor) -> Tensor:
-    """(h,w) how much of each pixel is subject: none where its colour reaches from the rim, a part at the subject's outline."""
+    """(h,w) how much of a pixel is subject: none where its colour reaches from the rim or shows through a hole, a part at the outline."""
     near = ((canvas - colour).abs().amax(-1) < NEAR)[None, None].float()
     outside = near.clone()
     outside[..., 1:-1, 1:-1] = 0
@@ -70,6 +71,7 @@ def _alpha(canvas: Tensor, colour: Tensor) -> Tensor:
         if torch.equal(wider, outside):
             break
         outside = wider
+    outside = torch.maximum(outside, ((canvas - colour).abs().amax(-1) < HOLE)[None, None].float())
     solid = 1 - F.max_pool2d(outside, 5, 1, 2)  # two pixels and more inside
     weight = F.avg_pool2d(solid, 7, 1, 3)
     inner = F.avg_pool2d(canvas.movedim(-1, 0)[None] * solid, 7, 1, 3) / weight.clamp(min=1e-6)

@@ -26,7 +26,7 @@ def graph(**changes) -> dict:
     chat = {"message": "a fox on a teal background", "picture": "always", "rewrite": False, "temperature": 0.0, "top_p": 0.9, "seed": 0,
             "max_tokens": 64, "trim_oldest": False}
     draw = {"guidance": 1.0, "mode": "autoregressive", "readout": "aligned", "trim_oldest": False}
-    decode = {"seed": 3, "use_defaults": True, "steps": 12, "guidance_scale": 1.5, "use_default_size": True, "width": 128, "height": 128,
+    decode = {"seed": 3, "use_defaults": False, "steps": 12, "guidance_scale": 1.5, "use_default_size": True, "width": 128, "height": 128,
               "scheduler": "from decoder"}
     return {
         "model": node("WeGenLoadModel", model="wegen-mini", dtype="default"),
