@@ -90,7 +90,7 @@ def chat(server: ComfyServer, folder: Path) -> None:
             page.page.evaluate("document.activeElement.blur()")
             page.page.wait_for_timeout(800)  # the picture has come
             keep(HOLD)
-    frames[-1][0].quantize(128, dither=Image.Dither.NONE).save(DOCS / "chat_panel.png", optimize=True)
+    frames[-1][0].save(DOCS / "chat_panel.png", optimize=True)
     palette = Image.new("RGB", (frames[0][0].width * 2, frames[0][0].height))  # one palette for all: the first and the last picture
     for x, (picture, _) in ((0, frames[len(frames) // 3]), (palette.width // 2, frames[-1])):
         palette.paste(picture, (x, 0))
