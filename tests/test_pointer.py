@@ -47,6 +47,20 @@ def test_pointing_alone_returns_what_was_shown(pointer):
     assert torch.allclose(out, shown.expand_as(out), atol=1e-6)
 
 
+def test_blocks_begin_as_none_and_shape_what_is_pointed_at():
+    """Weights without blocks are loaded into a pointer with them unchanged, once the blocks are silent."""
+    torch.manual_seed(0)
+    plain, deep = Pointer(C, D), Pointer(C, D, blocks=2)
+    assert not deep.load_state_dict(plain.state_dict(), strict=False).unexpected_keys
+    hidden, shown = torch.randn(2, N, D), Shown.of([[torch.randn(N, C)], [torch.randn(N, C)]], torch.empty(0))
+    guess = torch.randn(2, N, C)
+    with torch.no_grad():
+        assert not torch.allclose(deep(hidden, guess, shown), plain(hidden, guess, shown))
+        for block in deep.blocks:
+            block.down.weight.zero_()
+        assert torch.equal(deep(hidden, guess, shown), plain(hidden, guess, shown))
+
+
 def test_latest_first_and_no_more_than_it_has_names_for():
     pictures = [torch.full((N, C), float(i)) for i in range(MOST + 3)]
     shown = Shown.of([pictures], torch.empty(0))
@@ -59,7 +73,7 @@ def writer(tiny):
     """A random writer that points and is told of boxes, and a conversation that shows two pictures and has drawn one."""
     torch.manual_seed(1)
     config = tiny_config()
-    features = dataclasses.replace(config.features, pointer=True, slot_embedding=True, regions=True)
+    features = dataclasses.replace(config.features, pointer=True, pointer_blocks=2, slot_embedding=True, regions=True)
     language, projectors = Language(config.language), Projectors(features, config.language.width)
     tokenizer = Tokenizer.load(tiny)
     a, b, c = (Features(torch.randn(1, N, C), (8, 8), features.space, features.tower) for _ in "abc")

@@ -71,6 +71,7 @@ class FeatureConfig:
     normalised: bool = False  # miniature: z-scored between tower and language model
     slot_embedding: bool = False  # miniature: <img_i> embeddings added to the features fed in
     pointer: bool = False  # miniature: a written feature may point at the same slot of pictures shown (pointer.py)
+    pointer_blocks: int = 0  # miniature: residual blocks between what is pointed at and what is made of it
     regions: bool = False  # miniature: slots are told which box covers them, and where in it they lie (regions.py)
     parallel: bool = False  # were the weights trained to write all features at once from placeholders?
 
@@ -221,7 +222,7 @@ PRESETS: dict[str, ModelConfig] = {
         language=LanguageConfig(vocab_size=0, width=256, layers=4, heads=4, mlp_width=704, positions=1024),
         references="placed",
         features=FeatureConfig(_MINI_SPACE, _MINI_SPACE, width=192, normalised=True, slot_embedding=True, pointer=True,
-                               regions=True, parallel=True),
+                               pointer_blocks=3, regions=True, parallel=True),
         decoder=DecoderConfig(_MINI_SPACE, _MINI_SPACE, width=192, guidance_scale=1.5, steps=6, size=128, layout_channels=16),
         unet=MINI_UNET, vae=MINI_VAE, scheduler=MINI_SCHEDULER,
     ),

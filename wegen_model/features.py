@@ -121,7 +121,7 @@ class Projectors(nn.Module):
         self.input_resampler = Projector(config.width, width, operations)
         self.output_resampler = Projector(width, config.width, operations)
         if config.pointer:
-            self.pointer = Pointer(config.width, width, operations)
+            self.pointer = Pointer(config.width, width, operations, config.pointer_blocks)
         self.regions = Regions(width, config.grid, operations) if config.regions else None
         if config.normalised:
             self.mean = nn.Parameter(torch.zeros(config.width), requires_grad=False)

@@ -4,6 +4,9 @@ b rows · r pictures, latest first · t slots · c feature width · d model widt
 
     x_i = p_0 g_i + sum_r p_r (s_ri + change(s_ri, h_i))        p = softmax(own(h_i), query(h_i) · key(s_ri))
 
+`change` is a layer of hidden units, with as many residual blocks in it as `FeatureConfig.pointer_blocks` says: to see a thing on another
+colour than it is shown on is no linear matter.
+
 Source: pointer-generator networks (See et al. 2017, arXiv 1704.04368), with features for words. An option of small models, whose few
 layers learn late to carry a picture through (the miniature); the public checkpoints do without.
 """
@@ -48,8 +51,21 @@ class Shown:
         return Shown(self.tokens[:, :, first : first + count], self.there)
 
 
+class Block(nn.Module):
+    """A residual block of the hidden units (…,HIDDEN)."""
+
+    def __init__(self, ops: Any = nn):
+        super().__init__()
+        self.norm = ops.LayerNorm(HIDDEN)
+        self.up = ops.Linear(HIDDEN, 2 * HIDDEN)
+        self.down = ops.Linear(2 * HIDDEN, HIDDEN, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.down(F.silu(self.up(self.norm(x))))
+
+
 class Pointer(nn.Module):
-    def __init__(self, features: int, width: int, ops: Any = nn):
+    def __init__(self, features: int, width: int, ops: Any = nn, blocks: int = 0):
         super().__init__()
         self.query = ops.Linear(width, KEYS, bias=False)
         self.key = ops.Linear(features, KEYS, bias=False)
@@ -57,6 +73,7 @@ class Pointer(nn.Module):
         self.own = ops.Linear(width, 1, bias=True)
         self.seen = ops.Linear(features, HIDDEN, bias=False)
         self.asked = ops.Linear(width, HIDDEN, bias=False)
+        self.blocks = nn.Sequential(*(Block(ops) for _ in range(blocks)))
         self.change = ops.Linear(HIDDEN, features, bias=False)
 
     def forward(self, hidden: Tensor, guess: Tensor, shown: Shown) -> Tensor:
@@ -67,5 +84,5 @@ class Pointer(nn.Module):
         match = (self.query(hidden)[:, None] * keys).sum(-1) / KEYS**0.5
         match = match.masked_fill(~shown.there[..., None], -torch.inf)
         p = torch.cat([self.own(hidden).movedim(-1, 1), match], 1).float().softmax(1).to(guess.dtype)[..., None]
-        changed = tokens + self.change(F.silu(self.seen(tokens) + self.asked(hidden)[:, None]))
+        changed = tokens + self.change(F.silu(self.blocks(self.seen(tokens) + self.asked(hidden)[:, None])))
         return p[:, 0] * guess + (p[:, 1:] * changed).sum(1)

@@ -10,7 +10,7 @@ from wegen.wegen_model.conversation import Conversation, Reference
 from wegen.wegen_model.mini.art import Art
 from wegen.wegen_model.mini.concepts import CONCEPTS, DRAWINGS, TRAINED_STYLES
 from wegen.wegen_model.mini.dialogue import conversation, plans
-from wegen.wegen_model.mini.recipe import STAGES, Workshop
+from wegen.wegen_model.mini.recipe import STAGES, Workshop, train
 from wegen.wegen_model.mini.rollout import grouped, write
 from wegen.wegen_model.mini.watch import Watch
 from wegen.wegen_model.pipeline import WeGen
@@ -67,6 +67,29 @@ def test_the_vae_decoder_goes_on_alone_under_the_latents_it_had(shop, model):
     assert changed and all(key.startswith("decoder.") for key in changed)
     shipped = load_decoder(model.folder, model.config).vae.state_dict()
     assert all(torch.equal(shipped[key], value.half().float()) for key, value in after.items())
+
+
+def test_the_vae_decoder_learns_what_the_unet_paints(shop):
+    """Latents painted in the UNet's own way, in the space of the kept ones, half under written and half under true features."""
+    decoder, kept = shop.decoder()
+    latents, rows = shop.painted(decoder)
+    half = len(rows) // 2
+    assert half and rows[:half] == rows[half:] and latents.shape[1:] == kept.shape[1:] and latents.isfinite().all()
+    (shop.folder / "painted.pt").unlink()
+    again, _ = shop.painted(shop.decoder()[0])
+    assert torch.equal(again, latents)
+    rescaled = shop.decoder()[0]
+    rescaled.vae.register_to_config(scaling_factor=2 * decoder.vae.config.scaling_factor)
+    (shop.folder / "painted.pt").unlink()
+    assert torch.allclose(shop.painted(rescaled)[0].float() * 2, latents.float(), rtol=1e-2, atol=1e-2)
+    (shop.folder / "painted.pt").unlink()
+
+
+@pytest.mark.parametrize("size, said", [("huge", "cpu, further, test"), ("further", "--start")])
+def test_a_size_that_cannot_begin_says_what_to_give(tmp_path, size, said):
+    with pytest.raises(ValueError, match=said):
+        train(tmp_path / "work", size)
+    assert not (tmp_path / "work").exists()
 
 
 def test_weights_shipped_fit_in_the_repository(model):

@@ -96,7 +96,8 @@ PROJECTOR_ROWS = (
     Row("mean", "projectors"),  # the miniature's
     Row("std", "projectors"),
     *(Row(f"pointer.{leaf}", "projectors") for leaf in (
-        "query.weight", "key.weight", "recency.weight", "own.weight", "own.bias", "seen.weight", "asked.weight", "change.weight")),
+        "query.weight", "key.weight", "recency.weight", "own.weight", "own.bias", "seen.weight", "asked.weight", "change.weight",
+        "blocks.{n}.{rest}")),
     *(Row(f"regions.{leaf}.weight", "projectors") for leaf in ("number", "inner", "outer")),
 )
 LLAMA = Layout("LLaMA in Hugging Face's names", ("model.embed_tokens.weight",), LLAMA_ROWS)

@@ -54,6 +54,8 @@ def init_writer(writer: Writer, tokenizer: Tokenizer, mean: Tensor, std: Tensor)
     nn.init.normal_(writer.projectors.output_resampler.proj.weight, std=0.5 * d**-0.5)
     if writer.projectors.config.pointer:
         nn.init.zeros_(writer.projectors.pointer.change.weight)  # what is pointed at begins unchanged
+        for block in writer.projectors.pointer.blocks:
+            nn.init.zeros_(block.down.weight)
     if writer.projectors.regions is not None:  # and boxes begin untold
         nn.init.zeros_(writer.projectors.regions.outer.weight)
         nn.init.zeros_(writer.projectors.regions.number.weight)

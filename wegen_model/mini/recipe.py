@@ -34,7 +34,7 @@ from .pictures import Pool, build_pool
 from .stages import EncoderHeads, encoder_stage, vae_decoder_stage, vae_stage
 from .start import load_decoder, load_tower, load_writer
 from .tasks import HARDER, MIX
-from .visual import Painter, encode_latents, init_layout, preview_factors, visual_stage
+from .visual import Painter, encode_latents, init_layout, paint_latents, preview_factors, visual_stage
 from .watch import Watch
 from .words import build_tokenizer
 
@@ -64,7 +64,7 @@ class Size:
 
 SIZES = {
     "cpu": Size(30_000, 16_000, 8_000, 3000, 4000, 2600, 5000, 6000, 1000, 2500, 1000),  # 2 cores, an evening
-    "further": Size(20_000, 6_000, 3_000, 0, 0, 0, 0, 8000, 4500, 2000, 2000),  # from a start: 2 cores, a bit over an hour
+    "further": Size(20_000, 6_000, 3_000, 0, 0, 0, 0, 8000, 4500, 4500, 2000),  # from a start: 2 cores, a bit over an hour
     "test": Size(60, 60, 20, 4, 4, 4, 4, 4, 4, 4, 0, Options(tokens=300)),  # seconds: does it run?
 }
 
@@ -111,9 +111,9 @@ class Workshop:
         torch.manual_seed(self.seed * 100 + STAGES.index(name))
         s = self.size
         if name == "encoder":
-            return encoder_stage(self.config, self.pool, self.tokenizer, s.encoder)
+            return encoder_stage(self.config, self.pool, self.tokenizer, s.encoder, self.seed)
         if name == "vae":
-            return vae_stage(self.config, self.pool, s.vae)
+            return vae_stage(self.config, self.pool, s.vae, self.seed)
         if name == "visual-decoding":
             decoder, latents = self.decoder()
             init_layout(decoder, self.features[:4000], latents[:4000])
@@ -147,7 +147,7 @@ class Workshop:
         if name == "vae-decoder":
             decoder, latents = self.decoder()
             return vae_decoder_stage(decoder.vae, self.pool.pictures, latents.float() / decoder.vae.config.scaling_factor,
-                                     len(self.pool.scenes), s.finish)
+                                     len(self.pool.scenes), s.finish, self.seed, self.painted(decoder))
         raise ValueError(f"no stage {name!r}: the stages are {', '.join(STAGES)}.")
 
     def steps(self, name: str) -> int:
@@ -248,6 +248,21 @@ class Workshop:
         torch.save({"tokens": tokens, "rows": rows}, path)
         return tokens, rows
 
+    def painted(self, decoder: Decoder, count: int = 2000) -> tuple[Tensor, list[int]]:
+        """Unscaled latents (p,k,h,w) that the UNet paints, half under the writer's own features and half under true ones of the
+        same pictures, and the rows they aim at."""
+        path = self.folder / "painted.pt"
+        if path.is_file():
+            saved = torch.load(path, weights_only=True)
+            return saved["latents"], saved["rows"]
+        tokens, aims = self.predicted()
+        some = torch.randperm(len(aims), generator=torch.Generator().manual_seed(self.seed))[: count // 2].tolist()
+        rows = [aims[i] for i in some] * 2
+        Painter(decoder).load_state_dict(self.painter(decoder))
+        latents = paint_latents(decoder.eval(), torch.cat([tokens[some], self.features[rows[: len(some)]]]), self.seed, self.runtime)
+        torch.save({"latents": latents, "rows": rows}, path)
+        return latents, rows
+
     def painter(self, decoder: Decoder) -> dict[str, Tensor]:
         """The weights of UNet and layout as far as the stages have reached."""
         for name in ("sharpen", "visual-decoding"):
@@ -287,8 +302,13 @@ def train(folder: str | Path, size: str = "cpu", only: tuple[str, ...] = (), tar
     `seed`: of samples, pictures and initial weights.
 
     Raises:
+        ValueError: no such size, or one that goes on from a start without one.
         CheckpointError: before anything runs, when the target holds something that would be lost.
     """
+    if size not in SIZES:
+        raise ValueError(f"no size {size!r}: the sizes are {', '.join(SIZES)}.")
+    if not SIZES[size].encoder and start is None:
+        raise ValueError(f"size {size!r} goes on from a miniature: name its model folder with --start.")
     shop = Workshop(folder, size, runtime, seed, start=start)
     target = Path(target or shop.folder / "wegen-mini")
     if "export" in (only or STAGES):

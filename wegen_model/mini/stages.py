@@ -75,8 +75,8 @@ def patches(images: Tensor, patch: int) -> Tensor:
     return images.view(b, g, patch, g, patch, 3).permute(0, 1, 3, 2, 4, 5).reshape(b, g * g, -1)
 
 
-def encoder_stage(config: ModelConfig, pool: Pool, tokenizer: Tokenizer, steps: int, batch: int = 24, noise: float = 0.25,
-                  contrast: float = 0.1) -> Stage:
+def encoder_stage(config: ModelConfig, pool: Pool, tokenizer: Tokenizer, steps: int, seed: int = 0, batch: int = 24,
+                  noise: float = 0.25, contrast: float = 0.1) -> Stage:
     """Caption contrast (scenes only) and pixel error through noisy features."""
     model = EncoderHeads(config, tokenizer.size)
     texts = [tokenizer.encode(caption(scene)) for scene in pool.scenes]
@@ -108,18 +108,19 @@ def encoder_stage(config: ModelConfig, pool: Pool, tokenizer: Tokenizer, steps: 
         return {"loss": 10 * mse + contrast * contrastive + 0.1 * spread, "mse": mse.detach(), "psnr": psnr,
                 "contrast": contrastive.detach(), "scale": scale}
 
-    recipe = Recipe(steps, 1.5e-3, weight_decay=0.01, warmup=200, clip=1.0, ema=0.995, save_every=250)
+    recipe = Recipe(steps, 1.5e-3, weight_decay=0.01, warmup=200, clip=1.0, ema=0.995, save_every=250, seed=seed)
     return Stage("encoder", model, make, loss, recipe)
 
 
-def vae_stage(config: ModelConfig, pool: Pool, steps: int, batch: int = 8, crop: int = 64, noise: float = 0.05) -> Stage:
+def vae_stage(config: ModelConfig, pool: Pool, steps: int, seed: int = 0, batch: int = 8, crop: int = 64,
+              noise: float = 0.05) -> Stage:
     """The autoencoder on crops: L1, squared and gradient error; a little noise and a pull to zero keep the latents smooth."""
     vae = Decoder(config.decoder, {}, config.vae, config.scheduler).vae
     total, size = len(pool.pictures), pool.pictures.shape[1]
 
     def make(step: int):
         picks = rows(3, step, batch, total)
-        at = np.random.default_rng((4, step)).integers(0, (size - crop) // 8 + 1, (batch, 2)) * 8
+        at = np.random.default_rng((4, seed, step)).integers(0, (size - crop) // 8 + 1, (batch, 2)) * 8
         return to_float(np.stack([pool.pictures[i][y : y + crop, x : x + crop] for i, (y, x) in zip(picks, at)]))
 
     def loss(images, generator):
@@ -133,16 +134,17 @@ def vae_stage(config: ModelConfig, pool: Pool, steps: int, batch: int = 8, crop:
         return {"loss": error.abs().mean() + 2 * mse + 0.5 * edges + 1e-3 * latents.square().mean(), "mse": mse.detach(),
                 "psnr": psnr, "std": latents.detach().std()}
 
-    recipe = Recipe(steps, 1e-3, (0.9, 0.95), warmup=50, clip=1.0, ema=0.995, save_every=250)
+    recipe = Recipe(steps, 1e-3, (0.9, 0.95), warmup=50, clip=1.0, ema=0.995, save_every=250, seed=seed)
     return Stage("vae", vae, make, loss, recipe)
 
 
-def vae_decoder_stage(vae: nn.Module, pictures: np.ndarray, latents: Tensor, named: int, steps: int, batch: int = 8, cells: int = 10,
-                      noise: float = 0.03) -> Stage:
+def vae_decoder_stage(vae: nn.Module, pictures: np.ndarray, latents: Tensor, named: int, steps: int, seed: int = 0,
+                      painted: tuple[Tensor, list[int]] | None = None, batch: int = 8, cells: int = 10, noise: float = 0.03) -> Stage:
     """The autoencoder's decoder alone goes on, under latents (m,k,h,w) that stay as they are, and with them a UNet trained on them.
 
     Crops of `cells` latent cells, of three the one with most in it; what lies less than a cell inside them has no context and does
-    not count. `named`: scenes before free pictures.
+    not count. `named`: scenes before free pictures. `painted`: latents (p,k,h,w) that the UNet denoised and the rows they aim at: they
+    make half of each batch, so that the decoder mends what the UNet leaves soft.
     """
     total, side, spread = len(pictures), latents.shape[-1], latents[:1000].float().std()
     vae.requires_grad_(False)
@@ -150,14 +152,18 @@ def vae_decoder_stage(vae: nn.Module, pictures: np.ndarray, latents: Tensor, nam
 
     def make(step: int):
         picks = np.concatenate([rows(8, step, batch * 3 // 4, named), named + rows(9, step, batch - batch * 3 // 4, total - named)])
-        tries = np.random.default_rng((10, step)).integers(0, side - cells + 1, (batch, 3, 2))
+        rng = np.random.default_rng((10, seed, step))
+        tries = rng.integers(0, side - cells + 1, (batch, 3, 2))
+        made = rng.integers(0, len(painted[1]), batch // 2) if painted else ()
+        picks[: len(made)] = [painted[1][i] for i in made]
         seen, codes, inside = [], [], torch.zeros(batch, 1, cells * 8, cells * 8)
         for b, row in enumerate(picks):
             crops = [pictures[row][y * 8 : (y + cells) * 8, x * 8 : (x + cells) * 8] for y, x in tries[b]]
             most = max(range(3), key=lambda i: crops[i].std((0, 1)).sum())
             y, x = tries[b, most]
             seen.append(crops[most])
-            codes.append(latents[row, :, y : y + cells, x : x + cells].float())
+            code = painted[0][made[b]] if b < len(made) else latents[row]
+            codes.append(code[:, y : y + cells, x : x + cells].float())
             top, left = 8 * (y > 0), 8 * (x > 0)
             bottom, right = cells * 8 - 8 * (y + cells < side), cells * 8 - 8 * (x + cells < side)
             inside[b, :, top:bottom, left:right] = 1
@@ -171,5 +177,5 @@ def vae_decoder_stage(vae: nn.Module, pictures: np.ndarray, latents: Tensor, nam
         mse = error.square().sum() / count
         return {"loss": error.abs().sum() / count + 2 * mse + 0.5 * edges, "mse": mse.detach(), "psnr": -10 * (mse.detach() / 4).log10()}
 
-    recipe = Recipe(steps, 6e-4, (0.9, 0.95), warmup=50, clip=1.0, ema=0.995, save_every=250)
+    recipe = Recipe(steps, 6e-4, (0.9, 0.95), warmup=50, clip=1.0, ema=0.995, save_every=250, seed=seed)
     return Stage("vae-decoder", vae, make, loss, recipe)

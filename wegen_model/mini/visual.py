@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from ..config import ModelConfig
-from ..decoder import Decoder
+from ..decoder import Decoder, noise
+from ..runtime import Runtime
 from ..train.loop import Recipe, Stage
 from ..train.losses import alphas_cumprod, diffusion_loss, drop_conditions
 from ..train.order import rows
@@ -46,6 +47,21 @@ def preview_factors(latents: Tensor, pictures: np.ndarray) -> tuple[tuple[float,
     return tuple(tuple(round(v, 5) for v in row) for row in torch.linalg.lstsq(x, colour).solution.tolist())
 
 
+@torch.no_grad()
+def paint_latents(decoder: Decoder, tokens: Tensor, seed: int, runtime: Runtime | None = None, batch: int = 32) -> Tensor:
+    """(p,k,h,w) float16 latents, unscaled, as the UNet denoises them under raw features (p,n,c), in the steps and with the guidance
+    of its configuration."""
+    c, side = decoder.config, decoder.config.size // decoder.factor
+    out = []
+    for i, part in enumerate(tokens.split(batch)):
+        start = noise(len(part), decoder.vae.config.latent_channels, side, side, seed + i)
+        out.append(decoder.sample(part.float(), part.float().mean(1), start, steps=c.steps, guidance_scale=c.guidance_scale)
+                   / decoder.vae.config.scaling_factor)
+        if runtime:
+            runtime.tick((i + 1) * batch, len(tokens), "painting")
+    return torch.cat(out).half()
+
+
 def init_layout(decoder: Decoder, tokens: Tensor, latents: Tensor, ridge: float = 1e-2) -> float:
     """Start the layout as the ridge regression from tokens (m,n,c) to the latents (m,k,h,w) of their place; returns R2."""
     factor = decoder.layout.factor
@@ -58,7 +74,7 @@ def init_layout(decoder: Decoder, tokens: Tensor, latents: Tensor, ridge: float 
 
 
 def visual_stage(config: ModelConfig, decoder: Decoder, tokens: Tensor, latents: Tensor, named: int, recipe: Recipe,
-                 batch: int = 12, drop: float = 0.1, noise: float = 0.5, folder_name: str = "visual-decoding",
+                 batch: int = 12, drop: float = 0.1, blur: float = 0.5, folder_name: str = "visual-decoding",
                  predicted: tuple[Tensor, list[int]] | None = None, sample=None, sample_every: int = 0) -> Stage:
     """Denoising under features (m,n,c) of latents (m,k,h,w); the first `named` rows are scenes.
 
@@ -83,7 +99,7 @@ def visual_stage(config: ModelConfig, decoder: Decoder, tokens: Tensor, latents:
             picked = np.concatenate([[aims[i] for i in choice], picked[batch // 3 :]])
             condition = torch.cat([guesses[choice].float(), tokens[picked[batch // 3 :]].float()])
         clean = latents[picked].float()
-        level = noise * scale * torch.rand(len(picked), 1, 1, generator=generator) ** 2
+        level = blur * scale * torch.rand(len(picked), 1, 1, generator=generator) ** 2
         condition = condition + level * torch.randn(condition.shape, generator=generator)
         condition = drop_conditions(condition, drop, generator)
         steps = torch.randint(0, len(alphas), (len(picked),), generator=generator)
