@@ -64,7 +64,7 @@ class Size:
 
 SIZES = {
     "cpu": Size(30_000, 16_000, 8_000, 3000, 4000, 2600, 5000, 6000, 1000, 2500, 1000),  # 2 cores, an evening
-    "further": Size(20_000, 6_000, 3_000, 0, 0, 0, 0, 8000, 4500, 4500, 2000),  # from a start: 2 cores, a bit over an hour
+    "further": Size(20_000, 6_000, 3_000, 0, 0, 0, 0, 8000, 4500, 4500, 2000),  # from a start: three hours on a core
     "test": Size(60, 60, 20, 4, 4, 4, 4, 4, 4, 4, 0, Options(tokens=300)),  # seconds: does it run?
 }
 
