@@ -75,14 +75,15 @@ def test_the_vae_decoder_learns_what_the_unet_paints(shop):
     latents, rows = shop.painted(decoder)
     half = len(rows) // 2
     assert half and rows[:half] == rows[half:] and latents.shape[1:] == kept.shape[1:] and latents.isfinite().all()
-    (shop.folder / "painted.pt").unlink()
+    kept_at = shop.folder / f"painted-{shop.pool.digest}.pt"
+    kept_at.unlink()
     again, _ = shop.painted(shop.decoder()[0])
     assert torch.equal(again, latents)
     rescaled = shop.decoder()[0]
     rescaled.vae.register_to_config(scaling_factor=2 * decoder.vae.config.scaling_factor)
-    (shop.folder / "painted.pt").unlink()
+    kept_at.unlink()
     assert torch.allclose(shop.painted(rescaled)[0].float() * 2, latents.float(), rtol=1e-2, atol=1e-2)
-    (shop.folder / "painted.pt").unlink()
+    kept_at.unlink()
 
 
 @pytest.mark.parametrize("size, said", [("huge", "cpu, further, test"), ("further", "--start")])

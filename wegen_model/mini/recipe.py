@@ -34,7 +34,7 @@ from .pictures import Pool, build_pool
 from .stages import EncoderHeads, encoder_stage, vae_decoder_stage, vae_stage
 from .start import load_decoder, load_tower, load_writer
 from .tasks import HARDER, MIX
-from .visual import Painter, encode_latents, init_layout, paint_latents, preview_factors, visual_stage
+from .visual import Painter, encode_latents, init_layout, keep, paint_latents, preview_factors, visual_stage
 from .watch import Watch
 from .words import build_tokenizer
 
@@ -196,9 +196,7 @@ class Workshop:
             return torch.load(path, weights_only=True)
         pictures = self.pool.pictures
         out = torch.cat([encode_pictures(self.tower, self.config, pictures[i : i + 64]) for i in range(0, len(pictures), 64)])
-        torch.save(out, path.with_suffix(".part"))
-        path.with_suffix(".part").replace(path)
-        return out
+        return keep(out, path)
 
     def begun(self) -> Decoder:
         """The start's decoder."""
@@ -236,7 +234,7 @@ class Workshop:
         """
         from .rollout import roll
 
-        path = self.folder / "predicted.pt"
+        path = self.folder / f"predicted-{self.pool.digest}.pt"
         if path.is_file():
             saved = torch.load(path, weights_only=True)
             return saved["tokens"], saved["rows"]
@@ -245,13 +243,13 @@ class Workshop:
         error = ((tokens.float() - self.features[rows].float()) / writer.projectors.std).square().mean((1, 2))
         kept = (error < max(worst, error.median().item())).nonzero().flatten().tolist()
         tokens, rows = tokens[kept], [rows[i] for i in kept]
-        torch.save({"tokens": tokens, "rows": rows}, path)
+        keep({"tokens": tokens, "rows": rows}, path)
         return tokens, rows
 
     def painted(self, decoder: Decoder, count: int = 2000) -> tuple[Tensor, list[int]]:
         """Unscaled latents (p,k,h,w) that the UNet paints, half under the writer's own features and half under true ones of the
         same pictures, and the rows they aim at."""
-        path = self.folder / "painted.pt"
+        path = self.folder / f"painted-{self.pool.digest}.pt"
         if path.is_file():
             saved = torch.load(path, weights_only=True)
             return saved["latents"], saved["rows"]
@@ -260,7 +258,7 @@ class Workshop:
         rows = [aims[i] for i in some] * 2
         Painter(decoder).load_state_dict(self.painter(decoder))
         latents = paint_latents(decoder.eval(), torch.cat([tokens[some], self.features[rows[: len(some)]]]), self.seed, self.runtime)
-        torch.save({"latents": latents, "rows": rows}, path)
+        keep({"latents": latents, "rows": rows}, path)
         return latents, rows
 
     def painter(self, decoder: Decoder) -> dict[str, Tensor]:

@@ -9,19 +9,29 @@ at work they are a language model's predictions rather than a tower's.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..config import ModelConfig
-from ..decoder import Decoder, noise
+from ..decoder import Decoder
+from ..decoder import noise as noise_of
 from ..runtime import Runtime
 from ..train.loop import Recipe, Stage
 from ..train.losses import alphas_cumprod, diffusion_loss, drop_conditions
 from ..train.order import rows
 from ..train.parts import Painter
 from .stages import to_float
+
+
+def keep(value: Any, path: Path) -> Any:
+    """Save a value where a later run of the recipe finds it, whole or not at all; returns it."""
+    part = path.with_suffix(".part")
+    torch.save(value, part)
+    part.replace(path)
+    return value
 
 
 def encode_latents(decoder: Decoder, pictures: np.ndarray, batch: int = 32, path: Path | None = None) -> Tensor:
@@ -31,11 +41,7 @@ def encode_latents(decoder: Decoder, pictures: np.ndarray, batch: int = 32, path
     with torch.no_grad():
         out = torch.cat([decoder.to_latents((to_float(pictures[i : i + batch]) * 2 - 1).movedim(-1, 1)).half()
                          for i in range(0, len(pictures), batch)])
-    if path:
-        part = path.with_suffix(".part")
-        torch.save(out, part)
-        part.replace(path)
-    return out
+    return keep(out, path) if path else out
 
 
 def preview_factors(latents: Tensor, pictures: np.ndarray) -> tuple[tuple[float, ...], ...]:
@@ -54,7 +60,7 @@ def paint_latents(decoder: Decoder, tokens: Tensor, seed: int, runtime: Runtime 
     c, side = decoder.config, decoder.config.size // decoder.factor
     out = []
     for i, part in enumerate(tokens.split(batch)):
-        start = noise(len(part), decoder.vae.config.latent_channels, side, side, seed + i)
+        start = noise_of(len(part), decoder.vae.config.latent_channels, side, side, seed + i)
         out.append(decoder.sample(part.float(), part.float().mean(1), start, steps=c.steps, guidance_scale=c.guidance_scale)
                    / decoder.vae.config.scaling_factor)
         if runtime:
@@ -74,7 +80,7 @@ def init_layout(decoder: Decoder, tokens: Tensor, latents: Tensor, ridge: float 
 
 
 def visual_stage(config: ModelConfig, decoder: Decoder, tokens: Tensor, latents: Tensor, named: int, recipe: Recipe,
-                 batch: int = 12, drop: float = 0.1, blur: float = 0.5, folder_name: str = "visual-decoding",
+                 batch: int = 12, drop: float = 0.1, noise: float = 0.5, folder_name: str = "visual-decoding",
                  predicted: tuple[Tensor, list[int]] | None = None, sample=None, sample_every: int = 0) -> Stage:
     """Denoising under features (m,n,c) of latents (m,k,h,w); the first `named` rows are scenes.
 
@@ -99,7 +105,7 @@ def visual_stage(config: ModelConfig, decoder: Decoder, tokens: Tensor, latents:
             picked = np.concatenate([[aims[i] for i in choice], picked[batch // 3 :]])
             condition = torch.cat([guesses[choice].float(), tokens[picked[batch // 3 :]].float()])
         clean = latents[picked].float()
-        level = blur * scale * torch.rand(len(picked), 1, 1, generator=generator) ** 2
+        level = noise * scale * torch.rand(len(picked), 1, 1, generator=generator) ** 2
         condition = condition + level * torch.randn(condition.shape, generator=generator)
         condition = drop_conditions(condition, drop, generator)
         steps = torch.randint(0, len(alphas), (len(picked),), generator=generator)
