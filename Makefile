@@ -21,8 +21,8 @@ test-slow: $(READY)
 	@$(VENV)/bin/python -m pytest
 
 bench: $(READY)
-	@$(VENV)/bin/python tests/bench.py
-	@$(VENV)/bin/python tests/bench_nodes.py
+	@$(VENV)/bin/python benchmarks/model.py
+	@$(VENV)/bin/python benchmarks/nodes.py
 
 # runs every example workflow and rewrites its preview: make previews [MODEL=folder]; WEGEN_COMFYUI=checkout for those with KSampler
 previews: $(READY)

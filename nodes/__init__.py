@@ -1,14 +1,14 @@
 """The nodes, one file per step. Tables only."""
 
 from .chat import WeGenChat
+from .comfy_bridge import WeGenDecoderToModel, WeGenFeaturesToConditioning
 from .compose import WeGenBboxCompose
 from .decode import WeGenDecode
-from .draw import WeGenDraw
 from .encode import WeGenEncode
 from .example import WeGenExamplePicture
+from .feature_decode import WeGenDraw
 from .features import WeGenFeatureArithmetic, WeGenLoadFeatures, WeGenMixFeatures, WeGenPreviewFeatures, WeGenSaveFeatures
 from .load import WeGenLoadDecoder, WeGenLoadModel
-from .native import WeGenDecoderToModel, WeGenFeaturesToConditioning
 from .panel import WeGenChatPanel
 from .train import WeGenDecoderLora, WeGenTrainDecoder
 

@@ -11,8 +11,10 @@ PAGE = 1024  # pixels: the size that reply boxes are given for when there is no 
 class WeGenChat:
     """One turn: you say something, the model answers, in words and perhaps by opening a picture."""
 
-    DESCRIPTION = ("Talks with WeGen: asks for a picture, asks about pictures, or refines the last one. The picture itself is drawn by "
-                   "AR Feature Decode, which follows. For another turn, connect its chat output to the next WeGen Chat.")
+    DESCRIPTION = (
+        "Talks with WeGen: asks for a picture, asks about pictures, or refines the last one. The picture itself is drawn by "
+        "AR Feature Decode, which follows. For another turn, connect its chat output to the next WeGen Chat."
+    )
     CATEGORY = CATEGORY
     SEARCH_ALIASES = ["wegen", "chat", "prompt", "ask", "vqa", "text to image", "multimodal", "llm", "caption", "edit"]
     RETURN_TYPES = (CHAT, "STRING", "BOUNDING_BOX")
@@ -30,44 +32,126 @@ class WeGenChat:
         return {
             "required": {
                 "model": (MODEL, {"tooltip": "The model to talk with. A conversation stays with the model that began it."}),
-                "message": ("STRING", {"default": "", "multiline": True, "dynamicPrompts": True, "tooltip": (
-                    "What you say. <image_1> stands for the picture at image_1, <bbox_1> for its place in the picture to be made "
-                    "(boxes come from Bbox Compose; a box without a tag follows its picture).")}),
-                "picture": (["auto", "always", "never"], {"default": "auto", "tooltip": (
-                    "May the answer be a picture? auto: as the model decides. always: one is opened after the reply. never: words only.")}),
-                "rewrite": ("BOOLEAN", {"default": False, "tooltip": (
-                    "Prompt self-rewriting: the model first describes the picture in its own words and then draws that. With a "
-                    "temperature above 0, each seed gives another idea.")}),
-                "temperature": ("FLOAT", {"default": 0.0, "min": 0.0, "max": 5.0, "step": 0.05, "tooltip": (
-                    "How freely words are chosen. 0 always takes the likeliest; 0.7 is lively; above 1 gets wild.")}),
-                "top_p": ("FLOAT", {"default": 0.9, "min": 0.01, "max": 1.0, "step": 0.01, "tooltip": (
-                    "Only the likeliest words that add up to this share are considered. 1 allows all.")}),
+                "message": (
+                    "STRING",
+                    {
+                        "default": "",
+                        "multiline": True,
+                        "dynamicPrompts": True,
+                        "tooltip": (
+                            "What you say. <image_1> stands for the picture at image_1, <bbox_1> for its place in the picture to be made "
+                            "(boxes come from Bbox Compose; a box without a tag follows its picture)."
+                        ),
+                    },
+                ),
+                "picture": (
+                    ["auto", "always", "never"],
+                    {
+                        "default": "auto",
+                        "tooltip": (
+                            "May the answer be a picture? auto: as the model decides. always: one is opened after the reply. never: words only."
+                        ),
+                    },
+                ),
+                "rewrite": (
+                    "BOOLEAN",
+                    {
+                        "default": False,
+                        "tooltip": (
+                            "Prompt self-rewriting: the model first describes the picture in its own words and then draws that. With a "
+                            "temperature above 0, each seed gives another idea."
+                        ),
+                    },
+                ),
+                "temperature": (
+                    "FLOAT",
+                    {
+                        "default": 0.0,
+                        "min": 0.0,
+                        "max": 5.0,
+                        "step": 0.05,
+                        "tooltip": ("How freely words are chosen. 0 always takes the likeliest; 0.7 is lively; above 1 gets wild."),
+                    },
+                ),
+                "top_p": (
+                    "FLOAT",
+                    {
+                        "default": 0.9,
+                        "min": 0.01,
+                        "max": 1.0,
+                        "step": 0.01,
+                        "tooltip": ("Only the likeliest words that add up to this share are considered. 1 allows all."),
+                    },
+                ),
                 "seed": ("INT", {**SEED, "tooltip": "The same seed gives the same answer. It matters only with a temperature above 0."}),
-                "max_tokens": ("INT", {"default": 128, "min": 1, "max": 4096, "tooltip": (
-                    "The longest answer, in tokens (about three quarters of a word each). Room for it is reserved in the conversation.")}),
-                "trim_oldest": ("BOOLEAN", {"default": False, "tooltip": (
-                    "When a conversation has grown too long for the model: forget its oldest exchanges instead of stopping.")}),
+                "max_tokens": (
+                    "INT",
+                    {
+                        "default": 128,
+                        "min": 1,
+                        "max": 4096,
+                        "tooltip": (
+                            "The longest answer, in tokens (about three quarters of a word each). Room for it is reserved in the conversation."
+                        ),
+                    },
+                ),
+                "trim_oldest": (
+                    "BOOLEAN",
+                    {
+                        "default": False,
+                        "tooltip": (
+                            "When a conversation has grown too long for the model: forget its oldest exchanges instead of stopping."
+                        ),
+                    },
+                ),
             },
             "optional": {
                 "chat": (CHAT, {"tooltip": "The conversation so far, from AR Feature Decode or another WeGen Chat. Empty: a new one."}),
-                "references": (REFERENCES, {"tooltip": (
-                    "References with boxes, from Bbox Compose. They come first: its image_1 is <image_1>; pictures connected here are "
-                    "numbered after them.")}),
+                "references": (
+                    REFERENCES,
+                    {
+                        "tooltip": (
+                            "References with boxes, from Bbox Compose. They come first: its image_1 is <image_1>; pictures connected here are "
+                            "numbered after them."
+                        )
+                    },
+                ),
                 **image_sockets(),
             },
         }
 
-    def chat(self, model, message, picture="auto", rewrite=False, temperature=0.0, top_p=0.9, seed=0, max_tokens=128, trim_oldest=False,
-             chat=None, references=(), **images):
-        from ..wegen_model.conversation import Conversation
+    def chat(
+        self,
+        model,
+        message,
+        picture="auto",
+        rewrite=False,
+        temperature=0.0,
+        top_p=0.9,
+        seed=0,
+        max_tokens=128,
+        trim_oldest=False,
+        chat=None,
+        references=(),
+        **images,
+    ):
+        from ..wegen_model.chat.conversation import Conversation
 
         with host.watch(model.runtime) as notes:
             chained = tuple(references or ())
             slots = pictures(images, model.runtime.warn)
             turn = tell_numbers(message, chained, slots, model.runtime.warn)
             conversation = (chat or Conversation()).user(message, turn)
-            answer = model.chat(conversation, picture=picture, rewrite=rewrite, temperature=temperature, top_p=top_p,
-                                seed=seed, max_tokens=max_tokens, trim_oldest=trim_oldest)
+            answer = model.chat(
+                conversation,
+                picture=picture,
+                rewrite=rewrite,
+                temperature=temperature,
+                top_p=top_p,
+                seed=seed,
+                max_tokens=max_tokens,
+                trim_oldest=trim_oldest,
+            )
             last = answer.turns[-1]
             shown = last.text or ("(a picture, to be drawn by AR Feature Decode)" if last.open_image else "(no words)")
             return host.shown((answer, last.text, reply_boxes(last, turn)), notes, shown)
@@ -75,7 +159,7 @@ class WeGenChat:
 
 def reply_boxes(reply, asked) -> list[list[dict]]:
     """The reply's boxes as ComfyUI's BOUNDING_BOX, in pixels of the first picture that was asked about."""
-    from ..wegen_model.compose import native
+    from ..wegen_model.chat.boxes import native
 
     picture = next((r.picture for r in asked if r.picture is not None), None)
     height, width = (PAGE, PAGE) if picture is None else picture.shape[1:3]

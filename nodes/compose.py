@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from . import exchange, host
+from . import host, ui_messages
 from .sockets import CATEGORY, REFERENCES, image_sockets, pictures, tell_numbers
 
 
 class WeGenBboxCompose:
     """References with boxes: which picture goes where in the picture to be made."""
 
-    DESCRIPTION = ("Gives each reference picture its place in the picture to be made. Connect references and prompt to WeGen Chat; "
-                   "chain several for more references.")
+    DESCRIPTION = (
+        "Gives each reference picture its place in the picture to be made. Connect references and prompt to WeGen Chat; "
+        "chain several for more references."
+    )
     CATEGORY = CATEGORY
     SEARCH_ALIASES = ["bbox", "bounding box", "layout", "compose", "regional", "references", "place", "region"]
     RETURN_TYPES = (REFERENCES, "STRING", "BOUNDING_BOX", "IMAGE", "MASK")
@@ -28,34 +30,83 @@ class WeGenBboxCompose:
     def INPUT_TYPES(cls):
         return {
             "required": {
-                "prompt": ("STRING", {"default": "", "multiline": True, "dynamicPrompts": True, "tooltip": (
-                    "The message for WeGen Chat. <image_1> stands for the first reference, <bbox_1> for its box; a box without a "
-                    "tag follows its picture. Without tags the references are simply shown first.")}),
-                "box_text": ("STRING", {"default": "", "multiline": True, "tooltip": (
-                    "One line for each image socket, in order: x y width height as fractions of the canvas (x, y: the top-left corner), "
-                    "for example 0.1 0.2 0.4 0.5. An empty line: no box. A line without a picture is a place alone. JSON works too. "
-                    "Ignored while boxes is connected. The canvas starts from here.")}),
-                "bbox_format": (["xywh", "xyxy"], {"default": "xywh", "advanced": True, "tooltip": (
-                    "How bare numbers are read: xywh is x, y, width, height; xyxy is left, top, right, bottom (some BBOX nodes).")}),
-                "width": ("INT", {"default": 1024, "min": 8, "max": 8192, "step": 8, "tooltip": (
-                    "Width of the canvas in pixels: boxes in pixels are measured by it, masks and the preview take its shape.")}),
+                "prompt": (
+                    "STRING",
+                    {
+                        "default": "",
+                        "multiline": True,
+                        "dynamicPrompts": True,
+                        "tooltip": (
+                            "The message for WeGen Chat. <image_1> stands for the first reference, <bbox_1> for its box; a box without a "
+                            "tag follows its picture. Without tags the references are simply shown first."
+                        ),
+                    },
+                ),
+                "box_text": (
+                    "STRING",
+                    {
+                        "default": "",
+                        "multiline": True,
+                        "tooltip": (
+                            "One line for each image socket, in order: x y width height as fractions of the canvas (x, y: the top-left corner), "
+                            "for example 0.1 0.2 0.4 0.5. An empty line: no box. A line without a picture is a place alone. JSON works too. "
+                            "Ignored while boxes is connected. The canvas starts from here."
+                        ),
+                    },
+                ),
+                "bbox_format": (
+                    ["xywh", "xyxy"],
+                    {
+                        "default": "xywh",
+                        "advanced": True,
+                        "tooltip": (
+                            "How bare numbers are read: xywh is x, y, width, height; xyxy is left, top, right, bottom (some BBOX nodes)."
+                        ),
+                    },
+                ),
+                "width": (
+                    "INT",
+                    {
+                        "default": 1024,
+                        "min": 8,
+                        "max": 8192,
+                        "step": 8,
+                        "tooltip": (
+                            "Width of the canvas in pixels: boxes in pixels are measured by it, masks and the preview take its shape."
+                        ),
+                    },
+                ),
                 "height": ("INT", {"default": 1024, "min": 8, "max": 8192, "step": 8, "tooltip": "Height of the canvas in pixels."}),
             },
             "optional": {
-                "canvas": ("STRING", {"default": "", "widgetType": "WEGEN_BOXES", "tooltip": (
-                    "The boxes that you draw (JSON, fractions of the canvas). They start from boxes or box_text, and count until what "
-                    "comes in there changes.")}),
+                "canvas": (
+                    "STRING",
+                    {
+                        "default": "",
+                        "widgetType": "WEGEN_BOXES",
+                        "tooltip": (
+                            "The boxes that you draw (JSON, fractions of the canvas). They start from boxes or box_text, and count until what "
+                            "comes in there changes."
+                        ),
+                    },
+                ),
                 "references": (REFERENCES, {"tooltip": "References to continue: they come first, and keep their boxes."}),
-                "boxes": ("BOUNDING_BOX,BBOX", {"tooltip": (
-                    "Boxes from another node, in the order of the image sockets. Pixels of the canvas, or fractions where all numbers "
-                    "are below 2. Of several frames, the first.")}),
+                "boxes": (
+                    "BOUNDING_BOX,BBOX",
+                    {
+                        "tooltip": (
+                            "Boxes from another node, in the order of the image sockets. Pixels of the canvas, or fractions where all numbers "
+                            "are below 2. Of several frames, the first."
+                        )
+                    },
+                ),
                 **image_sockets(),
             },
         }
 
     def compose(self, prompt="", box_text="", bbox_format="xywh", width=1024, height=1024, canvas="", references=(), boxes=None, **images):
-        from ..wegen_model import compose as library
-        from ..wegen_model.placement import choose, digest, parse_placement
+        from ..wegen_model.chat import boxes as library
+        from ..wegen_model.chat.canvas_state import choose, digest, parse_placement
 
         run = host.runtime()  # no model here: only for what the host shows
         with host.watch(run) as notes:
@@ -74,8 +125,12 @@ class WeGenBboxCompose:
             labels = drawn.labels if own else ()
             tell_numbers(prompt, chained, library.join(slots, places), run.warn)
             made = library.compose(slots, places, prompt, chained, width, height, labels)
-            canvas_news = {"arrived": [None if b is None else {"x": b.x, "y": b.y, "width": b.width, "height": b.height} for b in arrived],
-                           "seen": digest(arrived), "first": len(chained) + 1,
-                           "pictures": [exchange.save_thumb(slot and slot.picture, str(k)) for k, slot in enumerate(slots, 1)]}
-            return host.shown((made.references, made.prompt, made.boxes, made.preview, made.masks), notes,
-                              ui={"wegen_boxes": [canvas_news]})
+            canvas_news = {
+                "arrived": [None if b is None else {"x": b.x, "y": b.y, "width": b.width, "height": b.height} for b in arrived],
+                "seen": digest(arrived),
+                "first": len(chained) + 1,
+                "pictures": [ui_messages.save_thumb(slot and slot.picture, str(k)) for k, slot in enumerate(slots, 1)],
+            }
+            return host.shown(
+                (made.references, made.prompt, made.boxes, made.preview, made.masks), notes, ui={"wegen_boxes": [canvas_news]}
+            )

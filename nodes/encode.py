@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import exchange, host
+from . import host, ui_messages
 from .sockets import CATEGORY, FEATURES, MODEL
 
 
@@ -19,15 +19,24 @@ class WeGenEncode:
 
     @classmethod
     def INPUT_TYPES(cls):
-        return {"required": {
-            "model": (MODEL, {"tooltip": "The model whose tower looks at the picture."}),
-            "image": ("IMAGE", {"tooltip": "One picture or a batch, of any size. Transparency is laid over white."}),
-            "fit": (["squash", "crop", "pad"], {"default": "squash", "tooltip": (
-                "The tower sees a square. squash: the whole picture, distorted (as WeGen was trained). crop: its centre. "
-                "pad: the whole picture with bars.")}),
-        }}
+        return {
+            "required": {
+                "model": (MODEL, {"tooltip": "The model whose tower looks at the picture."}),
+                "image": ("IMAGE", {"tooltip": "One picture or a batch, of any size. Transparency is laid over white."}),
+                "fit": (
+                    ["squash", "crop", "pad"],
+                    {
+                        "default": "squash",
+                        "tooltip": (
+                            "The tower sees a square. squash: the whole picture, distorted (as WeGen was trained). crop: its centre. "
+                            "pad: the whole picture with bars."
+                        ),
+                    },
+                ),
+            }
+        }
 
     def encode(self, model, image, fit="squash"):
         with host.watch(model.runtime) as notes:
             features = model.encode(image, fit=fit)
-            return host.shown((features,), notes, ui={"wegen_features": exchange.colours(features)})
+            return host.shown((features,), notes, ui={"wegen_features": ui_messages.colours(features)})

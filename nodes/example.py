@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from . import files
+from . import feature_files
 from .sockets import CATEGORY
 
 FOLDER = Path(__file__).parent.parent / "workflows" / "pictures"
@@ -24,10 +24,17 @@ class WeGenExamplePicture:
     @classmethod
     def INPUT_TYPES(cls):
         names = sorted(path.stem for path in FOLDER.glob("*.png"))
-        return {"required": {
-            "picture": (names, {"default": names[0] if names else "", "tooltip": (
-                "Which picture. They are drawn from open art (see NOTICE), the way the bundled miniature knows it.")}),
-        }}
+        return {
+            "required": {
+                "picture": (
+                    names,
+                    {
+                        "default": names[0] if names else "",
+                        "tooltip": ("Which picture. They are drawn from open art (see NOTICE), the way the bundled miniature knows it."),
+                    },
+                ),
+            }
+        }
 
     @classmethod
     def VALIDATE_INPUTS(cls, picture):
@@ -36,12 +43,12 @@ class WeGenExamplePicture:
     @classmethod
     def IS_CHANGED(cls, picture):
         path = FOLDER / f"{picture}.png"
-        return files.digest(path) if path.is_file() else str(picture)
+        return feature_files.digest(path) if path.is_file() else str(picture)
 
     def load(self, picture):
         from PIL import Image
 
-        from ..wegen_model.graph.standins import read_frame
+        from ..wegen_model.workflow.standins import read_frame
 
         if self.VALIDATE_INPUTS(picture) is not True:
             raise ValueError(_lacking(picture))

@@ -5,22 +5,38 @@ from __future__ import annotations
 from . import host
 from .sockets import CATEGORY, DECODER, MODEL
 
-DTYPE = (list(host.DTYPES), {
-    "default": "default", "advanced": True,
-    "tooltip": "Precision of the weights in memory. default: what ComfyUI finds best for your hardware (float32 on a CPU, bfloat16 "
-               "on most GPUs). float32 takes twice the memory of the others.",
-})
-OFFLOAD = (list(host.OFFLOAD), {
-    "default": "default", "advanced": True,
-    "tooltip": "Where the weights are. default: ComfyUI moves them to the graphics card and away again as its memory allows. stream: they "
-               "stay in main memory and each layer's are fetched when it runs: little video memory, slower. cpu: the processor computes, "
-               "and the graphics card is left alone.",
-})
+DTYPE = (
+    list(host.DTYPES),
+    {
+        "default": "default",
+        "advanced": True,
+        "tooltip": "Precision of the weights in memory. default: what ComfyUI finds best for your hardware (float32 on a CPU, bfloat16 "
+        "on most GPUs). float32 takes twice the memory of the others.",
+    },
+)
+OFFLOAD = (
+    list(host.OFFLOAD),
+    {
+        "default": "default",
+        "advanced": True,
+        "tooltip": "Where the weights are. default: ComfyUI moves them to the graphics card and away again as its memory allows. stream: they "
+        "stay in main memory and each layer's are fetched when it runs: little video memory, slower. cpu: the processor computes, "
+        "and the graphics card is left alone.",
+    },
+)
 
-PRECISION = ([*DTYPE[0], *host.QUANTISED], {**DTYPE[1], "tooltip": (
-    DTYPE[1]["tooltip"] + " fp8, q8_0 (8 bits) and q4_0 (4 bits) quantise the tower and the language model while they are read: half or a "
-    "quarter of the memory, slower, less exact; the rest and the decoder stay as with default. A folder that `wegen convert --quantize` "
-    "made stays as it is.")})
+PRECISION = (
+    [*DTYPE[0], *host.QUANTISED],
+    {
+        **DTYPE[1],
+        "tooltip": (
+            DTYPE[1]["tooltip"]
+            + " fp8, q8_0 (8 bits) and q4_0 (4 bits) quantise the tower and the language model while they are read: half or a "
+            "quarter of the memory, slower, less exact; the rest and the decoder stay as with default. A folder that `wegen convert --quantize` "
+            "made stays as it is."
+        ),
+    },
+)
 
 PRESETS = {"from checkpoint": None, "wegen": "wegen", "emu2": "emu2", "blip3o": "blip3o"}
 
@@ -38,11 +54,19 @@ class WeGenLoadModel:
 
     @classmethod
     def INPUT_TYPES(cls):
-        return {"required": {
-            "model": (host.list_models("model"), {"default": host.BUNDLED, "tooltip": (
-                "A folder under models/wegen (subfolders too) as `wegen convert` makes it. " + host.knows()).strip()}),
-            "dtype": PRECISION,
-        }, "optional": {"offload": OFFLOAD}}
+        return {
+            "required": {
+                "model": (
+                    host.list_models("model"),
+                    {
+                        "default": host.BUNDLED,
+                        "tooltip": ("A folder under models/wegen (subfolders too) as `wegen convert` makes it. " + host.knows()).strip(),
+                    },
+                ),
+                "dtype": PRECISION,
+            },
+            "optional": {"offload": OFFLOAD},
+        }
 
     @classmethod
     def VALIDATE_INPUTS(cls, model):
@@ -53,8 +77,8 @@ class WeGenLoadModel:
         return host.fingerprint(model)
 
     def load(self, model, dtype="default", offload="default"):
+        from ..wegen_model.evaluate.precision import verdict
         from ..wegen_model.pipeline import WeGen
-        from ..wegen_model.precision import verdict
 
         _check(model, "model")
         loaded = WeGen.load(model, runtime=host.runtime(dtype, offload), roots=host.model_roots())
@@ -80,17 +104,35 @@ class WeGenLoadDecoder:
 
     @classmethod
     def INPUT_TYPES(cls):
-        return {"required": {
-            "decoder": (host.list_models("decoder"), {"default": host.BUNDLED, "tooltip": (
-                "A folder under models/wegen with unet/, vae/ and scheduler/. It must read the features' space: one made for the same "
-                "model, or fine-tuned from its decoder.")}),
-            "dtype": DTYPE,
-        }, "optional": {
-            "offload": OFFLOAD,
-            "preset": (list(PRESETS), {"default": "from checkpoint", "advanced": True, "tooltip": (
-                "How the decoder is driven. from checkpoint: as its folder says, which `wegen convert` knows. wegen: guidance 6 against "
-                "zeros. emu2, blip3o: guidance 3 against the features of a blank picture, 50 steps.")}),
-        }}
+        return {
+            "required": {
+                "decoder": (
+                    host.list_models("decoder"),
+                    {
+                        "default": host.BUNDLED,
+                        "tooltip": (
+                            "A folder under models/wegen with unet/, vae/ and scheduler/. It must read the features' space: one made for the same "
+                            "model, or fine-tuned from its decoder."
+                        ),
+                    },
+                ),
+                "dtype": DTYPE,
+            },
+            "optional": {
+                "offload": OFFLOAD,
+                "preset": (
+                    list(PRESETS),
+                    {
+                        "default": "from checkpoint",
+                        "advanced": True,
+                        "tooltip": (
+                            "How the decoder is driven. from checkpoint: as its folder says, which `wegen convert` knows. wegen: guidance 6 against "
+                            "zeros. emu2, blip3o: guidance 3 against the features of a blank picture, 50 steps."
+                        ),
+                    },
+                ),
+            },
+        }
 
     @classmethod
     def VALIDATE_INPUTS(cls, decoder):
@@ -101,7 +143,7 @@ class WeGenLoadDecoder:
         return host.fingerprint(decoder)
 
     def load(self, decoder, dtype="default", offload="default", preset="from checkpoint"):
-        from ..wegen_model.driving import describe
+        from ..wegen_model.generation.decoder_presets import describe
         from ..wegen_model.pipeline import WeGenDecoder
 
         _check(decoder, "decoder")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from . import exchange, host
+from . import host, ui_messages
 from .sockets import CATEGORY, CHAT, FEATURES, MODEL
 
 
 class WeGenChatPanel:
     """Chat, AR Feature Decode and SDXL Feature Decoder for the last message of a transcript."""
 
-    DESCRIPTION = ("Talk with WeGen in the node or in the sidebar: write, attach pictures, edit, branch, ask again. The conversation is "
-                   "saved with the workflow; the finished picture goes on through image.")
+    DESCRIPTION = (
+        "Talk with WeGen in the node or in the sidebar: write, attach pictures, edit, branch, ask again. The conversation is "
+        "saved with the workflow; the finished picture goes on through image."
+    )
     CATEGORY = CATEGORY
     SEARCH_ALIASES = ["chat", "conversation", "wegen chat", "assistant", "talk", "multi turn", "panel", "sidebar"]
     RETURN_TYPES = ("IMAGE", FEATURES, CHAT, "STRING")
@@ -29,45 +31,110 @@ class WeGenChatPanel:
         return {
             "required": {
                 "model": (MODEL, {"tooltip": "The model to talk with. It answers, draws and paints with its own decoder."}),
-                "picture": (["auto", "always", "never"], {"default": "auto", "tooltip": (
-                    "May the answer be a picture? auto: as the model decides. always: one is opened after the reply. never: words only.")}),
-                "rewrite": ("BOOLEAN", {"default": False, "tooltip": (
-                    "Prompt self-rewriting: the model first describes the picture in its own words and then draws that.")}),
-                "temperature": ("FLOAT", {"default": 0.0, "min": 0.0, "max": 5.0, "step": 0.05, "tooltip": (
-                    "How freely words are chosen. 0 always takes the likeliest.")}),
-                "guidance": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 30.0, "step": 0.1, "tooltip": (
-                    "How much the features lean towards the conversation. 1 is off and fastest.")}),
+                "picture": (
+                    ["auto", "always", "never"],
+                    {
+                        "default": "auto",
+                        "tooltip": (
+                            "May the answer be a picture? auto: as the model decides. always: one is opened after the reply. never: words only."
+                        ),
+                    },
+                ),
+                "rewrite": (
+                    "BOOLEAN",
+                    {
+                        "default": False,
+                        "tooltip": ("Prompt self-rewriting: the model first describes the picture in its own words and then draws that."),
+                    },
+                ),
+                "temperature": (
+                    "FLOAT",
+                    {
+                        "default": 0.0,
+                        "min": 0.0,
+                        "max": 5.0,
+                        "step": 0.05,
+                        "tooltip": ("How freely words are chosen. 0 always takes the likeliest."),
+                    },
+                ),
+                "guidance": (
+                    "FLOAT",
+                    {
+                        "default": 1.0,
+                        "min": 0.0,
+                        "max": 30.0,
+                        "step": 0.1,
+                        "tooltip": ("How much the features lean towards the conversation. 1 is off and fastest."),
+                    },
+                ),
                 "max_tokens": ("INT", {"default": 128, "min": 1, "max": 4096, "tooltip": "The longest answer, in tokens."}),
-                "trim_oldest": ("BOOLEAN", {"default": True, "tooltip": (
-                    "When the conversation has grown too long for the model: forget its oldest exchanges instead of stopping.")}),
-                "transcript": ("STRING", {"default": "", "widgetType": "WEGEN_CHAT_PANEL", "tooltip": (
-                    "The conversation, as the panel writes it (JSON, pictures by file). Each answer has its own seed in here. Plain text "
-                    "is read as one message, for runs without a browser.")}),
+                "trim_oldest": (
+                    "BOOLEAN",
+                    {
+                        "default": True,
+                        "tooltip": (
+                            "When the conversation has grown too long for the model: forget its oldest exchanges instead of stopping."
+                        ),
+                    },
+                ),
+                "transcript": (
+                    "STRING",
+                    {
+                        "default": "",
+                        "widgetType": "WEGEN_CHAT_PANEL",
+                        "tooltip": (
+                            "The conversation, as the panel writes it (JSON, pictures by file). Each answer has its own seed in here. Plain text "
+                            "is read as one message, for runs without a browser."
+                        ),
+                    },
+                ),
             },
             "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
         }
 
-    def answer(self, model, picture="auto", rewrite=False, temperature=0.0, guidance=1.0, max_tokens=128, trim_oldest=True, transcript="",
-               prompt=None, extra_pnginfo=None):
-        from ..wegen_model.transcript import parse_transcript
+    def answer(
+        self,
+        model,
+        picture="auto",
+        rewrite=False,
+        temperature=0.0,
+        guidance=1.0,
+        max_tokens=128,
+        trim_oldest=True,
+        transcript="",
+        prompt=None,
+        extra_pnginfo=None,
+    ):
+        from ..wegen_model.chat.chat_state import parse_transcript
 
         script = parse_transcript(transcript)
-        with host.watch(model.runtime, exchange.teller(script.id)) as notes:
+        with host.watch(model.runtime, ui_messages.teller(script.id)) as notes:
             if script.ignored:
                 model.runtime.warn("The transcript was read without " + "; ".join(script.ignored) + ".")
-            talk = script.conversation(exchange.load_picture, lambda p: model.encode(p, where="WeGen Chat Panel, an earlier picture"))
-            talk = model.chat(talk, picture=picture, rewrite=rewrite, temperature=temperature, seed=script.seed, max_tokens=max_tokens,
-                              trim_oldest=trim_oldest)
+            talk = script.conversation(ui_messages.load_picture, lambda p: model.encode(p, where="WeGen Chat Panel, an earlier picture"))
+            talk = model.chat(
+                talk,
+                picture=picture,
+                rewrite=rewrite,
+                temperature=temperature,
+                seed=script.seed,
+                max_tokens=max_tokens,
+                trim_oldest=trim_oldest,
+            )
             image = features = file = None
             if talk.open_image:
                 features, talk = model.draw(talk, guidance=guidance, trim_oldest=trim_oldest)
                 image = model.decode(features, seed=script.seed)
-                file = exchange.save_picture(image, "wegen/chat", prompt, extra_pnginfo)
+                file = ui_messages.save_picture(image, "wegen/chat", prompt, extra_pnginfo)
             last = talk.turns[-1]
             message = {
-                "turn": script.id, "seed": script.seed, "text": last.text, "pictures": [file] if file else [], "notes": list(notes),
+                "turn": script.id,
+                "seed": script.seed,
+                "text": last.text,
+                "pictures": [file] if file else [],
+                "notes": list(notes),
                 "boxes": [{"x": r.box.x, "y": r.box.y, "width": r.box.width, "height": r.box.height} for r in last.references],
-                "cells": exchange.colours(features)[0] if features is not None else [],
+                "cells": ui_messages.colours(features)[0] if features is not None else [],
             }
             result = tuple(host.nothing() if value is None else value for value in (image, features)) + (talk, last.text)
             shown = [] if host.inside_comfyui() else [last.text or "(a picture)"]

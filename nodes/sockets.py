@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..wegen_model.conversation import Reference, Turn
+from ..wegen_model.chat.conversation import Reference, Turn
 
 CATEGORY = "WeGen"
 MODEL, DECODER, FEATURES, REFERENCES, CHAT = "WEGEN_MODEL", "WEGEN_DECODER", "WEGEN_FEATURES", "WEGEN_REFERENCES", "WEGEN_CHAT"
@@ -12,9 +12,16 @@ SEED = {"default": 0, "min": 0, "max": 0xFFFFFFFFFFFFFFFF, "control_after_genera
 
 def image_sockets() -> dict:
     """image_1 … image_5, each a picture or features."""
-    return {name: (f"IMAGE,{FEATURES}", {"tooltip": f"Reference {k}: a picture, or features of one. Say <{name}> in the text where "
-                                         "it is meant; references that no tag names are shown to the model before the text."})
-            for k, name in enumerate(SLOTS, 1)}
+    return {
+        name: (
+            f"IMAGE,{FEATURES}",
+            {
+                "tooltip": f"Reference {k}: a picture, or features of one. Say <{name}> in the text where "
+                "it is meant; references that no tag names are shown to the model before the text."
+            },
+        )
+        for k, name in enumerate(SLOTS, 1)
+    }
 
 
 def pictures(values: dict, warn) -> list[Reference | None]:
@@ -23,8 +30,10 @@ def pictures(values: dict, warn) -> list[Reference | None]:
     for name in SLOTS:
         value = values.get(name)
         if value is not None and len(value) > 1:
-            warn(f"{name} holds {len(value)} pictures: a reference is one, so the first is used. Pick another with «Image From Batch», "
-                 "or connect them one by one.")
+            warn(
+                f"{name} holds {len(value)} pictures: a reference is one, so the first is used. Pick another with «Image From Batch», "
+                "or connect them one by one."
+            )
         if value is None:
             out.append(None)
         elif hasattr(value, "tokens"):
@@ -73,6 +82,8 @@ def own_decoder(value):
     if isinstance(value, WeGen):
         return value.painter
     if not isinstance(value, WeGenDecoder):
-        raise ValueError(f"decoder: this is no WeGen decoder but a {type(value).__name__} of another node. Connect Load WeGen Decoder or "
-                         "Load WeGen Model; a MODEL of ComfyUI's own goes to KSampler.")
+        raise ValueError(
+            f"decoder: this is no WeGen decoder but a {type(value).__name__} of another node. Connect Load WeGen Decoder or "
+            "Load WeGen Model; a MODEL of ComfyUI's own goes to KSampler."
+        )
     return value

@@ -1,6 +1,6 @@
 """A release-shaped checkpoint of any size that takes no room: headers and tables as the public files have them, weights as holes.
 
-    python -m wegen.tests.big_files FOLDER [PRESET]      writes one, inspects and converts it, prints seconds and peak memory
+python -m wegen.tests.big_files FOLDER [PRESET]      writes one, inspects and converts it, prints seconds and peak memory
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from wegen.wegen_model.checkpoint.convert import skeleton
-from wegen.wegen_model.checkpoint.layouts import AGENT
+from wegen.wegen_model.checkpoint.key_maps import AGENT
 from wegen.wegen_model.config import PRESETS, ModelConfig
 
 # In a process of its own, so that its peak is its own; RSS counts mapped pages too. Imports come first and are told apart.
@@ -32,10 +32,15 @@ print(json.dumps(dict(seconds=time.perf_counter() - start, before=before * 1024,
 
 def release(folder: Path, config: ModelConfig, dtype: torch.dtype = torch.bfloat16) -> Path:
     """EVA-CLIP/visual.pt and pytorch_model.bin (zip), stage1_final/unet (safetensors), all sparse."""
-    shapes = {part: {k: tuple(v.shape) for k, v in skeleton(part, config).state_dict().items()}
-              for part in ("vision", "language", "projectors", "unet", "vae")}
-    agent = {key: shapes[part][target] for part in ("language", "projectors", "unet", "vae")
-             for key, target, _ in AGENT.export(part, list(shapes[part]))}
+    shapes = {
+        part: {k: tuple(v.shape) for k, v in skeleton(part, config).state_dict().items()}
+        for part in ("vision", "language", "projectors", "unet", "vae")
+    }
+    agent = {
+        key: shapes[part][target]
+        for part in ("language", "projectors", "unet", "vae")
+        for key, target, _ in AGENT.export(part, list(shapes[part]))
+    }
     for name, table in (("EVA-CLIP/visual.pt", shapes["vision"]), ("pytorch_model.bin", agent)):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         with torch.serialization.skip_data():  # storages get their place in the file and are not written
@@ -63,8 +68,7 @@ def sparse_safetensors(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
 def measure(module: str, *args: str | Path, **options) -> dict[str, float]:
     """Run inspect or convert of the package in a process of its own: seconds, bytes of its peak, bytes before the call."""
     command = [sys.executable, "-c", MEASURED.format(module=module), json.dumps(options), *map(str, args)]
-    result = subprocess.run(command, capture_output=True, text=True,
-                            env={**os.environ, "OMP_NUM_THREADS": "1"})
+    result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     if result.returncode:
         raise RuntimeError(result.stderr)
     return json.loads(result.stdout.splitlines()[-1])
@@ -83,7 +87,9 @@ if __name__ == "__main__":
     for what, args in (("inspect", (source,)), ("convert", (source, root / "model"))):
         start = time.perf_counter()
         got = measure(what, *args)
-        sys.stdout.write(f"{what}: {got['seconds']:.2f} s (the process {time.perf_counter() - start:.2f} s), peak "
-                         f"{got['peak'] / 2**30:.3f} GiB, of it {got['before'] / 2**30:.3f} GiB before the call\n")
+        sys.stdout.write(
+            f"{what}: {got['seconds']:.2f} s (the process {time.perf_counter() - start:.2f} s), peak "
+            f"{got['peak'] / 2**30:.3f} GiB, of it {got['before'] / 2**30:.3f} GiB before the call\n"
+        )
     largest = max((p for p in (root / "model").rglob("*.safetensors")), key=lambda p: p.stat().st_size)
     sys.stdout.write(f"largest file written: {largest.name}, {largest.stat().st_size / 2**30:.2f} GiB\n")

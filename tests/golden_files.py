@@ -24,8 +24,10 @@ def unpack(folder: Path) -> Path:
             else:
                 shutil.copy(path, to)
     agent = torch.load(folder / "checkpoint/pytorch_model.bin", weights_only=True, mmap=True)
-    for prefix, place, dtype in (("adapter.unet.", "stage1_final/unet/diffusion_pytorch_model.bf16", torch.bfloat16),
-                                 ("adapter.vae.", "vae/diffusion_pytorch_model", torch.float32)):
+    for prefix, place, dtype in (
+        ("adapter.unet.", "stage1_final/unet/diffusion_pytorch_model.bf16", torch.bfloat16),
+        ("adapter.vae.", "vae/diffusion_pytorch_model", torch.float32),
+    ):
         state = {k.removeprefix(prefix): v.to(dtype).contiguous() for k, v in agent.items() if k.startswith(prefix)}
         save_file(state, folder / "checkpoint" / (place + ".safetensors"), {"format": "pt"})
     return folder

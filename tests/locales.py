@@ -1,6 +1,6 @@
 """The nodes' own words as ComfyUI's locale files: `english()` is what locales/en/nodeDefs.json must hold.
 
-    python -m wegen.tests.locales        writes locales/en/nodeDefs.json anew, after a node's words have changed; then translate locales/zh
+python -m wegen.tests.locales        writes locales/en/nodeDefs.json anew, after a node's words have changed; then translate locales/zh
 """
 
 from __future__ import annotations
@@ -18,15 +18,19 @@ def english() -> dict:
     found = {}
     for node, cls in NODE_CLASS_MAPPINGS.items():
         declared = cls.INPUT_TYPES()
-        inputs = {key: {"name": key, "tooltip": entry[1]["tooltip"]} for group in ("required", "optional")
-                  for key, entry in declared.get(group, {}).items()}
+        inputs = {
+            key: {"name": key, "tooltip": entry[1]["tooltip"]}
+            for group in ("required", "optional")
+            for key, entry in declared.get(group, {}).items()
+        }
         for words in inputs.values():
             if host.knows() and host.knows() in words["tooltip"]:  # changes with the bundled weights: it comes from the server
                 del words["tooltip"]
         pairs = zip(cls.RETURN_NAMES, cls.OUTPUT_TOOLTIPS, strict=True)
         outputs = {str(i): {"name": name, "tooltip": tip} for i, (name, tip) in enumerate(pairs)}
         found[node] = {"display_name": NODE_DISPLAY_NAME_MAPPINGS[node], "description": cls.DESCRIPTION, "inputs": inputs} | (
-            {"outputs": outputs} if outputs else {})
+            {"outputs": outputs} if outputs else {}
+        )
     return found
 
 

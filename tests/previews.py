@@ -19,8 +19,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 from wegen.nodes import NODE_CLASS_MAPPINGS
-from wegen.wegen_model import graph
-from wegen.wegen_model.compose import _font
+from wegen.wegen_model import workflow
+from wegen.wegen_model.chat.boxes import _font
 
 WORKFLOWS = Path(__file__).parent.parent / "workflows"
 SHOWN = ("SaveImage", "PreviewImage", "PreviewAny")
@@ -35,7 +35,7 @@ def with_model(path: Path, model: str | None) -> dict:
 
 def run_headless(ui: dict, folder: Path) -> dict[str, Image.Image | str]:
     """node id -> what it shows."""
-    saved = graph.run(graph.load_workflow(ui, NODE_CLASS_MAPPINGS), NODE_CLASS_MAPPINGS, out_dir=folder, input_dir=WORKFLOWS)
+    saved = workflow.run(workflow.load_workflow(ui, NODE_CLASS_MAPPINGS), NODE_CLASS_MAPPINGS, out_dir=folder, input_dir=WORKFLOWS)
     return {s.node_id: Image.open(s.path).convert("RGB") if s.kind == "image" else s.text for s in saved if s.kind != "file"}
 
 
@@ -44,13 +44,16 @@ def run_in_comfyui(ui: dict) -> dict[str, Image.Image | str]:
     from wegen.tests.comfyui.server import ComfyServer
 
     with ComfyServer.from_environment() as server:
-        prompt = graph.load_workflow(ui, {**server.node_classes(), **NODE_CLASS_MAPPINGS}).prompt
+        prompt = workflow.load_workflow(ui, {**server.node_classes(), **NODE_CLASS_MAPPINGS}).prompt
         run = server.queue(prompt)
         if run.status != "success":
             raise SystemExit(run.error)
         folders = {"output": server.outputs, "temp": server.base / "temp"}
-        return {node: Image.open(folders[i["type"]] / i["subfolder"] / i["filename"]).convert("RGB")
-                for node, shown in run.outputs.items() for i in shown.get("images", [])[:1]}
+        return {
+            node: Image.open(folders[i["type"]] / i["subfolder"] / i["filename"]).convert("RGB")
+            for node, shown in run.outputs.items()
+            for i in shown.get("images", [])[:1]
+        }
 
 
 def tiles(ui: dict, shown: dict[str, Image.Image | str]) -> list[tuple[str, Image.Image | str]]:
@@ -101,7 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             with tempfile.TemporaryDirectory() as folder:
                 entries = tiles(ui, run_headless(ui, Path(folder)))
-        except graph.ForeignNodesError:
+        except workflow.ForeignNodesError:
             if not os.environ.get("WEGEN_COMFYUI") or args.model:
                 left.append(path.stem)
                 continue

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 from wegen.wegen_model import config as configs
-from wegen.wegen_model.checkpoint import folder as files
-from wegen.wegen_model.decoder import Decoder
+from wegen.wegen_model.chat.tokenizer import special_tokens
+from wegen.wegen_model.checkpoint import model_folder
 from wegen.wegen_model.features import Projectors
-from wegen.wegen_model.language import Language
-from wegen.wegen_model.tokenizer import special_tokens
-from wegen.wegen_model.vision import VisionTower
+from wegen.wegen_model.models.decoder import Decoder
+from wegen.wegen_model.models.eva_clip import VisionTower
+from wegen.wegen_model.models.llama import Language
 
 
 def tiny_config(**changes) -> configs.ModelConfig:
@@ -45,14 +45,19 @@ def byte_tokenizer(folder: Path) -> Path:
 
 
 def tiny_model(folder: str | Path, seed: int = 0, parts: tuple[str, ...] | None = None, **changes) -> Path:
-    """Write a random model folder. `parts`: only these (keys of `files.PLACES`); `changes`: fields of the ModelConfig."""
+    """Write a random model folder. `parts`: only these (keys of `model_folder.PLACES`); `changes`: fields of the ModelConfig."""
     folder = Path(folder)
     config = tiny_config(**changes)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         decoder = Decoder(config.decoder, config.unet, config.vae, config.scheduler)
-        modules = {"vision": VisionTower(config.vision), "language": Language(config.language),
-                   "projectors": Projectors(config.features, config.language.width), "unet": decoder.unet, "vae": decoder.vae}
+        modules = {
+            "vision": VisionTower(config.vision),
+            "language": Language(config.language),
+            "projectors": Projectors(config.features, config.language.width),
+            "unet": decoder.unet,
+            "vae": decoder.vae,
+        }
         for module in modules.values():
             for p in module.parameters():
                 if p.ndim > 1:
@@ -61,7 +66,7 @@ def tiny_model(folder: str | Path, seed: int = 0, parts: tuple[str, ...] | None 
     if parts is not None and "unet" not in parts:
         config = dataclasses.replace(config, unet={}, vae={}, scheduler={})
     tokenizer = byte_tokenizer(folder.with_name(folder.name + "-tokenizer"))
-    return files.save(folder, config, states, tokenizer)
+    return model_folder.save(folder, config, states, tokenizer)
 
 
 def picture(width: int = 40, height: int = 30, channels: int = 3, batch: int = 1, seed: int = 0) -> torch.Tensor:

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from wegen.wegen_model.conversation import Conversation
+from wegen.wegen_model.chat.conversation import Conversation
+from wegen.wegen_model.chat.prompt import Prompt
+from wegen.wegen_model.chat.tokenizer import Tokenizer, special_tokens
 from wegen.wegen_model.features import pool
-from wegen.wegen_model.generate import Model, write_features
+from wegen.wegen_model.generation.generate import Model, write_features
 from wegen.wegen_model.pipeline import WeGen
-from wegen.wegen_model.prompt import Prompt
 from wegen.wegen_model.runtime import Runtime
-from wegen.wegen_model.tokenizer import Tokenizer, special_tokens
 from wegen.wegen_model.train.losses import alphas_cumprod, diffusion_loss, feature_losses
 
 
@@ -61,10 +61,15 @@ def test_first_hidden_and_logits(model, prompt, golden):
     assert_relative(model.language.logits(hidden), golden["first_logits"], 1e-4)
 
 
-@pytest.mark.parametrize("guidance, readout, row", [
-    (1.0, "aligned", "features_aligned"), (1.0, "released", "features_released"),
-    (2.0, "aligned", "features_guided2_aligned"), (2.0, "released", "features_guided2_released"),
-])
+@pytest.mark.parametrize(
+    "guidance, readout, row",
+    [
+        (1.0, "aligned", "features_aligned"),
+        (1.0, "released", "features_released"),
+        (2.0, "aligned", "features_guided2_aligned"),
+        (2.0, "released", "features_guided2_released"),
+    ],
+)
 @torch.no_grad()
 def test_features(model, prompt, golden, guidance, readout, row):
     assert_relative(write_features(model, prompt, guidance=guidance, readout=readout), golden[row], 1e-4)
@@ -92,8 +97,16 @@ def test_decoded_pixels(decoder, golden):
 def test_decoder_training_step(decoder, golden):
     latents = decoder.to_latents(golden["train_pixels"])
     assert_relative(latents, golden["train_latents"], 1e-4)
-    loss, predicted = diffusion_loss(decoder, alphas_cumprod(decoder), golden["train_latents"], golden["pooled_tokens"],
-                                     golden["pooled_mean"], golden["train_timesteps"], golden["train_noise"], torch.zeros(2, 6))
+    loss, predicted = diffusion_loss(
+        decoder,
+        alphas_cumprod(decoder),
+        golden["train_latents"],
+        golden["pooled_tokens"],
+        golden["pooled_mean"],
+        golden["train_timesteps"],
+        golden["train_noise"],
+        torch.zeros(2, 6),
+    )
     assert_relative(predicted, golden["train_noise_pred"], 1e-4)
     assert_relative(loss[None], golden["train_minsnr_loss"], 1e-4)
 

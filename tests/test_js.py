@@ -6,8 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from wegen.wegen_model.compose import parse_boxes
-from wegen.wegen_model.placement import digest, parse_placement
+from wegen.wegen_model.chat.boxes import parse_boxes
+from wegen.wegen_model.chat.canvas_state import digest, parse_placement
 
 TESTS = Path(__file__).parent / "js"
 NODE = shutil.which("node")
@@ -39,8 +39,10 @@ def test_both_sides_make_the_same_digest():
 
 @need_node
 def test_the_server_reads_what_the_canvas_writes():
-    code = ("import * as S from '../../js/boxes/state.js';"
-            "const a = S.add(S.parse(''), {x: .1, y: .2, width: .3, height: .4, label: '\u0436'}, [2]);")
+    code = (
+        "import * as S from '../../js/boxes/state.js';"
+        "const a = S.add(S.parse(''), {x: .1, y: .2, width: .3, height: .4, label: '\u0436'}, [2]);"
+    )
     text = evaluate(f"{code} process.stdout.write(JSON.stringify(S.serialise(a.state)))")
     read = parse_placement(text)
     assert read.labels == ("", "\u0436") and read.boxes[0] is None and read.boxes[1].width == pytest.approx(0.3) and not read.ignored

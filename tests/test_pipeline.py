@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 from wegen.tests.support import picture, tiny_model
-from wegen.wegen_model.conversation import Conversation, Reference, Turn
+from wegen.wegen_model.chat.conversation import Conversation, Reference, Turn
 from wegen.wegen_model.pipeline import WeGen
 from wegen.wegen_model.runtime import Cancelled, Runtime
 
@@ -51,7 +51,7 @@ def test_a_written_turn_without_ids_keeps_its_words(wegen):
     """Turns made by hand have text and no ids; drawing their picture must not lose the text."""
     turns = (Turn("user", "a fox"), Turn("assistant", "Here it is", open_image=True))
     features, conversation = wegen.draw(Conversation(turns))
-    from wegen.wegen_model import prompt
+    from wegen.wegen_model.chat import prompt
 
     before = prompt.build(wegen.encode_references(Conversation(turns)), wegen.tokenizer, 1024)
     after = prompt.build(conversation, wegen.tokenizer, 1024)
@@ -61,8 +61,10 @@ def test_a_written_turn_without_ids_keeps_its_words(wegen):
 def test_a_conversation_of_another_model_is_refused(wegen, drawn, tmp_path):
     other = WeGen.load(tiny_model(tmp_path / "other", parts=("language", "projectors"), seed=1), runtime=Listener())
     (tmp_path / "other/added_tokens.json").write_text((tmp_path / "other/added_tokens.json").read_text().replace("<patch>", "<patch2>"))
-    for call in (lambda c: other.chat(c.user("more"), max_tokens=2), lambda c: other.draw(c.with_last(
-            dataclasses.replace(c.last, open_image=True)))):
+    for call in (
+        lambda c: other.chat(c.user("more"), max_tokens=2),
+        lambda c: other.draw(c.with_last(dataclasses.replace(c.last, open_image=True))),
+    ):
         with pytest.raises(ValueError, match="held with another model"):
             call(drawn[1])
 
@@ -78,15 +80,23 @@ def test_features_of_another_space_are_refused_wherever_they_stand(wegen, drawn)
     with pytest.raises(ValueError, match="elsewhere/8x8x32"):
         wegen.decode(foreign)
     wegen.decode(dataclasses.replace(features, tower="other"), steps=1)
-    assert wegen.runtime.warnings == ["SDXL Feature Decoder, features: the features come from the tower 'other', the decoder 'tiny' "
-                                      "was trained with 'tiny'. The picture may differ in colour and detail."]
+    assert wegen.runtime.warnings == [
+        "SDXL Feature Decoder, features: the features come from the tower 'other', the decoder 'tiny' "
+        "was trained with 'tiny'. The picture may differ in colour and detail."
+    ]
 
 
-@pytest.mark.parametrize("options, error", [
-    (dict(width=0), "width is 0: it must be a multiple of 8"), (dict(height=-8), "height is -8"), (dict(width=30), "width is 30"),
-    (dict(steps=0), "steps is 0: at least 1"), (dict(guidance_scale=-1.0), "guidance_scale is -1.0"),
-    (dict(scheduler="Magic"), "scheduler 'Magic' is not one of EulerDiscreteScheduler"),
-])
+@pytest.mark.parametrize(
+    "options, error",
+    [
+        (dict(width=0), "width is 0: it must be a multiple of 8"),
+        (dict(height=-8), "height is -8"),
+        (dict(width=30), "width is 30"),
+        (dict(steps=0), "steps is 0: at least 1"),
+        (dict(guidance_scale=-1.0), "guidance_scale is -1.0"),
+        (dict(scheduler="Magic"), "scheduler 'Magic' is not one of EulerDiscreteScheduler"),
+    ],
+)
 def test_decoder_options_that_make_no_sense(wegen, drawn, options, error):
     with pytest.raises(ValueError, match=error):
         wegen.decode(drawn[0], **options)

@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 import torch
 from wegen.tests.support import picture, tiny_model
-from wegen.wegen_model import generate, prompt
+from wegen.wegen_model.chat import prompt
+from wegen.wegen_model.chat.conversation import Box, Conversation, Reference
 from wegen.wegen_model.config import LanguageConfig
-from wegen.wegen_model.conversation import Box, Conversation, Reference
 from wegen.wegen_model.features import Features, check_space, pool
-from wegen.wegen_model.language import Cache, Language
+from wegen.wegen_model.generation import generate
+from wegen.wegen_model.models.eva_clip import prepare, resize_positions
+from wegen.wegen_model.models.llama import Cache, Language
 from wegen.wegen_model.pipeline import WeGen
 from wegen.wegen_model.runtime import Runtime
-from wegen.wegen_model.vision import prepare, resize_positions
 
 CPU = torch.device("cpu")
 
@@ -61,6 +62,7 @@ def close(a, b, tolerance=1e-5):
 
 # --- language model -----------------------------------------------------------------------------------------------
 
+
 def test_cached_steps_equal_a_full_pass(model):
     x = torch.randn(1, 24, 32, generator=torch.Generator().manual_seed(0))
     full = model.language(x)
@@ -99,9 +101,19 @@ def test_llama_equals_transformers():
 
     config = LanguageConfig(vocab_size=97, width=48, layers=3, heads=4, mlp_width=80, eps=1e-5, rope_theta=10000.0)
     torch.manual_seed(0)
-    theirs = LlamaForCausalLM(LlamaConfig(
-        vocab_size=97, hidden_size=48, num_hidden_layers=3, num_attention_heads=4, intermediate_size=80, rms_norm_eps=1e-5,
-        max_position_embeddings=256, initializer_range=0.3, tie_word_embeddings=False)).eval()
+    theirs = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=97,
+            hidden_size=48,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            intermediate_size=80,
+            rms_norm_eps=1e-5,
+            max_position_embeddings=256,
+            initializer_range=0.3,
+            tie_word_embeddings=False,
+        )
+    ).eval()
     ours = Language(config)
     ours.load_state_dict(theirs.state_dict())
     ids = torch.randint(0, 97, (2, 50))
@@ -127,6 +139,7 @@ def test_written_words_are_the_likeliest_by_a_full_pass(wegen, model):
 
 
 # --- the feature loop ---------------------------------------------------------------------------------------------
+
 
 def test_each_feature_equals_a_full_pass_over_those_before(model, context, drawn):
     tokens = drawn[0].tokens[0]
@@ -208,6 +221,7 @@ def test_schedulers_that_add_noise_follow_the_seed_too(wegen, drawn, scheduler):
 
 # --- tower and decoder --------------------------------------------------------------------------------------------
 
+
 def test_pooling_is_the_mean_of_four_by_four_blocks_row_by_row():
     x = torch.randn(2, 1024, 5, generator=torch.Generator().manual_seed(3))
     blocks = x.view(2, 8, 4, 8, 4, 5).mean((2, 4)).flatten(1, 2)
@@ -288,8 +302,11 @@ def test_guidance_1_is_the_conditional_prediction_and_0_the_blank_one(wegen, dra
     noise = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(8))
     zeros = torch.zeros_like(tokens)
     sample = dict(steps=2, runtime=Runtime("cpu"))
-    close(decoder.sample(tokens, tokens.mean(1), noise, guidance_scale=0.0, **sample),
-          decoder.sample(zeros, zeros.mean(1), noise, guidance_scale=1.0, **sample), 1e-4)
+    close(
+        decoder.sample(tokens, tokens.mean(1), noise, guidance_scale=0.0, **sample),
+        decoder.sample(zeros, zeros.mean(1), noise, guidance_scale=1.0, **sample),
+        1e-4,
+    )
 
 
 def test_a_batch_of_pictures_equals_each_alone(wegen):

@@ -100,8 +100,11 @@ class DecoderConfig:
 
 
 # six numbers beside the features: original height and width, crop from the top and left, height and width to paint
-TIME_IDS = {"size": "the picture's size twice, as WeGen's inference does", "trained": "the trained size, then the picture's, as Emu2 does",
-            "zeros": "six zeros, as the release trains"}
+TIME_IDS = {
+    "size": "the picture's size twice, as WeGen's inference does",
+    "trained": "the trained size, then the picture's, as Emu2 does",
+    "zeros": "six zeros, as the release trains",
+}
 NEGATIVES = {"zeros": "zeros", "blank": "the features of a blank picture (all zero once normalised)"}
 # How each public decoder's own inference code drives it (WeGen's SDXLAdapter, Emu2's EmuVisualGeneration, BLIP3-o's copy of it). The
 # scheduler is the checkpoint's; all three publish EulerDiscreteScheduler with leading steps and offset 1.
@@ -161,55 +164,121 @@ def _tuples(value):
 # --- diffusers configurations -------------------------------------------------------------------------------------
 
 SDXL_UNET: dict[str, Any] = dict(
-    sample_size=128, in_channels=4, out_channels=4,
+    sample_size=128,
+    in_channels=4,
+    out_channels=4,
     down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
     up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    block_out_channels=(320, 640, 1280), layers_per_block=2, transformer_layers_per_block=(1, 2, 10),
-    attention_head_dim=(5, 10, 20), cross_attention_dim=1792, use_linear_projection=True,
-    addition_embed_type="text_time", addition_time_embed_dim=256, projection_class_embeddings_input_dim=3328,
+    block_out_channels=(320, 640, 1280),
+    layers_per_block=2,
+    transformer_layers_per_block=(1, 2, 10),
+    attention_head_dim=(5, 10, 20),
+    cross_attention_dim=1792,
+    use_linear_projection=True,
+    addition_embed_type="text_time",
+    addition_time_embed_dim=256,
+    projection_class_embeddings_input_dim=3328,
 )
 SDXL_VAE: dict[str, Any] = dict(
-    in_channels=3, out_channels=3, latent_channels=4, sample_size=1024, scaling_factor=0.13025, force_upcast=True,
-    block_out_channels=(128, 256, 512, 512), layers_per_block=2, norm_num_groups=32, act_fn="silu",
-    down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+    in_channels=3,
+    out_channels=3,
+    latent_channels=4,
+    sample_size=1024,
+    scaling_factor=0.13025,
+    force_upcast=True,
+    block_out_channels=(128, 256, 512, 512),
+    layers_per_block=2,
+    norm_num_groups=32,
+    act_fn="silu",
+    down_block_types=("DownEncoderBlock2D",) * 4,
+    up_block_types=("UpDecoderBlock2D",) * 4,
 )
 SDXL_SCHEDULER: dict[str, Any] = dict(
-    _class_name="EulerDiscreteScheduler", beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
-    num_train_timesteps=1000, prediction_type="epsilon", timestep_spacing="leading", steps_offset=1,
+    _class_name="EulerDiscreteScheduler",
+    beta_start=0.00085,
+    beta_end=0.012,
+    beta_schedule="scaled_linear",
+    num_train_timesteps=1000,
+    prediction_type="epsilon",
+    timestep_spacing="leading",
+    steps_offset=1,
 )
 
 # the miniature: 128 px, features 8x8x192, latents 16x16x16
 MINI_UNET: dict[str, Any] = dict(
-    sample_size=16, in_channels=32, out_channels=16,
-    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-    block_out_channels=(96, 160), layers_per_block=1, transformer_layers_per_block=(1, 1), attention_head_dim=(3, 5),
-    cross_attention_dim=192, use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=256,
+    sample_size=16,
+    in_channels=32,
+    out_channels=16,
+    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+    up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    block_out_channels=(96, 160),
+    layers_per_block=1,
+    transformer_layers_per_block=(1, 1),
+    attention_head_dim=(3, 5),
+    cross_attention_dim=192,
+    use_linear_projection=True,
+    addition_embed_type="text_time",
+    addition_time_embed_dim=256,
     projection_class_embeddings_input_dim=192 + 6 * 256,
 )
 MINI_VAE: dict[str, Any] = dict(
     _class_name="AutoencoderDC",  # space-to-depth shortcuts: learns on a CPU in minutes, where AutoencoderKL needs hours
-    in_channels=3, latent_channels=16, scaling_factor=1.0, encoder_block_types="ResBlock", decoder_block_types="ResBlock",
-    encoder_block_out_channels=(32, 64, 128, 128), decoder_block_out_channels=(32, 64, 128, 128),
-    encoder_layers_per_block=(0, 1, 1, 1), decoder_layers_per_block=(0, 1, 1, 1), encoder_qkv_multiscales=((), (), (), ()),
-    decoder_qkv_multiscales=((), (), (), ()), upsample_block_type="pixel_shuffle", downsample_block_type="pixel_unshuffle",
-    decoder_norm_types="rms_norm", decoder_act_fns="silu",
+    in_channels=3,
+    latent_channels=16,
+    scaling_factor=1.0,
+    encoder_block_types="ResBlock",
+    decoder_block_types="ResBlock",
+    encoder_block_out_channels=(32, 64, 128, 128),
+    decoder_block_out_channels=(32, 64, 128, 128),
+    encoder_layers_per_block=(0, 1, 1, 1),
+    decoder_layers_per_block=(0, 1, 1, 1),
+    encoder_qkv_multiscales=((), (), (), ()),
+    decoder_qkv_multiscales=((), (), (), ()),
+    upsample_block_type="pixel_shuffle",
+    downsample_block_type="pixel_unshuffle",
+    decoder_norm_types="rms_norm",
+    decoder_act_fns="silu",
 )
 MINI_SCHEDULER: dict[str, Any] = dict(
-    _class_name="DDIMScheduler", beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
-    num_train_timesteps=1000, prediction_type="v_prediction", timestep_spacing="trailing", rescale_betas_zero_snr=True,
-    clip_sample=False, set_alpha_to_one=True,
+    _class_name="DDIMScheduler",
+    beta_start=0.00085,
+    beta_end=0.012,
+    beta_schedule="scaled_linear",
+    num_train_timesteps=1000,
+    prediction_type="v_prediction",
+    timestep_spacing="trailing",
+    rescale_betas_zero_snr=True,
+    clip_sample=False,
+    set_alpha_to_one=True,
 )
 # a few thousand weights, for tests: the sizes of the golden tensors
 TINY_UNET: dict[str, Any] = dict(
-    sample_size=16, in_channels=4, out_channels=4, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-    up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), block_out_channels=(32, 64), layers_per_block=2,
-    transformer_layers_per_block=(1, 2), attention_head_dim=(2, 4), cross_attention_dim=32, use_linear_projection=True,
-    addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=80,
+    sample_size=16,
+    in_channels=4,
+    out_channels=4,
+    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+    up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    block_out_channels=(32, 64),
+    layers_per_block=2,
+    transformer_layers_per_block=(1, 2),
+    attention_head_dim=(2, 4),
+    cross_attention_dim=32,
+    use_linear_projection=True,
+    addition_embed_type="text_time",
+    addition_time_embed_dim=8,
+    projection_class_embeddings_input_dim=80,
 )
 TINY_VAE: dict[str, Any] = dict(
-    in_channels=3, out_channels=3, latent_channels=4, sample_size=32, scaling_factor=0.13025,
-    block_out_channels=(32, 64), layers_per_block=1, norm_num_groups=32,
-    down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+    in_channels=3,
+    out_channels=3,
+    latent_channels=4,
+    sample_size=32,
+    scaling_factor=0.13025,
+    block_out_channels=(32, 64),
+    layers_per_block=1,
+    norm_num_groups=32,
+    down_block_types=("DownEncoderBlock2D",) * 2,
+    up_block_types=("UpDecoderBlock2D",) * 2,
 )
 
 _MINI_SPACE = "wegen-mini/8x8x192"
@@ -221,10 +290,21 @@ PRESETS: dict[str, ModelConfig] = {
         vision=VisionConfig(image_size=128, patch_size=16, width=192, layers=5, heads=6, mlp_width=512),
         language=LanguageConfig(vocab_size=0, width=256, layers=4, heads=4, mlp_width=704, positions=1024),
         references="placed",
-        features=FeatureConfig(_MINI_SPACE, _MINI_SPACE, width=192, normalised=True, slot_embedding=True, pointer=True,
-                               pointer_blocks=3, regions=True, parallel=True),
+        features=FeatureConfig(
+            _MINI_SPACE,
+            _MINI_SPACE,
+            width=192,
+            normalised=True,
+            slot_embedding=True,
+            pointer=True,
+            pointer_blocks=3,
+            regions=True,
+            parallel=True,
+        ),
         decoder=DecoderConfig(_MINI_SPACE, _MINI_SPACE, width=192, guidance_scale=1.5, steps=6, size=128, layout_channels=16),
-        unet=MINI_UNET, vae=MINI_VAE, scheduler=MINI_SCHEDULER,
+        unet=MINI_UNET,
+        vae=MINI_VAE,
+        scheduler=MINI_SCHEDULER,
     ),
     "tiny": ModelConfig(
         name="tiny",
@@ -232,6 +312,8 @@ PRESETS: dict[str, ModelConfig] = {
         language=LanguageConfig(width=32, layers=2, heads=4, mlp_width=64, eps=1e-6, positions=1024),
         features=FeatureConfig("tiny/8x8x32", "tiny", width=32),
         decoder=DecoderConfig("tiny/8x8x32", "tiny", width=32, size=32),
-        unet=TINY_UNET, vae=TINY_VAE, scheduler=SDXL_SCHEDULER,
+        unet=TINY_UNET,
+        vae=TINY_VAE,
+        scheduler=SDXL_SCHEDULER,
     ),
 }

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import FeatureConfig
-from .pointer import Pointer, Shown
-from .regions import Regions
+from .models.box_embedding import Regions
+from .models.pointer import Pointer, Shown
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,10 @@ class Features:
     def check_finite(self, where: str) -> None:
         bad = (~torch.isfinite(self.tokens)).sum().item()
         if bad:
-            raise ValueError(f"{where}: {bad} of the features' values are NaN or infinite. Where do they come from? "
-                             "A 16-bit overflow upstream is the usual cause; encode or generate them anew in a wider precision.")
+            raise ValueError(
+                f"{where}: {bad} of the features' values are NaN or infinite. Where do they come from? "
+                "A 16-bit overflow upstream is the usual cause; encode or generate them anew in a wider precision."
+            )
 
 
 def check_space(features: Features, space: str, tower: str, reader: str, where: str, width: int | None = None) -> str | None:
@@ -66,13 +68,18 @@ def check_space(features: Features, space: str, tower: str, reader: str, where: 
     if features.space != space:
         raise ValueError(
             f"{where}: the features are of the space '{features.space}', but {reader} reads '{space}'. "
-            f"Encode or generate them with a model of '{space}', or load a decoder made for '{features.space}'.")
+            f"Encode or generate them with a model of '{space}', or load a decoder made for '{features.space}'."
+        )
     if width is not None and features.tokens.shape[-1] != width:
-        raise ValueError(f"{where}: each feature has {features.tokens.shape[-1]} numbers, {reader} reads {width}. The file or node that "
-                         "made them is not of this model; encode the picture again.")
+        raise ValueError(
+            f"{where}: each feature has {features.tokens.shape[-1]} numbers, {reader} reads {width}. The file or node that "
+            "made them is not of this model; encode the picture again."
+        )
     if features.tower != tower:
-        return (f"{where}: the features come from the tower '{features.tower}', {reader} was trained with '{tower}'. "
-                "The picture may differ in colour and detail.")
+        return (
+            f"{where}: the features come from the tower '{features.tower}', {reader} was trained with '{tower}'. "
+            "The picture may differ in colour and detail."
+        )
     return None
 
 

@@ -12,18 +12,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from . import generate, prompt, vision
-from .blocks import BlockLinear, scratch_bytes
-from .checkpoint import folder as files
-from .checks import check_draw, check_images, check_number, check_seed
+from .chat import prompt
+from .chat.conversation import Conversation, Turn
+from .chat.reference_cutout import lay
+from .chat.tokenizer import Tokenizer
+from .checkpoint import model_folder
 from .config import ModelConfig
-from .conversation import Conversation, Turn
+from .decoder_pipeline import WeGenDecoder
 from .features import Features, Projectors, check_space, pool
-from .language import Cache, Language
-from .painter import WeGenDecoder
-from .place import lay
+from .generation import generate
+from .models import eva_clip
+from .models.llama import Cache, Language
+from .models.quantization import BlockLinear, scratch_bytes
 from .runtime import Part, Runtime
-from .tokenizer import Tokenizer
+from .validation import check_draw, check_images, check_number, check_seed
 
 BATCH = 8  # pictures through the tower at once
 
@@ -38,8 +40,14 @@ class WeGen:
         self._painter: WeGenDecoder | None = None
 
     @classmethod
-    def load(cls, name_or_path: str | Path = "wegen-mini", dtype: torch.dtype | None = None, runtime: Runtime | None = None,
-             roots: tuple = (), quantise: str = "") -> WeGen:
+    def load(
+        cls,
+        name_or_path: str | Path = "wegen-mini",
+        dtype: torch.dtype | None = None,
+        runtime: Runtime | None = None,
+        roots: tuple = (),
+        quantise: str = "",
+    ) -> WeGen:
         """Open a model folder; weights are read when a call first needs them.
 
         `dtype` and `quantise` (tower and language model in blocks: q8_0, q4_0 or fp8) are for the default runtime; a runtime that
@@ -48,8 +56,8 @@ class WeGen:
         Raises:
             CheckpointError: no such folder, or one without a valid config.json.
         """
-        folder = files.resolve(name_or_path, roots)
-        return cls(folder, files.read_config(folder), runtime or Runtime(dtype=dtype, blocks=quantise))
+        folder = model_folder.resolve(name_or_path, roots)
+        return cls(folder, model_folder.read_config(folder), runtime or Runtime(dtype=dtype, blocks=quantise))
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -69,12 +77,21 @@ class WeGen:
         """A loaded part: vision, language or projectors."""
         if name not in self._parts:
             c = self.config
-            make = {"vision": lambda ops: vision.VisionTower(c.vision, ops), "language": lambda ops: Language(c.language, ops),
-                    "projectors": lambda ops: Projectors(c.features, c.language.width, ops)}[name]
+            make = {
+                "vision": lambda ops: eva_clip.VisionTower(c.vision, ops),
+                "language": lambda ops: Language(c.language, ops),
+                "projectors": lambda ops: Projectors(c.features, c.language.width, ops),
+            }[name]
             with torch.device("meta"):
                 module = make(self.runtime.operations)
-            files.load_into(module, self.folder, name, self.runtime.place(name).dtype, self.runtime.blocks,
-                            getattr(self.runtime.operations, "BlockLinear", BlockLinear))
+            model_folder.load_into(
+                module,
+                self.folder,
+                name,
+                self.runtime.place(name).dtype,
+                self.runtime.blocks,
+                getattr(self.runtime.operations, "BlockLinear", BlockLinear),
+            )
             self._parts[name] = self.runtime.adopt(name, module)
         return self._parts[name]
 
@@ -98,7 +115,7 @@ class WeGen:
         room = self.config.vision.bytes(min(BATCH, len(images)), place.dtype) + scratch_bytes(part.module)
         with self.runtime.use(part, room) as device:
             for chunk in images.split(BATCH):
-                pixels = vision.prepare(chunk.to(device), self.config.vision, fit).to(place.dtype)
+                pixels = eva_clip.prepare(chunk.to(device), self.config.vision, fit).to(place.dtype)
                 out.append(pool(part.module(pixels, self.runtime), tuple(self.config.features.grid)).float().cpu())
         return self.features(torch.cat(out))
 
@@ -138,8 +155,18 @@ class WeGen:
         return generate.Model(self.part("language").module, self.part("projectors").module, self.tokenizer, device, place.dtype)
 
     @torch.no_grad()
-    def chat(self, conversation: Conversation, *, picture: str = "auto", rewrite: bool = False, temperature: float = 0.0,
-             top_p: float = 0.9, seed: int = 0, max_tokens: int = 256, trim_oldest: bool = False) -> Conversation:
+    def chat(
+        self,
+        conversation: Conversation,
+        *,
+        picture: str = "auto",
+        rewrite: bool = False,
+        temperature: float = 0.0,
+        top_p: float = 0.9,
+        seed: int = 0,
+        max_tokens: int = 256,
+        trim_oldest: bool = False,
+    ) -> Conversation:
         """Answer the last user turn: p(text | c), until the turn ends or opens a picture.
 
         Args:
@@ -164,18 +191,37 @@ class WeGen:
         reserve = max_tokens + (n + 2 if picture != "never" else 0)
         context = prompt.build(conversation, self.tokenizer, self.config.language.positions, reserve, trim_oldest=trim_oldest)
         self.part("projectors")
-        with self.runtime.use(self.part("language"), self._room(1, len(context), max_tokens + 1)) as device, \
-                self.runtime.use(self.part("projectors")):
+        with (
+            self.runtime.use(self.part("language"), self._room(1, len(context), max_tokens + 1)) as device,
+            self.runtime.use(self.part("projectors")),
+        ):
             ids, opened = generate.write_text(
-                self._model(device), context, picture=picture, rewrite=rewrite, temperature=temperature, top_p=top_p, seed=seed,
-                max_tokens=max_tokens, runtime=self.runtime, show=lambda ids: prompt.parse(ids, self.tokenizer)[0])
+                self._model(device),
+                context,
+                picture=picture,
+                rewrite=rewrite,
+                temperature=temperature,
+                top_p=top_p,
+                seed=seed,
+                max_tokens=max_tokens,
+                runtime=self.runtime,
+                show=lambda ids: prompt.parse(ids, self.tokenizer)[0],
+            )
         text, boxes = prompt.parse(ids[:-1] if opened else ids, self.tokenizer)
         turn = Turn("assistant", text, boxes, tuple(ids), open_image=opened)
         return replace(conversation, turns=(*conversation.turns, turn))
 
     @torch.no_grad()
-    def draw(self, conversation: Conversation, *, guidance: float = 1.0, mode: str = "autoregressive", readout: str = "aligned",
-             keep: tuple[Features, Tensor] | None = None, trim_oldest: bool = False) -> tuple[Features, Conversation]:
+    def draw(
+        self,
+        conversation: Conversation,
+        *,
+        guidance: float = 1.0,
+        mode: str = "autoregressive",
+        readout: str = "aligned",
+        keep: tuple[Features, Tensor] | None = None,
+        trim_oldest: bool = False,
+    ) -> tuple[Features, Conversation]:
         """Write the features of the picture that the last turn opened: P(x|c), one after another.
 
         Args:
@@ -197,10 +243,13 @@ class WeGen:
             self._check_space(earlier, "AR Feature Decode, keep_features")
             kept = (earlier.tokens[0], mask.reshape(-1) > 0.5)
         rows = 2 if guidance != 1 else 1
-        with self.runtime.use(self.part("language"), self._room(rows, len(context), n)) as device, \
-                self.runtime.use(self.part("projectors")):
-            tokens = generate.write_features(self._model(device), context, guidance=guidance, mode=mode, readout=readout, keep=kept,
-                                             runtime=self.runtime)
+        with (
+            self.runtime.use(self.part("language"), self._room(rows, len(context), n)) as device,
+            self.runtime.use(self.part("projectors")),
+        ):
+            tokens = generate.write_features(
+                self._model(device), context, guidance=guidance, mode=mode, readout=readout, keep=kept, runtime=self.runtime
+            )
         features = self.features(tokens[None])
         features.check_finite("AR Feature Decode, the written features")
         last = conversation.turns[-1]
@@ -221,8 +270,8 @@ class WeGen:
     def _need(self, *parts: str) -> None:
         """Refuse at once, before other parts are loaded, what the folder cannot do."""
         for part in parts:
-            if part not in self._parts and not files.files(self.folder, part):
-                files.missing(self.folder, part)
+            if part not in self._parts and not model_folder.files(self.folder, part):
+                model_folder.missing(self.folder, part)
 
     def _room(self, rows: int, prompt: int, new: int) -> int:
         """Bytes that generating needs beside the weights: the cache, what reading the prompt holds, and one widened layer."""
@@ -239,5 +288,7 @@ class WeGen:
         words = set(re.findall(r"[a-z]+", turn.text.lower()))
         names = {form for c in known for form in (c, c + "s", c + "es", c[:-1] + "ies", c[:-2] + "i")}
         if known and picture != "never" and not pictures and not earlier and not words & names:
-            self.runtime.warn(f"{self.config.name} knows {len(known)} things and none of them is in «{turn.text[:60]}»: "
-                              f"the picture will be a guess. It knows {', '.join(known)}.")
+            self.runtime.warn(
+                f"{self.config.name} knows {len(known)} things and none of them is in «{turn.text[:60]}»: "
+                f"the picture will be a guess. It knows {', '.join(known)}."
+            )

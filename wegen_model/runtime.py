@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .blocks import check_kind
+from .models.quantization import check_kind
 
 PARTS = ("vision", "language", "projectors", "unet", "vae")
 
@@ -48,8 +48,9 @@ class Runtime:
 
     operations: Any = torch.nn  # namespace of layer classes: Linear, LayerNorm, RMSNorm, Embedding, Conv2d
 
-    def __init__(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None, progress: bool = False,
-                 blocks: str = ""):
+    def __init__(
+        self, device: str | torch.device | None = None, dtype: torch.dtype | None = None, progress: bool = False, blocks: str = ""
+    ):
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.dtype = dtype or (torch.float32 if self.device.type == "cpu" else torch.bfloat16)
         self.progress = progress

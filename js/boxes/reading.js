@@ -1,4 +1,4 @@
-// The box_text widget, read as wegen_model/compose.py reads it, so that the canvas can follow it before anything runs.
+// The box_text widget, read as wegen_model/chat/boxes.py reads it, so that the canvas can follow it before anything runs.
 // Lines of four numbers, or JSON; fractions where all numbers are below 2, pixels otherwise. null: not readable (the server says why).
 
 export function readText(text, width, height, format = "xywh") {

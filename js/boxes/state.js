@@ -1,5 +1,5 @@
 // The boxes of Bbox Compose as a value: reading it defensively, writing it, every change to it, undo. Without DOM.
-// The format, and its other reader: wegen_model/placement.py.
+// The format, and its other reader: wegen_model/chat/canvas_state.py.
 
 import { clamp } from "./geometry.js";
 

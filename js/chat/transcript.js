@@ -1,5 +1,5 @@
 // A conversation as a value, without DOM: a tree of turns, of which the path from `head` to the root is what is said.
-// Editing a message or answering again makes a sibling, so nothing is lost. Format and other reader: wegen_model/transcript.py.
+// Editing a message or answering again makes a sibling, so nothing is lost. Format and other reader: wegen_model/chat/chat_state.py.
 // A turn: {id, parent, role: "user" | "assistant", text, pictures: [{filename, subfolder, type, label?, box?}], boxes, seed, cells?}
 
 import { readFile } from "../boxes/state.js";

@@ -17,24 +17,33 @@ import sys
 import torch
 
 from ...wegen_model.runtime import Runtime
-from .folders import (
-    BUNDLED,
-    FOLDER,
-    bundled,
-    check_model,
-    fingerprint,
-    inside_comfyui,
-    knows,
-    list_models,
-    model_roots,
-    person_folders,
-)
+from .folders import BUNDLED, FOLDER, bundled, check_model, fingerprint, inside_comfyui, knows, list_models, model_roots, person_folders
 from .folders import register as register_folder
-from .notes import Notes, executing_node, nothing, show, shown, watch
+from .progress import Notes, executing_node, nothing, show, shown, watch
 
-__all__ = ["BUNDLED", "DTYPES", "FOLDER", "HeadlessRuntime", "OFFLOAD", "QUANTISED", "bundled", "check_model", "executing_node",
-           "fingerprint", "inside_comfyui", "knows", "list_models", "model_roots", "native", "nothing", "person_folders", "runtime", "show",
-           "shown", "watch"]
+__all__ = [
+    "BUNDLED",
+    "DTYPES",
+    "FOLDER",
+    "HeadlessRuntime",
+    "OFFLOAD",
+    "QUANTISED",
+    "bundled",
+    "check_model",
+    "executing_node",
+    "fingerprint",
+    "inside_comfyui",
+    "knows",
+    "list_models",
+    "model_roots",
+    "native",
+    "nothing",
+    "person_folders",
+    "runtime",
+    "show",
+    "shown",
+    "watch",
+]
 
 DTYPES = ("default", "float32", "bfloat16", "float16")
 QUANTISED = ("fp8", "q8_0", "q4_0")  # of tower and language model, while they are read
@@ -64,8 +73,10 @@ def native(decoder):
         ValueError: outside ComfyUI; a decoder that ComfyUI's samplers cannot run.
     """
     if not inside_comfyui():
-        raise ValueError("Decoder to MODEL + VAE works only inside ComfyUI: there is no KSampler here. Use SDXL Feature Decoder, "
-                         "which paints with the same weights.")
+        raise ValueError(
+            "Decoder to MODEL + VAE works only inside ComfyUI: there is no KSampler here. Use SDXL Feature Decoder, "
+            "which paints with the same weights."
+        )
     from . import sampling
 
     model = sampling.model(decoder)

@@ -35,7 +35,7 @@ def model_roots() -> tuple[Path, ...]:
 
 
 def bundled() -> Path:
-    from ...wegen_model.checkpoint.folder import resolve
+    from ...wegen_model.checkpoint.model_folder import resolve
 
     return resolve(BUNDLED)
 
@@ -49,8 +49,10 @@ def list_models(kind: str) -> list[str]:
     for root in model_roots():
         for folder in _folders(root):
             decoder = (folder / "unet" / "config.json").is_file()
-            model = any((folder / name).exists() for name in ("vision.safetensors", "vision.safetensors.index.json", "language",
-                                                              "projectors.safetensors"))
+            model = any(
+                (folder / name).exists()
+                for name in ("vision.safetensors", "vision.safetensors.index.json", "language", "projectors.safetensors")
+            )
             if decoder if kind == "decoder" else model or not decoder:
                 found.add(folder.relative_to(root).as_posix())
     return [BUNDLED, *sorted(found - {BUNDLED})]
@@ -76,14 +78,16 @@ def check_model(name: str, kind: str) -> bool | str:
     if name == BUNDLED:
         if (bundled() / "config.json").is_file():
             return True
-        return (f"the bundled {BUNDLED} is missing its weights, which come with WeGen ({bundled()}). Install WeGen again.")
+        return f"the bundled {BUNDLED} is missing its weights, which come with WeGen ({bundled()}). Install WeGen again."
     listed = list_models(kind)
     if name in listed or not inside_comfyui() and (Path(name) / "config.json").is_file():
         return True
     where = " or ".join(str(root) for root in model_roots())
     what = "decoder folder (config.json, unet/, vae/, scheduler/)" if kind == "decoder" else "model folder"
-    return (f"there is no {what} '{name}' in {where}. Found: {', '.join(listed)}. Put the folder there (`wegen convert` makes one "
-            "from public files), or choose another.")
+    return (
+        f"there is no {what} '{name}' in {where}. Found: {', '.join(listed)}. Put the folder there (`wegen convert` makes one "
+        "from public files), or choose another."
+    )
 
 
 def knows() -> str:
@@ -107,7 +111,7 @@ def person_folders() -> dict[str, Path] | None:
 
 def fingerprint(name: str) -> str:
     """Changes when a model folder's files do, so that a replaced model is loaded anew."""
-    from ...wegen_model.checkpoint.folder import CheckpointError, resolve
+    from ...wegen_model.checkpoint.model_folder import CheckpointError, resolve
 
     try:
         folder = resolve(name, model_roots())

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ...wegen_model.runtime import Part, Placement, Runtime
-from .notes import Notes, show
+from .progress import Notes, show
 
 UPDATES_PER_SECOND = 10  # of text and preview pictures sent to the browser
 
@@ -134,7 +134,7 @@ def layers() -> Any:
     the meta device and checked against the file."""
     from comfy.ops import manual_cast
 
-    from .blocks import BlockLinear
+    from .quantization import BlockLinear
 
     def full(base: type) -> type:
         def load(self, *args, **kwargs):
@@ -142,8 +142,11 @@ def layers() -> Any:
 
         return type(base.__name__, (base,), {"_load_from_state_dict": load})
 
-    return type("operations", (manual_cast,), {"Linear": full(manual_cast.Linear), "Embedding": full(manual_cast.Embedding),
-                                               "BlockLinear": BlockLinear})
+    return type(
+        "operations",
+        (manual_cast,),
+        {"Linear": full(manual_cast.Linear), "Embedding": full(manual_cast.Embedding), "BlockLinear": BlockLinear},
+    )
 
 
 def adopt_leaves(module: torch.nn.Module) -> torch.nn.Module:

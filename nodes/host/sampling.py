@@ -22,9 +22,9 @@ import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import Timestep
 from torch import Tensor
 
-from ...wegen_model.checkpoint import folder as files
+from ...wegen_model.checkpoint import model_folder
 from ...wegen_model.config import SDXL_VAE, DecoderConfig, ModelConfig
-from ...wegen_model.decoder import Decoder, Layout
+from ...wegen_model.models.decoder import Decoder, Layout
 from .memory import adopt_leaves, layers
 
 PREDICTIONS = {"epsilon": comfy.model_base.ModelType.EPS, "v_prediction": comfy.model_base.ModelType.V_PREDICTION}
@@ -65,8 +65,13 @@ class WeGenModel(comfy.model_base.SDXL):
             self.layout = Layout(decoder, layers()) if decoder.layout_channels else None
 
     def extra_conds(self, **kwargs):
-        self._check(kwargs.get("cross_attn"), kwargs.get("pooled_output"), kwargs["noise"], kwargs.get("prompt_type") or "conditioning",
-                    kwargs.get("wegen_space"))
+        self._check(
+            kwargs.get("cross_attn"),
+            kwargs.get("pooled_output"),
+            kwargs["noise"],
+            kwargs.get("prompt_type") or "conditioning",
+            kwargs.get("wegen_space"),
+        )
         return super().extra_conds(**kwargs)
 
     def _check(self, tokens: Tensor | None, pooled: Tensor | None, noise: Tensor, where: str, space: str | None) -> None:
@@ -74,18 +79,26 @@ class WeGenModel(comfy.model_base.SDXL):
         pooled_width = self.adm_channels - 6 * self.model_config.size_width
         if tokens is None or tokens.shape[-1] != width or pooled is None or pooled.shape[-1] != pooled_width:
             got = "nothing" if tokens is None else f"a conditioning {tokens.shape[-1]} numbers wide (as text encoders make)"
-            raise ValueError(f"{where}: this model is a WeGen decoder, which paints features {width} numbers wide, and was given {got}. "
-                             f"Connect «Features to Conditioning» to {where}.")
+            raise ValueError(
+                f"{where}: this model is a WeGen decoder, which paints features {width} numbers wide, and was given {got}. "
+                f"Connect «Features to Conditioning» to {where}."
+            )
         if space and decoder.space and space != decoder.space:
-            raise ValueError(f"{where}: the features are of the space '{space}', but this decoder reads '{decoder.space}'. Encode or "
-                             f"generate them with a model of '{decoder.space}', or load a decoder made for '{space}'.")
+            raise ValueError(
+                f"{where}: the features are of the space '{space}', but this decoder reads '{decoder.space}'. Encode or "
+                f"generate them with a model of '{decoder.space}', or load a decoder made for '{space}'."
+            )
         cells = decoder.grid[0] * decoder.grid[1]
         if decoder.layout_channels and tokens.shape[1] != cells:
-            raise ValueError(f"{where}: this decoder lays {cells} features out over the picture, and was given {tokens.shape[1]}. "
-                             "Conditionings for it cannot be joined end to end; combine them, or mix their features before.")
+            raise ValueError(
+                f"{where}: this decoder lays {cells} features out over the picture, and was given {tokens.shape[1]}. "
+                "Conditionings for it cannot be joined end to end; combine them, or mix their features before."
+            )
         if len(tokens) not in (1, len(noise)):
-            raise ValueError(f"{where}: features of {len(tokens)} pictures for {len(noise)} latents. Set the latents' batch size to "
-                             f"{len(tokens)}, or connect the features of one picture.")
+            raise ValueError(
+                f"{where}: features of {len(tokens)} pictures for {len(noise)} latents. Set the latents' batch size to "
+                f"{len(tokens)}, or connect the features of one picture."
+            )
 
     def encode_adm(self, **kwargs):
         decoder = self.model_config.decoder
@@ -141,17 +154,30 @@ def unet_shape(c: dict) -> dict:
     up = ["Attn" in kind for kind in reversed(c["up_block_types"])]
     head_widths = {w / h for w, h, a, b in zip(widths, heads, down, up) if a or b}
     if len(head_widths) > 1 or not float(next(iter(head_widths), 1)).is_integer():
-        raise ValueError(f"decoder: attention heads of different widths ({', '.join(map(str, sorted(head_widths)))}); ComfyUI's UNet "
-                         "has one width. Use SDXL Feature Decoder.")
+        raise ValueError(
+            f"decoder: attention heads of different widths ({', '.join(map(str, sorted(head_widths)))}); ComfyUI's UNet "
+            "has one width. Use SDXL Feature Decoder."
+        )
     return {
-        "use_checkpoint": False, "image_size": 32, "use_spatial_transformer": True, "legacy": False, "num_classes": "sequential",
-        "in_channels": c["in_channels"], "out_channels": c["out_channels"], "model_channels": widths[0],
-        "channel_mult": [Width(w) for w in widths], "num_res_blocks": layers_,
+        "use_checkpoint": False,
+        "image_size": 32,
+        "use_spatial_transformer": True,
+        "legacy": False,
+        "num_classes": "sequential",
+        "in_channels": c["in_channels"],
+        "out_channels": c["out_channels"],
+        "model_channels": widths[0],
+        "channel_mult": [Width(w) for w in widths],
+        "num_res_blocks": layers_,
         "transformer_depth": [d if a else 0 for d, a, n in zip(depths, down, layers_) for _ in range(n)],
         "transformer_depth_output": [d if a else 0 for d, a, n in zip(depths, up, layers_) for _ in range(n + 1)],
-        "transformer_depth_middle": depths[-1], "use_linear_in_transformer": bool(c.get("use_linear_projection")),
-        "context_dim": c["cross_attention_dim"], "adm_in_channels": c["projection_class_embeddings_input_dim"],
-        "num_head_channels": int(next(iter(head_widths), 64)), "use_temporal_attention": False, "use_temporal_resblock": False,
+        "transformer_depth_middle": depths[-1],
+        "use_linear_in_transformer": bool(c.get("use_linear_projection")),
+        "context_dim": c["cross_attention_dim"],
+        "adm_in_channels": c["projection_class_embeddings_input_dim"],
+        "num_head_channels": int(next(iter(head_widths), 64)),
+        "use_temporal_attention": False,
+        "use_temporal_resblock": False,
     }
 
 
@@ -171,10 +197,16 @@ def settings(scheduler: dict) -> dict:
     """A diffusers scheduler's noise schedule in ComfyUI's terms."""
     kind = scheduler.get("beta_schedule", "linear")
     if kind != "scaled_linear" or scheduler.get("prediction_type", "epsilon") not in PREDICTIONS:
-        raise ValueError(f"decoder: the noise schedule '{kind}' with '{scheduler.get('prediction_type')}' has no counterpart among "
-                         "ComfyUI's samplers. Use SDXL Feature Decoder.")
-    return {"linear_start": scheduler["beta_start"], "linear_end": scheduler["beta_end"],
-            "timesteps": scheduler.get("num_train_timesteps", 1000), "zsnr": bool(scheduler.get("rescale_betas_zero_snr"))}
+        raise ValueError(
+            f"decoder: the noise schedule '{kind}' with '{scheduler.get('prediction_type')}' has no counterpart among "
+            "ComfyUI's samplers. Use SDXL Feature Decoder."
+        )
+    return {
+        "linear_start": scheduler["beta_start"],
+        "linear_end": scheduler["beta_end"],
+        "timesteps": scheduler.get("num_train_timesteps", 1000),
+        "zsnr": bool(scheduler.get("rescale_betas_zero_snr")),
+    }
 
 
 def model(decoder):
@@ -191,31 +223,35 @@ def model(decoder):
     state = renamed(decoder.folder, config.unet_config)
     device = decoder.runtime.place("unet").device
     dtype = decoder.runtime.chosen or mm.unet_dtype(
-        model_params=comfy.utils.calculate_parameters(state), supported_dtypes=list(config.supported_inference_dtypes),
-        weight_dtype=comfy.utils.weight_dtype(state))
+        model_params=comfy.utils.calculate_parameters(state),
+        supported_dtypes=list(config.supported_inference_dtypes),
+        weight_dtype=comfy.utils.weight_dtype(state),
+    )
     config.set_inference_dtype(dtype, mm.unet_manual_cast(dtype, device, config.supported_inference_dtypes))
     made = config.get_model(state, "")
     if made.layout is not None:
-        files.load_into(made.layout, decoder.folder, "layout")
+        model_folder.load_into(made.layout, decoder.folder, "layout")
     held = decoder.runtime.hold("unet", made)
     lazy = {"assign": True} if getattr(held, "is_dynamic", bool)() else {}
     lacking = sorted(set(made.diffusion_model.state_dict()) - set(state)) if not lazy else []
     if lacking:
-        raise files.CheckpointError(f"{decoder.name}: its UNet's file lacks {lacking[0]} and {len(lacking) - 1} more. Convert it again.")
+        raise model_folder.CheckpointError(
+            f"{decoder.name}: its UNet's file lacks {lacking[0]} and {len(lacking) - 1} more. Convert it again."
+        )
     made.load_model_weights(state, "", **lazy)
     return held
 
 
 def renamed(folder, shape: dict) -> dict[str, Tensor]:
     """A folder's UNet in ComfyUI's names."""
-    paths = files.files(folder, "unet")
+    paths = model_folder.files(folder, "unet")
     if not paths:
-        files.missing(folder, "unet")
+        model_folder.missing(folder, "unet")
     names, out = comfy.utils.unet_to_diffusers(shape), {}
     for path in paths:
-        for key, tensor in files.read_tensors(path).items():
+        for key, tensor in model_folder.read_tensors(path).items():
             if key not in names:
-                raise files.CheckpointError(f"{path}: {key} has no place in ComfyUI's UNet. Use SDXL Feature Decoder.")
+                raise model_folder.CheckpointError(f"{path}: {key} has no place in ComfyUI's UNet. Use SDXL Feature Decoder.")
             out[names[key]] = tensor
     return out
 
@@ -244,12 +280,12 @@ def vae(decoder) -> comfy.sd.VAE:
     place = decoder.runtime.place("vae")
     if all(_plain(c.vae.get(key)) == _plain(value) for key, value in SDXL_VAE.items() if "channels" in key or key == "layers_per_block"):
         state = {}
-        for path in files.files(decoder.folder, "vae") or files.missing(decoder.folder, "vae"):
-            state |= files.read_tensors(path)
+        for path in model_folder.files(decoder.folder, "vae") or model_folder.missing(decoder.folder, "vae"):
+            state |= model_folder.read_tensors(path)
         return comfy.sd.VAE(sd=state, device=place.device, dtype=place.dtype)
     with torch.device("meta"):
         module = Decoder.parts({}, c.vae)[1]
-    files.load_into(module, decoder.folder, "vae", place.dtype)
+    model_folder.load_into(module, decoder.folder, "vae", place.dtype)
     coder = Coder(adopt_leaves(module))
     out = comfy.sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)})  # the plainest kind: whatever attributes this ComfyUI's VAE has
     factor = Decoder.cell(c.vae)

@@ -31,8 +31,10 @@ def picture_folder(name: str) -> Path:
     inside = place == root.resolve() or root.resolve() in place.parents
     if not name.strip() or not inside or not place.is_dir():
         found = sorted(p.name for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
-        raise ValueError(f"folder: there is no folder {name!r} in {root}. Put your pictures into a folder there, and write its name here. "
-                         f"Found: {', '.join(found) or 'no folders'}.")
+        raise ValueError(
+            f"folder: there is no folder {name!r} in {root}. Put your pictures into a folder there, and write its name here. "
+            f"Found: {', '.join(found) or 'no folders'}."
+        )
     return place
 
 

@@ -15,7 +15,7 @@ import pytest
 import wegen
 from wegen.tests.comfyui.browser import CHROMIUM, Frontend
 from wegen.tests.comfyui.server import WORKFLOWS, ComfyError, ComfyServer
-from wegen.wegen_model import graph
+from wegen.wegen_model import workflow as graph
 
 MODEL = os.environ.get("WEGEN_COMFYUI_MODEL")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")

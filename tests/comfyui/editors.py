@@ -64,7 +64,9 @@ def transcript(page, node):
     return page.page.evaluate(
         """id => { const { talk } = app.graph.getNodeById(id).wegenSession, table = new Map(talk.turns.map(t => [t.id, t])), path = [];
         for (let t = table.get(talk.head); t; t = table.get(t.parent)) path.unshift(t);
-        return path }""", node)
+        return path }""",
+        node,
+    )
 
 
 def wait(page, node):

@@ -20,9 +20,12 @@ JS = Path(__file__).parents[2] / "js"
 OURS = """performance.getEntriesByType('resource').filter((e) => e.name.includes('/extensions/wegen/') && /\\.(js|css)$/.test(e.name))"""
 IMPORT = """async ([paths, i]) => { for (const path of paths) await import(`/extensions/wegen/${path}?again=${i}`) }"""
 # what the page's own load spent on our files: how many, and milliseconds from the first request to the last answer
-LOADED = """() => { const ours = %s;
+LOADED = (
+    """() => { const ours = %s;
   return { files: ours.length, ms: Math.round(Math.max(...ours.map((e) => e.responseEnd)) - Math.min(...ours.map((e) => e.startTime))),
-    page_ms: Math.round(performance.timing.loadEventEnd - performance.timing.navigationStart) } }""" % OURS
+    page_ms: Math.round(performance.timing.loadEventEnd - performance.timing.navigationStart) } }"""
+    % OURS
+)
 
 
 def main() -> dict:
@@ -45,8 +48,9 @@ def measure(server: ComfyServer, vue: bool) -> dict:
         session = page.page.context.new_cdp_session(page.page)
         (node,) = build(page, [("WeGenBboxCompose", (0, 0))])
         boxes = [{"ref": k, "x": 0.05 * k, "y": 0.05 * k, "width": 0.3, "height": 0.3, "label": f"box {k}"} for k in range(1, 6)]
-        page.page.evaluate(SET, [node, "canvas", json.dumps({"boxes": boxes, "background": {
-            "filename": "wide.jpg", "subfolder": "", "type": "input"}})])
+        page.page.evaluate(
+            SET, [node, "canvas", json.dumps({"boxes": boxes, "background": {"filename": "wide.jpg", "subfolder": "", "type": "input"}})]
+        )
         page.page.wait_for_timeout(3000)
         session.send("Performance.enable")
 
@@ -66,8 +70,12 @@ def measure(server: ComfyServer, vue: bool) -> dict:
         page.page.mouse.up()
         moves = [e for e in trace if e["name"] == "EventDispatch" and e["args"]["data"]["type"] == "pointermove"]
         times = sorted(e["tdur"] / 1000 for e in moves)
-        report |= {"moves": len(times), "move_ms_median": round(times[len(times) // 2], 2), "move_ms_worst": round(times[-1], 2),
-                   "scripting_ms_a_move": round(1000 * (after - before) / 120, 2)}
+        report |= {
+            "moves": len(times),
+            "move_ms_median": round(times[len(times) // 2], 2),
+            "move_ms_worst": round(times[-1], 2),
+            "scripting_ms_a_move": round(1000 * (after - before) / 120, 2),
+        }
         spent, modules = [], [str(p.relative_to(JS)) for p in JS.rglob("*.js") if p.name not in ("wegen.js", "comfy.js")]
         for i in range(5):  # all modules anew, as a page load has them; what comfy.js imports is the frontend's
             before = scripting()

@@ -41,9 +41,15 @@ def graph(server: ComfyServer, folder: Path) -> None:
 def boxes(server: ComfyServer, folder: Path) -> None:
     with Frontend(server, size=(1500, 1000)) as page:
         one, two, compose, _ = build(
-            page, [("WeGenExamplePicture", (0, 0)), ("WeGenExamplePicture", (0, 160)), ("WeGenBboxCompose", (280, 0), (700, 740)),
-                   ("PreviewImage", (1020, 0), (240, 300))],
-            [(0, 0, 2, "image_1"), (1, 0, 2, "image_2"), (2, 3, 3, "images")])
+            page,
+            [
+                ("WeGenExamplePicture", (0, 0)),
+                ("WeGenExamplePicture", (0, 160)),
+                ("WeGenBboxCompose", (280, 0), (700, 740)),
+                ("PreviewImage", (1020, 0), (240, 300)),
+            ],
+            [(0, 0, 2, "image_1"), (1, 0, 2, "image_2"), (2, 3, 3, "images")],
+        )
         for node, name in ((one, "fox_on_beige"), (two, "rocket")):
             page.page.evaluate(SET, [node, "picture", name])
         page.page.evaluate(SET, [compose, "prompt", "<image_1><bbox_1> and <image_2><bbox_2> on a teal background"])

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from wegen.tests.comfyui.editors import SAVED
 from wegen.tests.comfyui.server import WORKFLOWS
-from wegen.wegen_model import graph
+from wegen.wegen_model import workflow as graph
 
 pytestmark = pytest.mark.comfyui
 

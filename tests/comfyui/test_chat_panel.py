@@ -47,7 +47,9 @@ def give(page, kind, *pictures, selector=".wegen-chat", type="image/png"):
 def chips(page, n):
     page.page.wait_for_function(
         "n => [...document.querySelectorAll('.wegen-chips')].some(c => c.getBoundingClientRect().width && c.children.length === n)"
-        " || (n === 0 && [...document.querySelectorAll('.wegen-chips')].every(c => c.hidden))", arg=n)
+        " || (n === 0 && [...document.querySelectorAll('.wegen-chips')].every(c => c.hidden))",
+        arg=n,
+    )
 
 
 def files_of(page, node):
@@ -111,8 +113,11 @@ def test_a_pasted_picture_of_the_real_clipboard(page, comfy):
     node = talk(page)
     page.page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=comfy.url)
     data = base64.b64encode((PICTURES / "fox_on_beige.png").read_bytes()).decode()
-    page.page.evaluate("""async text => { const blob = await (await fetch('data:image/png;base64,' + text)).blob();
-      await navigator.clipboard.write([new ClipboardItem({ 'image/png': blob })]) }""", data)
+    page.page.evaluate(
+        """async text => { const blob = await (await fetch('data:image/png;base64,' + text)).blob();
+      await navigator.clipboard.write([new ClipboardItem({ 'image/png': blob })]) }""",
+        data,
+    )
     box(page).click()
     page.page.keyboard.press("Control+v")
     chips(page, 1)
@@ -127,7 +132,8 @@ def test_the_answer_grows_while_it_is_made(page, comfy, shoot):
     chips(page, 1)
     comfy.free()
     page.page.evaluate(WATCH_GROWTH)
-    page.page.evaluate("""id => { const s = app.graph.getNodeById(id).wegenSession, ask = app.queuePrompt;
+    page.page.evaluate(
+        """id => { const s = app.graph.getNodeById(id).wegenSession, ask = app.queuePrompt;
       app.queuePrompt = async function (...rest) { // the miniature's words may all come within a tenth of a second: two are told slowly
         app.queuePrompt = ask;
         for (const text of ['a', 'a sail']) {
@@ -135,10 +141,12 @@ def test_the_answer_grows_while_it_is_made(page, comfy, shoot):
           await new Promise((done) => setTimeout(done, 50));
         }
         return ask.apply(this, rest);
-      } }""", node)
+      } }""",
+        node,
+    )
     say(page, node, "what is in the picture?")
     texts = [g["text"] for g in page.page.evaluate("window.__growth")]
-    assert "a" in texts and "a sail" in texts[texts.index("a"):], texts
+    assert "a" in texts and "a sail" in texts[texts.index("a") :], texts
     assert transcript(page, node)[1]["text"] not in ("", "a", "a sail"), "the whole answer takes their place"
 
     page.page.evaluate("window.__growth.length = 0")
@@ -157,13 +165,16 @@ def test_the_answer_grows_while_it_is_made(page, comfy, shoot):
 def test_an_answer_that_outruns_the_queue_stays(page):
     """The queue was asked while the run was in it, its answer is read after the message was answered: nothing is taken back."""
     node = talk(page)
-    page.page.evaluate("""id => { const ask = app.api.fetchApi, { wegenSession: session } = app.graph.getNodeById(id);
+    page.page.evaluate(
+        """id => { const ask = app.api.fetchApi, { wegenSession: session } = app.graph.getNodeById(id);
       app.api.fetchApi = async function (path, ...rest) {
         const answer = await ask.call(this, path, ...rest);
         if (path === '/queue') while (session.pending) await new Promise((done) => setTimeout(done, 20));
         return answer;
       };
-      window.__unhold = () => { app.api.fetchApi = ask } }""", node)
+      window.__unhold = () => { app.api.fetchApi = ask } }""",
+        node,
+    )
     say(page, node, "a fox on a teal background")
     page.page.wait_for_timeout(2500)
     page.page.evaluate("window.__unhold()")
@@ -176,16 +187,25 @@ def test_what_is_long_scrolls_inside_its_node(page, shoot):
     panel, compose = build(page, [("WeGenChatPanel", (0, 0)), ("WeGenBboxCompose", (560, 0))])
     size = """() => ['.wegen-chat', '.wegen-boxes'].map((s) => [...document.querySelectorAll(s)].find((e) => e.offsetWidth).offsetHeight)"""
     before = page.page.evaluate(size)
-    page.page.evaluate(SET, [panel, "transcript", json.dumps(
-        [{"role": ("user", "assistant")[i % 2], "text": f"{i} and more " * 12} for i in range(24)])])
-    page.page.evaluate(SET, [compose, "canvas", json.dumps({"boxes": [
-        {"ref": k, "x": 0.04 * k, "y": 0.04 * k, "width": 0.2, "height": 0.2} for k in range(1, 18)]})])
+    page.page.evaluate(
+        SET, [panel, "transcript", json.dumps([{"role": ("user", "assistant")[i % 2], "text": f"{i} and more " * 12} for i in range(24)])]
+    )
+    page.page.evaluate(
+        SET,
+        [
+            compose,
+            "canvas",
+            json.dumps({"boxes": [{"ref": k, "x": 0.04 * k, "y": 0.04 * k, "width": 0.2, "height": 0.2} for k in range(1, 18)]}),
+        ],
+    )
     page.page.wait_for_timeout(1000)
     shoot("long")
     after = page.page.evaluate(size)
     assert all(abs(a - b) <= 2 for a, b in zip(before, after, strict=True)), (before, after)
-    ends = page.page.evaluate("() => { const list = [...document.querySelectorAll('.wegen-turns')].find((e) => e.offsetWidth);"
-                              " return [list.scrollHeight, list.scrollTop + list.clientHeight] }")
+    ends = page.page.evaluate(
+        "() => { const list = [...document.querySelectorAll('.wegen-turns')].find((e) => e.offsetWidth);"
+        " return [list.scrollHeight, list.scrollTop + list.clientHeight] }"
+    )
     assert ends[0] > 1000 and ends[0] - ends[1] < 4, "the end of the conversation is in sight"
 
 
@@ -263,9 +283,12 @@ def test_a_picture_is_dragged_onto_load_image_and_back(page, comfy, shoot):
     node = told(page, comfy)
     load = page.page.evaluate("""() => { const n = LiteGraph.createNode('LoadImage'); n.pos = [0, 200]; app.graph.add(n); return n.id }""")
     page.fit()
-    at = page.page.evaluate("""id => { const n = app.graph.getNodeById(id), o = app.canvas.canvas.getBoundingClientRect();
+    at = page.page.evaluate(
+        """id => { const n = app.graph.getNodeById(id), o = app.canvas.canvas.getBoundingClientRect();
       const { scale, offset } = app.canvas.ds;
-      return [(n.pos[0] + n.size[0] / 2 + offset[0]) * scale + o.left, (n.pos[1] + 30 + offset[1]) * scale + o.top] }""", load)
+      return [(n.pos[0] + n.size[0] / 2 + offset[0]) * scale + o.left, (n.pos[1] + 30 + offset[1]) * scale + o.top] }""",
+        load,
+    )
     picture = page.page.locator(".wegen-made img:visible").last
     picture.scroll_into_view_if_needed()
     rect = picture.bounding_box()
@@ -307,8 +330,9 @@ def test_the_sidebar_asks_and_follows(page, comfy, shoot):
 def test_a_lost_picture_is_named(page):
     node = talk(page)
     gone = {"filename": "gone.png", "subfolder": "wegen", "type": "output"}
-    page.page.evaluate(SET, [node, "transcript", json.dumps([{"role": "user", "text": "a fox"},
-                                                             {"role": "assistant", "text": "", "pictures": [gone]}])])
+    page.page.evaluate(
+        SET, [node, "transcript", json.dumps([{"role": "user", "text": "a fox"}, {"role": "assistant", "text": "", "pictures": [gone]}])]
+    )
     page.page.locator(".wegen-lost:visible").first.wait_for()
     assert page.page.locator(".wegen-lost:visible").first.inner_text() == "gone.png is no longer there"
     page.console.clear()  # the browser's own 404

@@ -20,8 +20,10 @@ def composed(page, comfy):
     comfy.upload(Path(__file__).parents[2] / "workflows" / "text_to_picture.jpg", "wegen-editor-1.jpg")
     comfy.upload(Path(__file__).parents[2] / "workflows" / "two_references_in_two_boxes.jpg", "wegen-editor-2.jpg")
     one, two, compose, save = build(
-        page, [("LoadImage", (0, 0)), ("LoadImage", (0, 420)), ("WeGenBboxCompose", (360, 0)), ("SaveImage", (1000, 0))],
-        [(0, 0, 2, "image_1"), (1, 0, 2, "image_2"), (2, 3, 3, "images")])
+        page,
+        [("LoadImage", (0, 0)), ("LoadImage", (0, 420)), ("WeGenBboxCompose", (360, 0)), ("SaveImage", (1000, 0))],
+        [(0, 0, 2, "image_1"), (1, 0, 2, "image_2"), (2, 3, 3, "images")],
+    )
     for node, name in ((one, "wegen-editor-1.jpg"), (two, "wegen-editor-2.jpg")):
         page.page.evaluate(SET, [node, "image", name])
     page.page.evaluate(SET, [save, "filename_prefix", f"editor-{int(page.vue)}"])
@@ -84,10 +86,14 @@ def test_boxes_survive_copies_and_subgraphs(page):
     (compose,) = build(page, [("WeGenBboxCompose", (0, 0))])
     drag(page, (0.1, 0.1), (0.5, 0.5))
     drawn = value(page, compose, "canvas")
-    page.page.evaluate("""id => { const node = app.graph.getNodeById(id);
-      app.canvas.copyToClipboard(new Set([node])); app.canvas.pasteFromClipboard() }""", compose)
+    page.page.evaluate(
+        """id => { const node = app.graph.getNodeById(id);
+      app.canvas.copyToClipboard(new Set([node])); app.canvas.pasteFromClipboard() }""",
+        compose,
+    )
     copies = page.page.evaluate(
-        "app.graph._nodes.filter(n => n.type === 'WeGenBboxCompose').map(n => n.widgets.find(w => w.name === 'canvas').value)")
+        "app.graph._nodes.filter(n => n.type === 'WeGenBboxCompose').map(n => n.widgets.find(w => w.name === 'canvas').value)"
+    )
     assert copies == [drawn, drawn]
     page.page.evaluate("id => { app.graph.convertToSubgraph(new Set([app.graph.getNodeById(id)])) }", compose)
     page.page.wait_for_timeout(500)
@@ -139,11 +145,14 @@ def test_an_interrupted_message_leaves_nothing(page, comfy):
     comfy.free()
     page.page.locator("textarea.wegen-write:visible").first.fill("a cat on a navy background")
     page.page.keyboard.press("Enter")
-    page.page.wait_for_function("""id => { // pressed at once: the miniature is quick
+    page.page.wait_for_function(
+        """id => { // pressed at once: the miniature is quick
       const { progress } = app.graph.getNodeById(id).wegenSession.pending ?? {};
       if (!['text', 'features'].includes(progress?.kind)) return false;
       document.querySelector('.wegen-composer [aria-label=Stop]').click();
-      return true }""", arg=node)
+      return true }""",
+        arg=node,
+    )
     wait(page, node)
     assert transcript(page, node) == []
     assert json.loads(value(page, node, "transcript")) == {"version": 1, "head": None, "turns": [], "draft": "a cat on a navy background"}
@@ -152,9 +161,22 @@ def test_an_interrupted_message_leaves_nothing(page, comfy):
 
 def test_the_sidebar_shows_the_same_conversation(page, shoot):
     node = talk(page)
-    page.page.evaluate(SET, [node, "transcript", json.dumps({"head": "b", "turns": [
-        {"id": "a", "parent": None, "role": "user", "text": "hello <image_1>"},
-        {"id": "b", "parent": "a", "role": "assistant", "text": "a fox"}]})])
+    page.page.evaluate(
+        SET,
+        [
+            node,
+            "transcript",
+            json.dumps(
+                {
+                    "head": "b",
+                    "turns": [
+                        {"id": "a", "parent": None, "role": "user", "text": "hello <image_1>"},
+                        {"id": "b", "parent": "a", "role": "assistant", "text": "a fox"},
+                    ],
+                }
+            ),
+        ],
+    )
     page.page.evaluate("app.extensionManager.command.execute('Workspace.ToggleSidebarTab.wegen-chat')")
     tab = page.page.locator(".wegen-tab")
     tab.locator(".wegen-text").nth(1).wait_for()
@@ -171,16 +193,19 @@ def test_a_turns_picture_and_features_go_into_the_graph(page, comfy):
     comfy.upload(Path(__file__).parents[2] / "workflows" / "text_to_picture.jpg", "wegen-turn.jpg")
     file = {"filename": "wegen-turn.jpg", "subfolder": "", "type": "input"}
     node = talk(page)
-    page.page.evaluate(SET, [node, "transcript", json.dumps([{"role": "user", "text": "a fox"},
-                                                             {"role": "assistant", "text": "", "pictures": [file]}])])
+    page.page.evaluate(
+        SET, [node, "transcript", json.dumps([{"role": "user", "text": "a fox"}, {"role": "assistant", "text": "", "pictures": [file]}])]
+    )
     page.page.get_by_label("Copy its features into the graph").first.click()
     made = page.page.evaluate("""() => { const encode = app.graph._nodes.find(n => n.type === 'WeGenEncode');
       return [encode.getInputNode(0).type, encode.getInputNode(1).type, encode.getInputNode(1).widgets[0].value] }""")
     assert made == ["WeGenLoadModel", "LoadImage", "wegen-turn.jpg"]
-    dropped = page.page.evaluate("""async file => { const node = app.graph._nodes.find(n => n.type === 'LoadImage');
+    dropped = page.page.evaluate(
+        """async file => { const node = app.graph._nodes.find(n => n.type === 'LoadImage');
       const dataTransfer = { types: ['application/x-wegen-file'], files: [], getData: () => JSON.stringify(file) };
       return [await node.onDragOver({ dataTransfer }), await node.onDragDrop({ dataTransfer }), node.widgets[0].value] }""",
-                                 {"filename": "a.png", "subfolder": "wegen", "type": "output"})
+        {"filename": "a.png", "subfolder": "wegen", "type": "output"},
+    )
     assert dropped == [True, True, "wegen/a.png [output]"]
 
 
@@ -189,12 +214,27 @@ def test_a_hostile_workflow_opens_as_text(page, shoot):
     rows = [{"ref": 1, **side, "label": NEVER}, {"ref": 2, "x": 0.5, "y": 0.5, "width": -1, "height": -1}]
     rows += [{"ref": k, **side} for k in range(3, 10003)]
     canvas = json.dumps({"boxes": rows, "evil": {"deep": [1]}})
-    turns = [{"id": "a", "parent": None, "role": "user", "text": NEVER, "pictures": [
-        {"filename": "../../secret.png", "type": "input"},
-        {"filename": "x' onerror='window.__hacked=1.png", "type": "input", "label": NEVER}]}]
+    turns = [
+        {
+            "id": "a",
+            "parent": None,
+            "role": "user",
+            "text": NEVER,
+            "pictures": [
+                {"filename": "../../secret.png", "type": "input"},
+                {"filename": "x' onerror='window.__hacked=1.png", "type": "input", "label": NEVER},
+            ],
+        }
+    ]
     for i in range(2100):
-        turns.append({"id": f"t{i}", "parent": f"t{i - 1}" if i else "a", "role": "user" if i % 2 else "assistant",
-                      "text": f"{i} {NEVER} " + "y" * 2300})
+        turns.append(
+            {
+                "id": f"t{i}",
+                "parent": f"t{i - 1}" if i else "a",
+                "role": "user" if i % 2 else "assistant",
+                "text": f"{i} {NEVER} " + "y" * 2300,
+            }
+        )
     talked = json.dumps({"turns": turns, "head": turns[-1]["id"], "unknown": 5})
     assert len(talked) > 5_000_000
     compose, panel = build(page, [("WeGenBboxCompose", (0, 0)), ("WeGenChatPanel", (640, 0))])
@@ -202,7 +242,8 @@ def test_a_hostile_workflow_opens_as_text(page, shoot):
     for n in graph["nodes"]:
         n["widgets_values"][-1] = canvas if n["type"] == "WeGenBboxCompose" else talked
     took = page.page.evaluate(
-        "async graph => { const t = performance.now(); await app.loadGraphData(graph); return performance.now() - t }", graph)
+        "async graph => { const t = performance.now(); await app.loadGraphData(graph); return performance.now() - t }", graph
+    )
     page.page.wait_for_timeout(1500)
     assert page.page.evaluate("window.__hacked") is None
     assert took < 20_000, f"{took:.0f} ms to open (a loaded machine included)"
@@ -270,11 +311,31 @@ def test_idle_draws_nothing(page, comfy):
 def test_nothing_is_clipped(page, shoot, zoom, theme):
     page.page.evaluate("theme => app.extensionManager.setting.set('Comfy.ColorPalette', theme)", theme)
     compose, panel = build(page, [("WeGenBboxCompose", (0, 0)), ("WeGenChatPanel", (640, 0), (300, 420))])
-    page.page.evaluate(SET, [compose, "canvas", json.dumps({"boxes": [
-        {"ref": 1, "x": 0.05, "y": 0.1, "width": 0.4, "height": 0.5, "label": "panda"},
-        {"ref": 2, "x": 0.5, "y": 0.3, "width": 0.45, "height": 0.6}]})])
-    page.page.evaluate(SET, [panel, "transcript", json.dumps([{"role": "user", "text": "what is in the picture?"},
-                                                              {"role": "assistant", "text": "a rocket on a navy background"}])])
+    page.page.evaluate(
+        SET,
+        [
+            compose,
+            "canvas",
+            json.dumps(
+                {
+                    "boxes": [
+                        {"ref": 1, "x": 0.05, "y": 0.1, "width": 0.4, "height": 0.5, "label": "panda"},
+                        {"ref": 2, "x": 0.5, "y": 0.3, "width": 0.45, "height": 0.6},
+                    ]
+                }
+            ),
+        ],
+    )
+    page.page.evaluate(
+        SET,
+        [
+            panel,
+            "transcript",
+            json.dumps(
+                [{"role": "user", "text": "what is in the picture?"}, {"role": "assistant", "text": "a rocket on a navy background"}]
+            ),
+        ],
+    )
     page.fit(zoom)
     shoot(f"zoom-{round(zoom * 100)}-{theme}")
     outside = page.page.evaluate("""() => {

@@ -7,14 +7,25 @@ pytestmark = pytest.mark.comfyui
 
 
 def test_features_are_shown_below_the_nodes_that_make_them(page, shoot):
-    ids = build(page, [("WeGenLoadModel", (0, 0)), ("WeGenExamplePicture", (0, 300)), ("WeGenEncode", (340, 0)),
-                       ("WeGenPreviewFeatures", (760, 0)), ("PreviewImage", (1060, 0))],
-                [(0, 0, 2, "model"), (1, 0, 2, "image"), (2, 0, 3, "features"), (3, 0, 4, "images")])
+    ids = build(
+        page,
+        [
+            ("WeGenLoadModel", (0, 0)),
+            ("WeGenExamplePicture", (0, 300)),
+            ("WeGenEncode", (340, 0)),
+            ("WeGenPreviewFeatures", (760, 0)),
+            ("PreviewImage", (1060, 0)),
+        ],
+        [(0, 0, 2, "model"), (1, 0, 2, "image"), (2, 0, 3, "features"), (3, 0, 4, "images")],
+    )
     assert page.run() == "success", page.broken()
     page.fit()
     shoot("grids")
-    filled = page.page.evaluate("""id => [...app.graph.getNodeById(id).wegenGrids.element.querySelectorAll('.wegen-cells')]
-      .map((g) => [...g.children].filter((c) => c.style.backgroundColor).length)""", ids[2])
+    filled = page.page.evaluate(
+        """id => [...app.graph.getNodeById(id).wegenGrids.element.querySelectorAll('.wegen-cells')]
+      .map((g) => [...g.children].filter((c) => c.style.backgroundColor).length)""",
+        ids[2],
+    )
     assert filled == [64]
     grid = page.page.locator(".wegen-grids .wegen-cells:visible").first.bounding_box()
     assert grid["width"] > 60 and abs(grid["width"] - grid["height"]) < 3
@@ -23,9 +34,17 @@ def test_features_are_shown_below_the_nodes_that_make_them(page, shoot):
 
 def test_the_grid_of_a_node_fills_while_its_features_are_written(page):
     """Cells in the node, also in one inside a subgraph; no picture below it."""
-    ids = build(page, [("WeGenLoadModel", (0, 0)), ("WeGenChat", (340, 0)), ("WeGenDraw", (760, 0)), ("WeGenPreviewFeatures", (1140, 0)),
-                       ("PreviewImage", (1500, 0))],
-                [(0, 0, 1, "model"), (0, 0, 2, "model"), (1, 0, 2, "chat"), (2, 0, 3, "features"), (3, 0, 4, "images")])
+    ids = build(
+        page,
+        [
+            ("WeGenLoadModel", (0, 0)),
+            ("WeGenChat", (340, 0)),
+            ("WeGenDraw", (760, 0)),
+            ("WeGenPreviewFeatures", (1140, 0)),
+            ("PreviewImage", (1500, 0)),
+        ],
+        [(0, 0, 1, "model"), (0, 0, 2, "model"), (1, 0, 2, "chat"), (2, 0, 3, "features"), (3, 0, 4, "images")],
+    )
     page.page.evaluate(SET, [ids[1], "message", "a fox on a teal background"])
     page.page.evaluate(SET, [ids[1], "picture", "always"])
     for inside in (False, True):

@@ -23,11 +23,27 @@ def node(kind, **inputs):
 
 def graph(**changes) -> dict:
     """Words to a picture. `changes`: chat, draw or decode -> inputs."""
-    chat = {"message": "a fox on a teal background", "picture": "always", "rewrite": False, "temperature": 0.0, "top_p": 0.9, "seed": 0,
-            "max_tokens": 64, "trim_oldest": False}
+    chat = {
+        "message": "a fox on a teal background",
+        "picture": "always",
+        "rewrite": False,
+        "temperature": 0.0,
+        "top_p": 0.9,
+        "seed": 0,
+        "max_tokens": 64,
+        "trim_oldest": False,
+    }
     draw = {"guidance": 1.0, "mode": "autoregressive", "readout": "aligned", "trim_oldest": False}
-    decode = {"seed": 3, "use_defaults": False, "steps": 12, "guidance_scale": 1.5, "use_default_size": True, "width": 128, "height": 128,
-              "scheduler": "from decoder"}
+    decode = {
+        "seed": 3,
+        "use_defaults": False,
+        "steps": 12,
+        "guidance_scale": 1.5,
+        "use_default_size": True,
+        "width": 128,
+        "height": 128,
+        "scheduler": "from decoder",
+    }
     return {
         "model": node("WeGenLoadModel", model="wegen-mini", dtype="default"),
         "chat": node("WeGenChat", model=["model", 0], **{**chat, **changes.get("chat", {})}),
@@ -44,8 +60,19 @@ def native(prompt: dict, steps: int, latents: int = 1) -> dict:
         "bridge": node("WeGenDecoderToModel", decoder=["model", 0]),
         "words": node("WeGenFeaturesToConditioning", features=["draw", 0]),
         "empty": node("EmptyLatentImage", width=128, height=128, batch_size=latents),
-        "sampler": node("KSampler", model=["bridge", 0], positive=["words", 0], negative=["words", 1], latent_image=["empty", 0], seed=3,
-                        steps=steps, cfg=1.5, sampler_name="euler", scheduler="simple", denoise=1.0),
+        "sampler": node(
+            "KSampler",
+            model=["bridge", 0],
+            positive=["words", 0],
+            negative=["words", 1],
+            latent_image=["empty", 0],
+            seed=3,
+            steps=steps,
+            cfg=1.5,
+            sampler_name="euler",
+            scheduler="simple",
+            denoise=1.0,
+        ),
         "pixels": node("VAEDecode", samples=["sampler", 0], vae=["bridge", 1]),
         "painted": node("PreviewImage", images=["pixels", 0]),
     }
@@ -110,8 +137,21 @@ CANCELLED = {  # what is cancelled: changes that make it last, and the node
     "chat": ({"chat": {"message": "hello", "picture": "never", "temperature": 5.0, "top_p": 1.0, "max_tokens": 800}}, "chat", 800),
     "features": ({"draw": {"guidance": 2.0}}, "draw", 64),
     "denoising": ({"decode": {"seed": 5, "use_defaults": False, "steps": 400}}, "decode", 400),
-    "VAE": ({"decode": {"seed": 6, "use_defaults": False, "steps": 1, "guidance_scale": 1.0, "use_default_size": False, "width": 1024,
-                        "height": 1024}}, "decode", None),
+    "VAE": (
+        {
+            "decode": {
+                "seed": 6,
+                "use_defaults": False,
+                "steps": 1,
+                "guidance_scale": 1.0,
+                "use_default_size": False,
+                "width": 1024,
+                "height": 1024,
+            }
+        },
+        "decode",
+        None,
+    ),
 }
 
 
@@ -188,14 +228,17 @@ def test_a_decoder_socket_refuses_a_model(comfy):
     prompt["decode"]["inputs"]["decoder"] = ["bridge", 0]
     answer = json.loads(comfy.post("/prompt", {"prompt": prompt}))  # the other outputs run all the same
     assert [(e["type"], e["extra_info"]["input_name"]) for e in answer["node_errors"]["decode"]["errors"]] == [
-        ("return_type_mismatch", "decoder")]
+        ("return_type_mismatch", "decoder")
+    ]
     wait(comfy, answer["prompt_id"])
 
 
 def test_features_and_latents_of_different_number(comfy, plain):
     prompt = native(graph(), 10, latents=3)
-    prompt |= {"pictures": node("EmptyImage", width=64, height=64, batch_size=2, color=255),
-               "seen": node("WeGenEncode", model=["model", 0], image=["pictures", 0], fit="squash")}
+    prompt |= {
+        "pictures": node("EmptyImage", width=64, height=64, batch_size=2, color=255),
+        "seen": node("WeGenEncode", model=["model", 0], image=["pictures", 0], fit="squash"),
+    }
     prompt["words"]["inputs"]["features"] = ["seen", 0]
     said = message(comfy.queue({k: v for k, v in prompt.items() if k not in ("shown", "decode")}), "sampler")
     assert "features of 2 pictures for 3 latents" in said and "batch size to 2" in said
@@ -203,9 +246,20 @@ def test_features_and_latents_of_different_number(comfy, plain):
 
 def test_a_mask_of_another_size_is_brought_to_the_cells(comfy, plain):
     prompt = graph()
-    prompt |= {"white": node("SolidMask", value=1.0, width=300, height=37),
-               "again": node("WeGenDraw", model=["model", 0], chat=["chat", 0], guidance=1.0, mode="autoregressive", readout="aligned",
-                             trim_oldest=False, keep_features=["draw", 0], keep_mask=["white", 0])}
+    prompt |= {
+        "white": node("SolidMask", value=1.0, width=300, height=37),
+        "again": node(
+            "WeGenDraw",
+            model=["model", 0],
+            chat=["chat", 0],
+            guidance=1.0,
+            mode="autoregressive",
+            readout="aligned",
+            trim_oldest=False,
+            keep_features=["draw", 0],
+            keep_mask=["white", 0],
+        ),
+    }
     prompt["decode"]["inputs"]["features"] = ["again", 0]
     run = comfy.queue(prompt)
     assert run.status == "success", run.error
@@ -214,11 +268,13 @@ def test_a_mask_of_another_size_is_brought_to_the_cells(comfy, plain):
 
 def test_a_folder_removed_between_queueing_and_running(comfy, plain):
     folder = tiny_model(comfy.base / "models" / "wegen" / "gone", parts=("vision",))
-    prompt = {"model": node("WeGenLoadModel", model="gone", dtype="default"),
-              "pictures": node("EmptyImage", width=64, height=64, batch_size=1, color=255),
-              "seen": node("WeGenEncode", model=["model", 0], image=["pictures", 0], fit="squash"),
-              "words": node("WeGenFeaturesToConditioning", features=["seen", 0]),
-              "text": node("PreviewAny", source=["words", 0])}
+    prompt = {
+        "model": node("WeGenLoadModel", model="gone", dtype="default"),
+        "pictures": node("EmptyImage", width=64, height=64, batch_size=1, color=255),
+        "seen": node("WeGenEncode", model=["model", 0], image=["pictures", 0], fit="squash"),
+        "words": node("WeGenFeaturesToConditioning", features=["seen", 0]),
+        "text": node("PreviewAny", source=["words", 0]),
+    }
 
     busy = graph(decode={"seed": 77, "use_defaults": False, "steps": 300})  # keeps the worker until the folder is gone
     post(comfy, busy)

@@ -5,7 +5,7 @@ import json
 import pytest
 from wegen.tests.comfyui.conftest import need_comfyui
 from wegen.tests.comfyui.server import PACK, ComfyServer
-from wegen.wegen_model import graph
+from wegen.wegen_model import workflow as graph
 
 pytestmark = pytest.mark.comfyui
 MODEL = "shelf/my-mini"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from wegen.tests.comfyui.server import BLUEPRINTS, WORKFLOWS, ComfyError, ComfyServer
-from wegen.wegen_model import graph
+from wegen.wegen_model import workflow as graph
 
 pytestmark = pytest.mark.comfyui
 
@@ -157,7 +157,7 @@ def test_workflow_gives_the_same_without_comfyui(comfy, first_run, nodes, ui_of,
 
     ui = ui_of(workflow)
     if foreign := {node["type"] for node in ui["nodes"]} & SAMPLERS:
-        pytest.skip(f"{', '.join(sorted(foreign))}: ComfyUI's own, which `wegen run` refuses by name (tests/test_graph_execute.py)")
+        pytest.skip(f"{', '.join(sorted(foreign))}: ComfyUI's own, which `wegen run` refuses by name (tests/workflow/test_execute.py)")
     inside = first_run(workflow)
     monkeypatch.setenv("WEGEN_MODELS", str(comfy.base / "models" / "wegen"))
     threads = torch.get_num_threads()

@@ -28,11 +28,22 @@ def server(tmp_path_factory):
 
 
 def graph(steps: int, **more) -> dict:
-    inputs = {"model": ["1", 0], "folder": "art", "name": "house_style", "steps": steps, "learning_rate": 3e-3, "rank": 8, "batch": 2,
-              "seed": 1, "preview_every": 10} | more
-    return {"1": {"class_type": "WeGenLoadModel", "inputs": {"model": "wegen-mini", "dtype": "default"}},
-            "2": {"class_type": "WeGenTrainDecoder", "inputs": inputs},
-            "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 2], "filename_prefix": "samples"}}}
+    inputs = {
+        "model": ["1", 0],
+        "folder": "art",
+        "name": "house_style",
+        "steps": steps,
+        "learning_rate": 3e-3,
+        "rank": 8,
+        "batch": 2,
+        "seed": 1,
+        "preview_every": 10,
+    } | more
+    return {
+        "1": {"class_type": "WeGenLoadModel", "inputs": {"model": "wegen-mini", "dtype": "default"}},
+        "2": {"class_type": "WeGenTrainDecoder", "inputs": inputs},
+        "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 2], "filename_prefix": "samples"}},
+    }
 
 
 def test_it_trains_and_the_decoder_has_learned(server):
@@ -70,9 +81,21 @@ def test_comfyui_s_own_lora_loader_takes_it(server):
             "4": {"class_type": "WeGenFeaturesToConditioning", "inputs": {"features": ["3", 0]}},
             "5": {"class_type": "WeGenDecoderToModel", "inputs": {"decoder": ["1", 0]}},
             "6": {"class_type": "EmptyLatentImage", "inputs": {"width": 128, "height": 128, "batch_size": 1}},
-            "7": {"class_type": "KSampler", "inputs": {
-                "model": ["5", 0], "positive": ["4", 0], "negative": ["4", 1], "latent_image": ["6", 0], "seed": 3, "steps": 8, "cfg": 1.5,
-                "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}},
+            "7": {
+                "class_type": "KSampler",
+                "inputs": {
+                    "model": ["5", 0],
+                    "positive": ["4", 0],
+                    "negative": ["4", 1],
+                    "latent_image": ["6", 0],
+                    "seed": 3,
+                    "steps": 8,
+                    "cfg": 1.5,
+                    "sampler_name": "euler",
+                    "scheduler": "simple",
+                    "denoise": 1.0,
+                },
+            },
             "8": {"class_type": "VAEDecode", "inputs": {"samples": ["7", 0], "vae": ["5", 1]}},
             "9": {"class_type": "SaveImage", "inputs": {"images": ["8", 0], "filename_prefix": kind}},
         }

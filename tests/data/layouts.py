@@ -40,13 +40,21 @@ def tar(path: Path, files: dict[str, bytes]) -> None:
 
 def img2dataset(folder: Path, values: dict) -> Path:
     """Two pictures and one that failed to download."""
+
     def text(caption: str) -> bytes:
         return json.dumps({"caption": caption, "key": "k", "url": "u", "width": 40, "height": 32, **values}).encode()
 
-    tar(folder / "00000.tar", {
-        "000000000.jpg": data(90, "JPEG"), "000000000.json": text("a dog in a field of flowers"), "000000000.txt": b"a dog in a field",
-        "000000001.jpg": data(120, "JPEG")[:200], "000000001.json": text("broken"), "000000001.txt": b"broken",
-    })
+    tar(
+        folder / "00000.tar",
+        {
+            "000000000.jpg": data(90, "JPEG"),
+            "000000000.json": text("a dog in a field of flowers"),
+            "000000000.txt": b"a dog in a field",
+            "000000001.jpg": data(120, "JPEG")[:200],
+            "000000001.json": text("broken"),
+            "000000001.txt": b"broken",
+        },
+    )
     return folder
 
 
@@ -59,8 +67,12 @@ def capsfusion(folder: Path) -> Path:
 
 
 def grit(folder: Path) -> Path:
-    chunks = [[0, 5, 0.1, 0.2, 0.6, 0.9, 0.9], [9, 27, 0.0, 0.0, 1.0, 1.0, 0.8], [0, 5, 0.5, 0.5, 0.6, 0.6, 0.7],
-              [20, 27, 0.7, 0.1, 0.9, 0.4, 0.6]]
+    chunks = [
+        [0, 5, 0.1, 0.2, 0.6, 0.9, 0.9],
+        [9, 27, 0.0, 0.0, 1.0, 1.0, 0.8],
+        [0, 5, 0.5, 0.5, 0.6, 0.6, 0.7],
+        [20, 27, 0.7, 0.1, 0.9, 0.4, 0.6],
+    ]
     return img2dataset(folder, {"noun_chunks": chunks, "ref_exps": [], "clip_similarity_vitb32": 0.3})
 
 
@@ -82,8 +94,10 @@ def openimages(folder: Path) -> Path:
 def journeydb(folder: Path) -> Path:
     root = folder / "data/train"
     save(root / "imgs/000/a.jpg", 80)
-    rows = [{"img_path": "./000/a.jpg", "prompt": "a fox, oil painting --ar 16:9 --v 4", "Task2": {"Caption": "A fox in oils."}},
-            {"img_path": "./000/gone.jpg", "prompt": "a hole"}]
+    rows = [
+        {"img_path": "./000/a.jpg", "prompt": "a fox, oil painting --ar 16:9 --v 4", "Task2": {"Caption": "A fox in oils."}},
+        {"img_path": "./000/gone.jpg", "prompt": "a hole"},
+    ]
     (root / "train_anno_realease_repath.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n{cut")
     return folder
 
@@ -93,25 +107,44 @@ def multigen(folder: Path) -> Path:
     save(folder / "images/aesthetics_6_plus_0/1.jpg", 100)
     for kind, value in (("canny", 20), ("blur", 90), ("hedsketch", 30)):
         save(folder / f"conditions/aesthetics_6_25_plus_group_0_{kind}/1.png", value)
-        row = {f"control_{kind}": f"aesthetics_6_25_plus_group_0_{kind}/1.png", "source": "./aesthetics_6_plus_0/1.jpg",
-               "prompt": "a grey wall"}
+        row = {
+            f"control_{kind}": f"aesthetics_6_25_plus_group_0_{kind}/1.png",
+            "source": "./aesthetics_6_plus_0/1.jpg",
+            "prompt": "a grey wall",
+        }
         (folder / f"json_files/aesthetics_plus_all_group_{kind}_all.json").write_text(json.dumps(row) + "\n")
     return folder
 
 
 def seed_edit(folder: Path) -> Path:
     part1, part3 = folder / "part1", folder / "multi_turn_editing"
-    for path, value in ((part1 / "source_images/a.jpg", 50), (part1 / "target_images/b.jpg", 60), (part3 / "images/t/0.jpg", 50),
-                        (part3 / "images/t/1.jpg", 60), (part3 / "images/t/2.jpg", 70)):
+    for path, value in (
+        (part1 / "source_images/a.jpg", 50),
+        (part1 / "target_images/b.jpg", 60),
+        (part3 / "images/t/0.jpg", 50),
+        (part3 / "images/t/1.jpg", 60),
+        (part3 / "images/t/2.jpg", 70),
+    ):
         save(path, value)
     for part in (part1, part3):
         (part / "annotations").mkdir()
     (part1 / "annotations/split_0001.jsonl").write_text(
-        json.dumps({"source_image": "a.jpg", "target_image": "b.jpg", "instruction": "make it lighter"}) + "\n"
-        + json.dumps({"source_image": "a.jpg", "instruction": "no result"}) + "\n")
-    (part3 / "annotations/split_0001.jsonl").write_text(json.dumps({
-        "source_image": "t/0.jpg", "instruction_1": "lighter", "edit_image_1": "t/1.jpg",
-        "instruction_2": "again", "edit_image_2": "t/2.jpg"}))
+        json.dumps({"source_image": "a.jpg", "target_image": "b.jpg", "instruction": "make it lighter"})
+        + "\n"
+        + json.dumps({"source_image": "a.jpg", "instruction": "no result"})
+        + "\n"
+    )
+    (part3 / "annotations/split_0001.jsonl").write_text(
+        json.dumps(
+            {
+                "source_image": "t/0.jpg",
+                "instruction_1": "lighter",
+                "edit_image_1": "t/1.jpg",
+                "instruction_2": "again",
+                "edit_image_2": "t/2.jpg",
+            }
+        )
+    )
     return folder
 
 
@@ -124,11 +157,20 @@ def magicbrush(folder: Path) -> Path:
         return {"bytes": data(value), "path": None}
 
     def row(group: str, turn: int, source: dict, instruction: str, value: int) -> dict:
-        return {"img_id": group, "turn_index": turn, "source_img": source, "mask_img": image(0), "instruction": instruction,
-                "target_img": image(value)}
+        return {
+            "img_id": group,
+            "turn_index": turn,
+            "source_img": source,
+            "mask_img": image(0),
+            "instruction": instruction,
+            "target_img": image(value),
+        }
 
-    rows = [row("7", 1, image(50), "add a cat", 60), row("7", 2, image(60), "now a dog", 70),
-            row("8", 1, {"bytes": b"x", "path": None}, "a", 1)]
+    rows = [
+        row("7", 1, image(50), "add a cat", 60),
+        row("7", 2, image(60), "now a dog", 70),
+        row("8", 1, {"bytes": b"x", "path": None}, "a", 1),
+    ]
     (folder / "data").mkdir(parents=True)
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "data/train-00000-of-00001-0.parquet")
     return folder
@@ -144,15 +186,22 @@ def hr_viton(folder: Path) -> Path:
 def stylebooth(folder: Path) -> Path:
     save(folder / "src/1.jpg", 40)
     save(folder / "tgt/1.jpg", 80)
-    (folder / "train.csv").write_text("EnStyle,ZhStyle,ShortStyleName,Target:FILE,Source:FILE,SearchResult:DICT\n"
-                                      "Oil Painting,\u6cb9\u753b,oil,tgt/1.jpg,src/1.jpg,{}\nshort,row\n", encoding="utf-8")
+    (folder / "train.csv").write_text(
+        "EnStyle,ZhStyle,ShortStyleName,Target:FILE,Source:FILE,SearchResult:DICT\n"
+        "Oil Painting,\u6cb9\u753b,oil,tgt/1.jpg,src/1.jpg,{}\nshort,row\n",
+        encoding="utf-8",
+    )
     return folder
 
 
 def _llava(folder: Path, file: str, image: str) -> Path:
     save(folder / image, 40)
-    said = [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A grey wall."},
-            {"from": "human", "value": "Why <image_9>?"}, {"from": "gpt", "value": "I cannot say."}]
+    said = [
+        {"from": "human", "value": "<image>\nWhat is it?"},
+        {"from": "gpt", "value": "A grey wall."},
+        {"from": "human", "value": "Why <image_9>?"},
+        {"from": "gpt", "value": "I cannot say."},
+    ]
     rows = [{"id": str(i), "image": Path(image).name, "conversations": some} for i, some in enumerate((said, said[1:]))]
     (folder / file).write_text(json.dumps(rows))
     return folder
@@ -168,16 +217,39 @@ def llavar(folder: Path) -> Path:
 
 def scienceqa(folder: Path) -> Path:
     save(folder / "data/scienceqa/images/train/5/image.png", 40)
-    plain = {"question": "Which is a metal?", "choices": ["iron", "wood"], "answer": 0, "hint": "", "image": None, "split": "train",
-             "lecture": "", "solution": "Iron is a metal."}
-    problems = {"4": plain, "5": {**plain, "image": "image.png", "hint": "Look."}, "6": {**plain, "split": "test"},
-                "7": {**plain, "answer": 9}}
+    plain = {
+        "question": "Which is a metal?",
+        "choices": ["iron", "wood"],
+        "answer": 0,
+        "hint": "",
+        "image": None,
+        "split": "train",
+        "lecture": "",
+        "solution": "Iron is a metal.",
+    }
+    problems = {
+        "4": plain,
+        "5": {**plain, "image": "image.png", "hint": "Look."},
+        "6": {**plain, "split": "test"},
+        "7": {**plain, "answer": 9},
+    }
     (folder / "data/scienceqa/problems.json").write_text(json.dumps(problems))
     return folder
 
 
 LAYOUTS = {
-    "laion-coco": laion_coco, "capsfusion": capsfusion, "grit": grit, "object365": object365, "openimages": openimages,
-    "journeydb": journeydb, "multigen-20m": multigen, "seed-edit": seed_edit, "magicbrush": magicbrush, "hr-viton": hr_viton,
-    "stylebooth": stylebooth, "llava-150k": llava, "llavar": llavar, "scienceqa": scienceqa,
+    "laion-coco": laion_coco,
+    "capsfusion": capsfusion,
+    "grit": grit,
+    "object365": object365,
+    "openimages": openimages,
+    "journeydb": journeydb,
+    "multigen-20m": multigen,
+    "seed-edit": seed_edit,
+    "magicbrush": magicbrush,
+    "hr-viton": hr_viton,
+    "stylebooth": stylebooth,
+    "llava-150k": llava,
+    "llavar": llavar,
+    "scienceqa": scienceqa,
 }

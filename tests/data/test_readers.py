@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 from wegen.tests.data.layouts import LAYOUTS, laion_coco
+from wegen.wegen_model.chat.tokenizer import Tokenizer
 from wegen.wegen_model.data import shards
 from wegen.wegen_model.data.degrade import DAMAGES
 from wegen.wegen_model.data.items import Skips, every
 from wegen.wegen_model.data.readers import READERS, guesses, items
 from wegen.wegen_model.data.sample import TASKS, plan
 from wegen.wegen_model.data.tasks import restate
-from wegen.wegen_model.tokenizer import Tokenizer
 
 OURS = ("diic", "laion-coco-recaption")  # read what the builders write: test_diic.py
 TARS = ("laion-coco", "capsfusion", "grit")
@@ -29,26 +29,53 @@ def mean(picture):
 def test_the_table_is_table_1():
     served = {(name, task) for name, reader in READERS.items() for task in reader.tasks}
     assert served == {
-        ("laion-coco", "reconstruction"), ("object365", "reconstruction"), ("openimages", "reconstruction"),
-        ("laion-coco-recaption", "text-to-picture"), ("capsfusion", "text-to-picture"), ("journeydb", "text-to-picture"),
-        ("grit", "subject"), ("diic", "subject"), ("laion-coco", "restoration"), ("multigen-20m", "restoration"),
-        ("seed-edit", "editing"), ("magicbrush", "editing"), ("multigen-20m", "condition"), ("hr-viton", "condition"),
-        ("stylebooth", "style"), ("multigen-20m", "style"), ("laion-coco-recaption", "understanding"), ("llava-150k", "understanding"),
-        ("llavar", "understanding"), ("scienceqa", "understanding")}
+        ("laion-coco", "reconstruction"),
+        ("object365", "reconstruction"),
+        ("openimages", "reconstruction"),
+        ("laion-coco-recaption", "text-to-picture"),
+        ("capsfusion", "text-to-picture"),
+        ("journeydb", "text-to-picture"),
+        ("grit", "subject"),
+        ("diic", "subject"),
+        ("laion-coco", "restoration"),
+        ("multigen-20m", "restoration"),
+        ("seed-edit", "editing"),
+        ("magicbrush", "editing"),
+        ("multigen-20m", "condition"),
+        ("hr-viton", "condition"),
+        ("stylebooth", "style"),
+        ("multigen-20m", "style"),
+        ("laion-coco-recaption", "understanding"),
+        ("llava-150k", "understanding"),
+        ("llavar", "understanding"),
+        ("scienceqa", "understanding"),
+    }
     assert {task for _, task in served} == set(TASKS)
     assert set(LAYOUTS) | set(OURS) == set(READERS)
 
 
-@pytest.mark.parametrize(("name", "task", "found", "skipped", "texts"), [
-    ("laion-coco", "", 1, 1, []), ("laion-coco", "restoration", 1, 1, []), ("object365", "", 1, 1, []), ("openimages", "", 1, 0, []),
-    ("capsfusion", "", 1, 1, ["a dog stands among flowers"]), ("journeydb", "", 1, 2, []),
-    ("grit", "", 1, 1, ["a dog <image_1><bbox_1> in a field of flowers <image_2><bbox_2>"]),
-    ("multigen-20m", "", 2, 0, ["edges", "a grey wall"]), ("multigen-20m", "restoration", 1, 0, []),
-    ("multigen-20m", "style", 1, 0, ["a grey wall"]), ("seed-edit", "", 2, 1, []), ("magicbrush", "", 1, 1, ["add a cat"]),
-    ("hr-viton", "", 1, 1, ["<image_1>", "<image_2>"]), ("stylebooth", "", 1, 1, ["Oil Painting"]),
-    ("llava-150k", "", 1, 1, ["What is it?"]),
-    ("llavar", "", 1, 1, ["What is it?"]), ("scienceqa", "", 2, 1, ["Which is a metal?", "(B) wood"]),
-])
+@pytest.mark.parametrize(
+    ("name", "task", "found", "skipped", "texts"),
+    [
+        ("laion-coco", "", 1, 1, []),
+        ("laion-coco", "restoration", 1, 1, []),
+        ("object365", "", 1, 1, []),
+        ("openimages", "", 1, 0, []),
+        ("capsfusion", "", 1, 1, ["a dog stands among flowers"]),
+        ("journeydb", "", 1, 2, []),
+        ("grit", "", 1, 1, ["a dog <image_1><bbox_1> in a field of flowers <image_2><bbox_2>"]),
+        ("multigen-20m", "", 2, 0, ["edges", "a grey wall"]),
+        ("multigen-20m", "restoration", 1, 0, []),
+        ("multigen-20m", "style", 1, 0, ["a grey wall"]),
+        ("seed-edit", "", 2, 1, []),
+        ("magicbrush", "", 1, 1, ["add a cat"]),
+        ("hr-viton", "", 1, 1, ["<image_1>", "<image_2>"]),
+        ("stylebooth", "", 1, 1, ["Oil Painting"]),
+        ("llava-150k", "", 1, 1, ["What is it?"]),
+        ("llavar", "", 1, 1, ["What is it?"]),
+        ("scienceqa", "", 2, 1, ["Which is a metal?", "(B) wood"]),
+    ],
+)
 def test_a_dataset_becomes_samples_and_what_is_broken_is_counted_and_named(name, task, found, skipped, texts, tmp_path, tiny):
     samples, skips = read(name, tmp_path, task)
     assert len(samples) == found and skips.total == skipped, skips.text()

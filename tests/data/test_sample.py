@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from wegen.wegen_model.conversation import Box
+from wegen.wegen_model.chat.conversation import Box
+from wegen.wegen_model.chat.tokenizer import Tokenizer
 from wegen.wegen_model.data.sample import Sample, Turn, batch, plan
-from wegen.wegen_model.tokenizer import Tokenizer
 
 
 def flat(value: int) -> np.ndarray:
@@ -43,13 +43,16 @@ def test_rows_of_a_batch_number_its_pictures(tokenizer):
     assert made.place[:, 0].tolist() == [0, 0, 0, 2, 2, 2] and made.written.tolist() == [False, False, True] * 2
 
 
-@pytest.mark.parametrize(("sample", "words"), [
-    (Sample("painting", subject().turns, "x"), "no task 'painting'"),
-    (Sample("editing", subject().turns[:1], "x"), "last turn must be the assistant's"),
-    (Sample("editing", (Turn("user", "see <image_2>", (flat(0),), (None,)), Turn("assistant", "no")), "x"), "<image_2>, but this turn"),
-    (Sample("editing", (Turn("user", "a", (flat(0),)), Turn("assistant", "no")), "x"), "1 pictures and 0 boxes"),
-    (Sample("editing", (Turn("user", "a"), Turn("assistant", "", drawn=np.zeros((3, 3), np.uint8))), "x"), r"not uint8 \(h, w, 3\)"),
-])
+@pytest.mark.parametrize(
+    ("sample", "words"),
+    [
+        (Sample("painting", subject().turns, "x"), "no task 'painting'"),
+        (Sample("editing", subject().turns[:1], "x"), "last turn must be the assistant's"),
+        (Sample("editing", (Turn("user", "see <image_2>", (flat(0),), (None,)), Turn("assistant", "no")), "x"), "<image_2>, but this turn"),
+        (Sample("editing", (Turn("user", "a", (flat(0),)), Turn("assistant", "no")), "x"), "1 pictures and 0 boxes"),
+        (Sample("editing", (Turn("user", "a"), Turn("assistant", "", drawn=np.zeros((3, 3), np.uint8))), "x"), r"not uint8 \(h, w, 3\)"),
+    ],
+)
 def test_what_is_wrong_with_a_sample_is_said_with_its_key(sample, words):
     with pytest.raises(ValueError, match=f"sample x.*{words}"):
         sample.check()

@@ -4,13 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from wegen.wegen_model.conversation import Box
+from wegen.wegen_model.chat.conversation import Box
+from wegen.wegen_model.chat.tokenizer import Tokenizer
 from wegen.wegen_model.data import shards
 from wegen.wegen_model.data.items import Item, Skips
 from wegen.wegen_model.data.loader import Sizes, Steps, crop, loader, squash
 from wegen.wegen_model.data.mixture import Mixture
 from wegen.wegen_model.data.sample import Sample, Turn
-from wegen.wegen_model.tokenizer import Tokenizer
 
 wds = pytest.importorskip("webdataset")
 
@@ -42,8 +42,15 @@ def numbers(samples):
 
 def test_what_is_read_is_what_was_written(tmp_path):
     p = flat(7)
-    sample = Sample("subject", (Turn("user", "a <image_1><bbox_1> <bbox_2>", (p, None), (Box(0.1, 0.2, 0.3, 0.4), Box(0, 0, 1, 1))),
-                                Turn("assistant", "so", drawn=p)), "a/b.c", "here")
+    sample = Sample(
+        "subject",
+        (
+            Turn("user", "a <image_1><bbox_1> <bbox_2>", (p, None), (Box(0.1, 0.2, 0.3, 0.4), Box(0, 0, 1, 1))),
+            Turn("assistant", "so", drawn=p),
+        ),
+        "a/b.c",
+        "here",
+    )
     shards.write([Item("x", lambda: sample)], tmp_path, lossless=True)
     back = shards.sample(tmp_path / "shard-000000.tar", 0)
     assert back.key == "a/b.c" and back.source == "here" and back.turns[0].boxes == sample.turns[0].boxes
@@ -151,13 +158,16 @@ def test_restoration_is_made_anew_at_each_step_and_again_when_asked_again(tmp_pa
     assert any(not np.array_equal(a, b) for a, b in zip(shown(0), shown(1)))
 
 
-@pytest.mark.parametrize(("harm", "words"), [
-    (lambda p: p.unlink(), "has vanished"),
-    (lambda p: p.write_bytes(p.read_bytes()[:3000]), "is cut off"),
-    (lambda p: p.write_bytes(p.read_bytes().replace(b"number", b"numbex")), "is corrupt"),
-    (lambda p: p.with_suffix(shards.INDEX).unlink(), "index shard-000001.index.json is missing"),
-    (lambda p: p.with_suffix(shards.INDEX).write_text("{"), "not the index of a shard"),
-])
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (lambda p: p.unlink(), "has vanished"),
+        (lambda p: p.write_bytes(p.read_bytes()[:3000]), "is cut off"),
+        (lambda p: p.write_bytes(p.read_bytes().replace(b"number", b"numbex")), "is corrupt"),
+        (lambda p: p.with_suffix(shards.INDEX).unlink(), "index shard-000001.index.json is missing"),
+        (lambda p: p.with_suffix(shards.INDEX).write_text("{"), "not the index of a shard"),
+    ],
+)
 def test_a_harmed_shard_is_skipped_and_named_and_the_batch_is_full(folder, harm, words):
     shards._index.cache_clear()
     harm(folder / "shard-000001.tar")
@@ -177,11 +187,17 @@ def test_a_source_of_which_nothing_can_be_read_stops_with_the_reason(folder):
         Mixture.load(folder).samples(0)
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    ("{", "not a mixture"), ('{"sources": []}', "at least one source"), ('{"sources": [{"weight": 1}]}', "KeyError: 'shards'"),
-    ('{"sources": [{"shards": "a", "as": "painting"}]}', "cannot be read as 'painting'; choose one of reconstruction"),
-    ('{"sources": [{"shards": "a", "batch": 0}]}', "batches 1"), ('{"sources": [{"shards": "gone"}]}', "no such folder of shards"),
-])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "not a mixture"),
+        ('{"sources": []}', "at least one source"),
+        ('{"sources": [{"weight": 1}]}', "KeyError: 'shards'"),
+        ('{"sources": [{"shards": "a", "as": "painting"}]}', "cannot be read as 'painting'; choose one of reconstruction"),
+        ('{"sources": [{"shards": "a", "batch": 0}]}', "batches 1"),
+        ('{"sources": [{"shards": "gone"}]}', "no such folder of shards"),
+    ],
+)
 def test_a_mixture_that_makes_no_sense_is_refused(tmp_path, text, words):
     write(tmp_path / "a", 2)
     (tmp_path / "m.json").write_text(text)

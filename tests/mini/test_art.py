@@ -9,11 +9,11 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from wegen.wegen_model.mini import art as art_module
-from wegen.wegen_model.mini import packages
-from wegen.wegen_model.mini.art import ArtError, cache_path, load_art
-from wegen.wegen_model.mini.concepts import CONCEPTS, STYLES
-from wegen.wegen_model.mini.scenes import canonical, mask, render
+from wegen.wegen_model.mini.world import art as art_module
+from wegen.wegen_model.mini.world import art_download
+from wegen.wegen_model.mini.world.art import ArtError, cache_path, load_art
+from wegen.wegen_model.mini.world.concepts import CONCEPTS, STYLES
+from wegen.wegen_model.mini.world.scenes import canonical, mask, render
 
 
 def test_another_package_is_refused_with_both_hashes(monkeypatch, tmp_path):
@@ -37,8 +37,9 @@ def test_missing_npm_is_said(monkeypatch, tmp_path):
 
 def test_a_failing_npm_is_quoted(monkeypatch, tmp_path):
     npm = tmp_path / "npm"
-    npm.write_text("#!/bin/sh\necho 'npm error network getaddrinfo ENOTFOUND' >&2\n"
-                   "echo 'npm error A complete log of this run is in x' >&2\nexit 1\n")
+    npm.write_text(
+        "#!/bin/sh\necho 'npm error network getaddrinfo ENOTFOUND' >&2\necho 'npm error A complete log of this run is in x' >&2\nexit 1\n"
+    )
     npm.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
     with pytest.raises(ArtError, match="could not fetch @iconify-json/noto@1.2.9: npm error network getaddrinfo ENOTFOUND$"):
@@ -48,13 +49,15 @@ def test_a_failing_npm_is_quoted(monkeypatch, tmp_path):
 def package(*_):
     body = '<rect x="2" y="2" width="12" height="12" fill="#0a0"/>'
     icons = {c.name: {"body": body} for c in CONCEPTS}
-    return {"icons.json": json.dumps({"width": 16, "height": 16, "icons": icons}).encode(),
-            "chars.json": json.dumps({c.codepoint: c.name for c in CONCEPTS}).encode()}
+    return {
+        "icons.json": json.dumps({"width": 16, "height": 16, "icons": icons}).encode(),
+        "chars.json": json.dumps({c.codepoint: c.name for c in CONCEPTS}).encode(),
+    }
 
 
 def test_missing_resvg_is_said(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "resvg_py", None)
-    monkeypatch.setattr(packages, "members", package)
+    monkeypatch.setattr(art_download, "members", package)
     with pytest.raises(ArtError, match="pip install resvg-py"):
         load_art(["noto"], cache=tmp_path)
 
@@ -62,8 +65,16 @@ def test_missing_resvg_is_said(monkeypatch, tmp_path):
 def test_drawings_that_are_not_svg_are_read_by_code_point(monkeypatch, tmp_path):
     data = io.BytesIO()
     Image.new("RGBA", (40, 20), (0, 0, 200, 255)).save(data, "WEBP", lossless=True)
-    monkeypatch.setattr(packages, "members", lambda style: {"assets/1f431.webp": data.getvalue(), "assets/2b50-fe0f.webp": data.getvalue(),
-                                                            "assets/1f1e6.webp": b"not wanted", "README.md": b""})
+    monkeypatch.setattr(
+        art_download,
+        "members",
+        lambda style: {
+            "assets/1f431.webp": data.getvalue(),
+            "assets/2b50-fe0f.webp": data.getvalue(),
+            "assets/1f1e6.webp": b"not wanted",
+            "README.md": b"",
+        },
+    )
     art = load_art(["3d"], cache=tmp_path)
     assert sorted(art.keys()) == [("cat", "3d"), ("star", "3d")]
     sprite = art.sprite("cat", "3d")
@@ -73,14 +84,14 @@ def test_drawings_that_are_not_svg_are_read_by_code_point(monkeypatch, tmp_path)
 @pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[: len(data) // 2], lambda data: b"not a zip" * 99])
 def test_a_damaged_cache_is_made_again(monkeypatch, tmp_path, damage):
     pytest.importorskip("resvg_py")
-    monkeypatch.setattr(packages, "members", package)
+    monkeypatch.setattr(art_download, "members", package)
     load_art(["noto"], cache=tmp_path)
     path = cache_path("noto", tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == [path.name]  # no temporary file is left
     path.write_bytes(damage(path.read_bytes()))
     sprite = load_art(["noto"], cache=tmp_path).sprite("cat")
     assert sprite.shape == (160, 160, 4) and tuple(sprite[80, 80]) == (0, 170, 0, 255) and sprite[0, 0, 3] == 0
-    monkeypatch.setattr(packages, "members", None)  # from here on only the cache can answer
+    monkeypatch.setattr(art_download, "members", None)  # from here on only the cache can answer
     assert (load_art(["noto"], cache=tmp_path).sprite("cat") == sprite).all()
 
 

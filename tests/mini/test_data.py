@@ -8,7 +8,9 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from wegen.wegen_model.mini.concepts import (
+from wegen.wegen_model.mini.tasks import MIX, TAG, TASKS, Sample, corpus, expected, sample
+from wegen.wegen_model.mini.tasks.sampling import in_reading_order
+from wegen.wegen_model.mini.world.concepts import (
     COLOURS,
     CONCEPTS,
     DRAWINGS,
@@ -21,10 +23,8 @@ from wegen.wegen_model.mini.concepts import (
     article,
     held_out_combination,
 )
-from wegen.wegen_model.mini.draws import in_reading_order
-from wegen.wegen_model.mini.effects import EFFECTS
-from wegen.wegen_model.mini.scenes import CENTRE, Scene
-from wegen.wegen_model.mini.tasks import MIX, TAG, TASKS, Sample, corpus, expected, sample
+from wegen.wegen_model.mini.world.effects import EFFECTS
+from wegen.wegen_model.mini.world.scenes import CENTRE, Scene
 
 SEEDS = range(4000)
 
@@ -106,8 +106,10 @@ def test_a_sample_is_a_function_of_its_seed_alone(train):
 
 
 def test_a_sample_is_the_same_in_another_process():
-    code = ("import hashlib; from wegen.wegen_model.mini.tasks import sample; "
-            "print(hashlib.sha256(repr([sample(i) for i in range(200)]).encode()).hexdigest())")
+    code = (
+        "import hashlib; from wegen.wegen_model.mini.tasks import sample; "
+        "print(hashlib.sha256(repr([sample(i) for i in range(200)]).encode()).hexdigest())"
+    )
     found = [
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True,

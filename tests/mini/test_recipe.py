@@ -5,17 +5,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from wegen.wegen_model import generate, prompt
-from wegen.wegen_model.conversation import Conversation, Reference
-from wegen.wegen_model.mini.art import Art
-from wegen.wegen_model.mini.concepts import CONCEPTS, DRAWINGS, TRAINED_STYLES
+from wegen.wegen_model.chat import prompt
+from wegen.wegen_model.chat.conversation import Conversation, Reference
+from wegen.wegen_model.generation import generate
 from wegen.wegen_model.mini.dialogue import conversation, plans
 from wegen.wegen_model.mini.recipe import STAGES, Workshop, train
 from wegen.wegen_model.mini.rollout import grouped, write
 from wegen.wegen_model.mini.watch import Watch
+from wegen.wegen_model.mini.world.art import Art
+from wegen.wegen_model.mini.world.concepts import CONCEPTS, DRAWINGS, TRAINED_STYLES
 from wegen.wegen_model.pipeline import WeGen
 from wegen.wegen_model.runtime import Runtime
-from wegen.wegen_model.train.parts import load_decoder
+from wegen.wegen_model.train.modules import load_decoder
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +117,9 @@ def test_bulk_writing_equals_the_pipeline(shop, parallel, task):
 
 def shown(talk, tokens):
     """The conversation with the features of what its user shows."""
-    references = tuple(replace(r, features=replace(r.features, tokens=t[None])) if r.features else r
-                       for r, t in zip(talk.turns[0].references, tokens))
+    references = tuple(
+        replace(r, features=replace(r.features, tokens=t[None])) if r.features else r for r, t in zip(talk.turns[0].references, tokens)
+    )
     return replace(talk, turns=(replace(talk.turns[0], references=references), talk.turns[1]))
 
 

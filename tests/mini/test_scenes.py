@@ -5,10 +5,23 @@ import random
 
 import numpy as np
 import pytest
-from wegen.wegen_model.mini.art import Art, ArtError
-from wegen.wegen_model.mini.concepts import COLOURS, CONCEPTS, NAMES
-from wegen.wegen_model.mini.effects import EFFECTS, apply
-from wegen.wegen_model.mini.scenes import CENTRE, Item, Scene, boxed, canonical, grid_box, grid_boxes, mask, overlap, pair, render, tint
+from wegen.wegen_model.mini.world.art import Art, ArtError
+from wegen.wegen_model.mini.world.concepts import COLOURS, CONCEPTS, NAMES
+from wegen.wegen_model.mini.world.effects import EFFECTS, apply
+from wegen.wegen_model.mini.world.scenes import (
+    CENTRE,
+    Item,
+    Scene,
+    boxed,
+    canonical,
+    grid_box,
+    grid_boxes,
+    mask,
+    overlap,
+    pair,
+    render,
+    tint,
+)
 
 
 @pytest.fixture(scope="module")
@@ -151,8 +164,11 @@ def test_mirrored_and_turned_things_are_drawn():
     sprite[:, 80:] = (0, 0, 255, 255)  # red on the left, blue on the right
     two = Art({(NAMES[0], "noto"): sprite})
     left, right = (64, 40), (64, 88)
-    for how, wanted in (({}, ((255, 0, 0), (0, 0, 255))), ({"mirrored": True}, ((0, 0, 255), (255, 0, 0))),
-                        ({"hue": 128}, ((0, 255, 255), (255, 255, 0)))):
+    for how, wanted in (
+        ({}, ((255, 0, 0), (0, 0, 255))),
+        ({"mirrored": True}, ((0, 0, 255), (255, 0, 0))),
+        ({"hue": 128}, ((0, 255, 255), (255, 255, 0))),
+    ):
         picture = render(Scene("white", (Item(NAMES[0], "noto", CENTRE, **how),)), two)
         for at, colour in zip((left, right), wanted):
             assert np.abs(picture[at].astype(int) - colour).max() < 12, how

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from wegen.wegen_model.conversation import Box, Conversation, Reference
+from wegen.wegen_model.chat.conversation import Box, Conversation, Reference
 from wegen.wegen_model.pipeline import WeGen
 from wegen.wegen_model.runtime import Runtime
 
@@ -31,13 +31,22 @@ def paint(mini):
         image = mini.decode(mini.draw(talk, mode="parallel")[0], steps=2)
         assert image.shape == (1, 128, 128, 3) and image.isfinite().all() and image.std() > 0
         return image
+
     return paint
 
 
 # the second and third: "draw a cat" in Russian and Chinese
-@pytest.mark.parametrize("text", [
-    "xylophone of quartz", "\u043d\u0430\u0440\u0438\u0441\u0443\u0439 \u043a\u043e\u0442\u0430",
-    "\u753b\u4e00\u53ea\u732b", "\U0001f98a\U0001f98a\U0001f98a", "?", "<img> </s> [INST]"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "xylophone of quartz",
+        "\u043d\u0430\u0440\u0438\u0441\u0443\u0439 \u043a\u043e\u0442\u0430",
+        "\u753b\u4e00\u53ea\u732b",
+        "\U0001f98a\U0001f98a\U0001f98a",
+        "?",
+        "<img> </s> [INST]",
+    ],
+)
 def test_words_it_does_not_know_give_a_picture_and_the_list_of_those_it_knows(mini, paint, text):
     paint(text)
     assert any(f"knows {len(mini.config.concepts)} things" in note and "cat" in note for note in mini.runtime.notes)
@@ -66,18 +75,29 @@ def test_six_subjects_are_drawn_with_a_word_about_what_the_paper_reports(mini, p
     assert any("identity suffers past three" in note for note in mini.runtime.notes)
 
 
-@pytest.mark.parametrize("boxes", [
-    [Box(0, 0, 0.5, 0.5), Box(0.1, 0.1, 0.5, 0.5)], [Box(0.5, 0.5, 0.004, 0.004), Box(0, 0, 1, 1)],
-    [Box(0, 0, 1, 0.01), Box(0.99, 0, 0.01, 1)],
-], ids=["overlapping", "tiny and all", "lines"])
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        [Box(0, 0, 0.5, 0.5), Box(0.1, 0.1, 0.5, 0.5)],
+        [Box(0.5, 0.5, 0.004, 0.004), Box(0, 0, 1, 1)],
+        [Box(0, 0, 1, 0.01), Box(0.99, 0, 0.01, 1)],
+    ],
+    ids=["overlapping", "tiny and all", "lines"],
+)
 def test_boxes_of_any_kind(paint, boxes):
     paint("<image_1><bbox_1> and a cat <bbox_2> on a blue background", Reference(thing(), box=boxes[0]), Reference(box=boxes[1]))
 
 
-@pytest.mark.parametrize("picture", [
-    torch.rand(1, 200, 300, 3, generator=torch.Generator().manual_seed(0)), torch.full((1, 1, 1, 3), 0.4), torch.zeros(1, 1, 500, 3),
-    torch.ones(1, 40, 40, 3),
-], ids=["a photo", "one pixel", "a line", "nothing"])
+@pytest.mark.parametrize(
+    "picture",
+    [
+        torch.rand(1, 200, 300, 3, generator=torch.Generator().manual_seed(0)),
+        torch.full((1, 1, 1, 3), 0.4),
+        torch.zeros(1, 1, 500, 3),
+        torch.ones(1, 40, 40, 3),
+    ],
+    ids=["a photo", "one pixel", "a line", "nothing"],
+)
 def test_pictures_of_any_kind(paint, picture):
     paint("<image_1><bbox_1> on a green background", Reference(picture, box=Box(0.2, 0.2, 0.5, 0.6)))
     paint("<image_1> on a green background", Reference(picture))

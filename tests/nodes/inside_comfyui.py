@@ -1,6 +1,6 @@
 """A script for ComfyUI's interpreter, run by test_sampling.py: sampling, memory and previews inside ComfyUI's own modules, no server.
 
-    python inside_comfyui.py COMFYUI PACK MODELS        prints SAID and JSON; MODELS holds `tiny` (support.py)
+python inside_comfyui.py COMFYUI PACK MODELS        prints SAID and JSON; MODELS holds `tiny` (support.py)
 """
 
 import gc
@@ -64,11 +64,11 @@ def error(function, *inputs, **options):
 
 def same_as_decoder():
     """euler with the decoder's own timesteps, both ways."""
-    model, = run("WeGenLoadModel", model="tiny", dtype="float32")
+    (model,) = run("WeGenLoadModel", model="tiny", dtype="float32")
     features = model.features(torch.randn(2, 64, 32, generator=torch.Generator().manual_seed(0)))
     patcher, vae = run("WeGenDecoderToModel", decoder=model)
     conditioning = run("WeGenFeaturesToConditioning", features=features)
-    ours, = run("WeGenDecode", features=features, decoder=model, seed=3, use_defaults=False, steps=50, guidance_scale=2.0)
+    (ours,) = run("WeGenDecode", features=features, decoder=model, seed=3, use_defaults=False, steps=50, guidance_scale=2.0)
     latent = {"samples": torch.zeros(2, 4, 16, 16)}
     said["released"] = far(ours, vae.decode(sample(patcher, conditioning, latent, steps=50, cfg=2.0, scheduler="ddim_uniform")))
     noise = nodes.common_ksampler(patcher, 3, 50, 2.0, "euler", "ddim_uniform", *conditioning, latent, last_step=0)[0]["samples"]
@@ -90,13 +90,13 @@ def same_as_decoder():
 
 def miniature():
     """wegen-mini: layout channels, AutoencoderDC, v-prediction with zero terminal SNR; and what people do with a MODEL."""
-    model, = run("WeGenLoadModel", model="wegen-mini")
+    (model,) = run("WeGenLoadModel", model="wegen-mini")
     chat, *_ = run("WeGenChat", model=model, message="a fox on a teal background", picture="always")
     features, _ = run("WeGenDraw", model=model, chat=chat)
     patcher, vae = run("WeGenDecoderToModel", decoder=model)
     conditioning = run("WeGenFeaturesToConditioning", features=features)
     empty = nodes.EmptyLatentImage().generate(128, 128, 1)[0]
-    ours, = run("WeGenDecode", features=features, decoder=model, seed=3, use_defaults=False, steps=10, guidance_scale=1.5)
+    (ours,) = run("WeGenDecode", features=features, decoder=model, seed=3, use_defaults=False, steps=10, guidance_scale=1.5)
     latents = sample(patcher, conditioning, empty)
     said["mini"], said["mini latents"] = far(ours, vae.decode(latents)), list(latents.shape)
     said["ancestral"] = near(ours, vae.decode(sample(patcher, conditioning, empty, sampler="dpmpp_2m_sde")))
@@ -155,10 +155,10 @@ def full_size():
 
 
 def graph(model, image):
-    features, = run("WeGenEncode", model=model, image=image)
+    (features,) = run("WeGenEncode", model=model, image=image)
     chat, *_ = run("WeGenChat", model=model, message="a <image_1>", image_1=features, picture="always", max_tokens=6)
     drawn, _ = run("WeGenDraw", model=model, chat=chat, guidance=1.5)
-    picture, = run("WeGenDecode", features=drawn, decoder=model, seed=1)
+    (picture,) = run("WeGenDecode", features=drawn, decoder=model, seed=1)
     patcher, vae = run("WeGenDecoderToModel", decoder=model)
     conditioning = run("WeGenFeaturesToConditioning", features=drawn)
     sampled = vae.decode(sample(patcher, conditioning, {"samples": torch.zeros(1, 4, 16, 16)}))
@@ -201,15 +201,18 @@ def cancelling(model):
         comfy.utils.set_progress_bar_global_hook(None)
         said[f"after cancel {name}"] = far(want, function())
     gc.collect()
-    said["caches"] = sum(type(thing).__name__ == "Cache" and hasattr(thing, "keys") and isinstance(thing.keys, torch.Tensor)
-                         for thing in gc.get_objects())
+    said["caches"] = sum(
+        type(thing).__name__ == "Cache" and hasattr(thing, "keys") and isinstance(thing.keys, torch.Tensor) for thing in gc.get_objects()
+    )
 
 
 def memory(model):
     image = torch.rand(1, 30, 40, 3, generator=torch.Generator().manual_seed(0))
     asked, load = [], mm.load_models_gpu
     mm.load_models_gpu = lambda held, memory_required=0, **o: (
-        asked.append(([type(h.model).__name__ for h in held], memory_required)), load(held, memory_required, **o))[1]
+        asked.append(([type(h.model).__name__ for h in held], memory_required)),
+        load(held, memory_required, **o),
+    )[1]
     whole, _ = graph(model, image)
     mm.load_models_gpu = load
     said["asked"] = asked
@@ -224,7 +227,7 @@ def memory(model):
         said[f"partial {share}"] = [n < size and (n > 0 or share == 8) for n, size in zip(kept, whole_sizes)]
         load_back, mm.load_models_gpu = mm.load_models_gpu, lambda *_, **__: None
         features = model.encode(image)
-        talk = model.chat(importlib.import_module("a_pack.wegen_model.conversation").Conversation().user("a cat"), picture="always")
+        talk = model.chat(importlib.import_module("a_pack.wegen_model.chat.conversation").Conversation().user("a cat"), picture="always")
         got = model.draw(talk)[0].tokens, model.decode(features, seed=1)
         mm.load_models_gpu = load_back
         mm.unload_all_models()
@@ -236,12 +239,12 @@ def memory(model):
     said["novram off by"] = max(far(a, b) for a, b in zip(whole, graph(model, image)[0]))
     said["novram"] = [p.handle.model.model_lowvram for p in parts]
     mm.is_device_cpu, mm.vram_state = on_cpu, state
-    streaming, = run("WeGenLoadModel", model="tiny", dtype="float32", offload="stream")
+    (streaming,) = run("WeGenLoadModel", model="tiny", dtype="float32", offload="stream")
     got, (patcher, _) = graph(streaming, image)
     said["stream off by"] = max(far(a, b) for a, b in zip(whole, got))
     held = [p.handle for p in (*streaming._parts.values(), *streaming.painter._parts.values())] + [patcher]
     said["stream"] = [h.model.model_lowvram for h in held]
-    alone, = run("WeGenLoadModel", model="tiny", offload="cpu")
+    (alone,) = run("WeGenLoadModel", model="tiny", offload="cpu")
     said["cpu"] = [str(p) for p in alone.runtime.place("language")]
 
     mm.unload_all_models()

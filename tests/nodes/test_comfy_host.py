@@ -13,7 +13,7 @@ from wegen.tests.support import picture, tiny_model
 
 pytestmark = pytest.mark.comfyui
 
-SCRIPT = '''
+SCRIPT = """
 import importlib.util, json, sys
 comfyui, root, models = sys.argv[1:4]
 sys.argv = [sys.argv[0], "--cpu"]
@@ -71,7 +71,7 @@ with torch.inference_mode():
     mm.unload_all_models()
     said["after_unload"] = bool(torch.isfinite(run("WeGenDecode", features=features, decoder=model)[0]).all())
 sys.stdout.write("SAID" + json.dumps(said))
-'''
+"""
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +83,12 @@ def said(tmp_path_factory):
     script = models / "script.py"
     script.write_text(SCRIPT)
     python = os.environ.get("WEGEN_COMFYUI_PYTHON", sys.executable)
-    done = subprocess.run([python, str(script), os.environ["WEGEN_COMFYUI"], str(Path(wegen.__file__).parent), str(models)],
-                          capture_output=True, text=True, cwd=models)
+    done = subprocess.run(
+        [python, str(script), os.environ["WEGEN_COMFYUI"], str(Path(wegen.__file__).parent), str(models)],
+        capture_output=True,
+        text=True,
+        cwd=models,
+    )
     assert "SAID" in done.stdout, done.stderr[-3000:]
     return json.loads(done.stdout.split("SAID")[1]) | {"folder": str(models / "tiny"), "models_at": str(models)}
 

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from wegen.nodes import NODE_CLASS_MAPPINGS, files
+from wegen.nodes import NODE_CLASS_MAPPINGS, feature_files
 from wegen.tests.nodes.conftest import call
 from wegen.tests.support import picture
-from wegen.wegen_model import graph
+from wegen.wegen_model import workflow as graph
 from wegen.wegen_model.features import load_features, save_features
 
 
@@ -17,8 +17,8 @@ def two(model):
 @pytest.fixture
 def disk(tmp_path, monkeypatch):
     """Input and output folder, as `wegen run` binds them."""
-    monkeypatch.setattr(files.OnDisk, "input_dirs", (tmp_path / "input",))
-    monkeypatch.setattr(files.OnDisk, "out_dir", tmp_path / "output")
+    monkeypatch.setattr(feature_files.OnDisk, "input_dirs", (tmp_path / "input",))
+    monkeypatch.setattr(feature_files.OnDisk, "out_dir", tmp_path / "output")
     (tmp_path / "input").mkdir()
     (tmp_path / "output").mkdir()
     return tmp_path
@@ -63,7 +63,7 @@ def test_only_features_are_listed(disk, two):
     (disk / "input" / "notes.safetensors").write_text("no header")
     (disk / "input" / "empty.safetensors").touch()
     save_features(two, disk / "input" / "sub" / "mine.safetensors")
-    assert files.list_features(files.OnDisk.folders()) == ["sub/mine.safetensors"]
+    assert feature_files.list_features(feature_files.OnDisk.folders()) == ["sub/mine.safetensors"]
     for name in ("lora", "notes", "empty"):
         assert "holds no WeGen features" in NODE_CLASS_MAPPINGS["WeGenLoadFeatures"].VALIDATE_INPUTS(f"{name}.safetensors")
 
@@ -109,8 +109,10 @@ def test_a_name_cannot_leave_the_output_folder(disk, two):
 def test_wegen_run_binds_the_folders(tmp_path, two):
     """A graph that loads features from --input and saves them below --out."""
     save_features(two, tmp_path / "in" / "mine.safetensors")
-    prompt = {"1": {"class_type": "WeGenLoadFeatures", "inputs": {"file": "mine.safetensors"}},
-              "2": {"class_type": "WeGenSaveFeatures", "inputs": {"features": ["1", 0], "filename_prefix": "a/%width%"}}}
+    prompt = {
+        "1": {"class_type": "WeGenLoadFeatures", "inputs": {"file": "mine.safetensors"}},
+        "2": {"class_type": "WeGenSaveFeatures", "inputs": {"features": ["1", 0], "filename_prefix": "a/%width%"}},
+    }
     workflow = graph.load_workflow(prompt, NODE_CLASS_MAPPINGS)
     (saved,) = graph.run(workflow, NODE_CLASS_MAPPINGS, out_dir=tmp_path / "out", input_dir=tmp_path / "in")
     assert saved.kind == "file" and saved.path == tmp_path / "out" / "a" / "8_00001_.safetensors"

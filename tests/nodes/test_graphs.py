@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from wegen.nodes.draw import cells
+from wegen.nodes.feature_decode import cells
 from wegen.tests.nodes.conftest import call
 from wegen.tests.support import picture, tiny_model
 
@@ -93,8 +93,9 @@ def test_decode_switches(model):
 
 
 def test_question_needs_no_drawing(model):
-    (chat, reply, boxes), shown = call("WeGenChat", model=model, message="what is in <image_1>?", picture="never", max_tokens=6,
-                                       image_1=picture())
+    (chat, reply, boxes), shown = call(
+        "WeGenChat", model=model, message="what is in <image_1>?", picture="never", max_tokens=6, image_1=picture()
+    )
     assert reply and boxes == [[]] and not chat.open_image
     assert chat.turns[0].references[0].features is not None
 
@@ -111,8 +112,15 @@ def test_second_turn_sees_the_first_picture(model):
 
 def test_references_come_first_then_images(model):
     (references, prompt, *_), _ = call("WeGenBboxCompose", prompt="<image_1> at <bbox_1>", box_text="0 0 0.5 0.5", image_1=picture(seed=1))
-    (chat, *_), _ = call("WeGenChat", model=model, message=prompt + " beside <image_2>", picture="always", max_tokens=2,
-                         references=references, image_1=picture(seed=2))
+    (chat, *_), _ = call(
+        "WeGenChat",
+        model=model,
+        message=prompt + " beside <image_2>",
+        picture="always",
+        max_tokens=2,
+        references=references,
+        image_1=picture(seed=2),
+    )
     turn = chat.turns[0]
     assert [r.box is not None for r in turn.references] == [True, False]
     assert torch.equal(turn.references[1].picture, picture(seed=2))
@@ -120,8 +128,10 @@ def test_references_come_first_then_images(model):
 
 def test_features_and_picture_make_the_same_reference(model):
     features = call("WeGenEncode", model=model, image=picture())[0][0]
-    one, two = (call("WeGenChat", model=model, message="like <image_1>", picture="always", max_tokens=4, image_1=v)[0][0]
-                for v in (picture(), features))
+    one, two = (
+        call("WeGenChat", model=model, message="like <image_1>", picture="always", max_tokens=4, image_1=v)[0][0]
+        for v in (picture(), features)
+    )
     assert one.turns[1] == two.turns[1]
 
 
@@ -132,8 +142,9 @@ def test_batch_in_one_socket_warns_and_takes_the_first(model):
 
 
 def test_gap_between_sockets_is_told(model):
-    (chat, *_), shown = call("WeGenChat", model=model, message="<image_2>", picture="never", max_tokens=2, image_1=picture(),
-                               image_3=picture())
+    (chat, *_), shown = call(
+        "WeGenChat", model=model, message="<image_2>", picture="never", max_tokens=2, image_1=picture(), image_3=picture()
+    )
     assert len(chat.turns[0].references) == 2
     assert "image_3 is reference 2 here: write <image_2>" in shown[1]
 
@@ -189,7 +200,7 @@ def test_parallel_differs_from_autoregressive(model, asked):
 
 def test_reply_boxes_are_in_pixels_of_the_first_picture():
     from wegen.nodes.chat import reply_boxes
-    from wegen.wegen_model.conversation import Box, Reference, Turn
+    from wegen.wegen_model.chat.conversation import Box, Reference, Turn
 
     reply = Turn("assistant", "there <bbox_1>", (Reference(box=Box(0.25, 0.5, 0.5, 0.25)),))
     inside = {"x": 10, "y": 15, "width": 20, "height": 8, "label": "bbox_1"}

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import wegen
 from wegen.nodes import NODE_CLASS_MAPPINGS, host
-from wegen.wegen_model.graph.canvas import read_widgets
-from wegen.wegen_model.graph.spec import inputs_of
+from wegen.wegen_model.workflow.canvas import read_widgets
+from wegen.wegen_model.workflow.spec import inputs_of
 
 try:
     import tomllib

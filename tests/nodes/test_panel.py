@@ -4,13 +4,13 @@ import json
 
 import pytest
 import torch
-from wegen.nodes import exchange
+from wegen.nodes import ui_messages
 from wegen.tests.nodes.conftest import call
 from wegen.tests.support import picture
-from wegen.wegen_model import transcript as T
-from wegen.wegen_model.conversation import Box
+from wegen.wegen_model.chat import chat_state as T
+from wegen.wegen_model.chat.canvas_state import choose, digest, parse_placement
+from wegen.wegen_model.chat.conversation import Box
 from wegen.wegen_model.features import mosaic
-from wegen.wegen_model.placement import choose, digest, parse_placement
 
 FILE = {"filename": "a.png", "subfolder": "wegen", "type": "output"}
 
@@ -20,9 +20,17 @@ def turn(k, role, parent=None, **more):
 
 
 def tree():
-    return {"version": 1, "head": "t4", "turns": [
-        turn(1, "user", seed=1), turn(2, "assistant", "t1", pictures=[FILE], seed=1), turn(3, "user", "t2", seed=3),
-        turn(4, "assistant", "t3", seed=9), turn(5, "user", "t2", seed=5)]}
+    return {
+        "version": 1,
+        "head": "t4",
+        "turns": [
+            turn(1, "user", seed=1),
+            turn(2, "assistant", "t1", pictures=[FILE], seed=1),
+            turn(3, "user", "t2", seed=3),
+            turn(4, "assistant", "t3", seed=9),
+            turn(5, "user", "t2", seed=5),
+        ],
+    }
 
 
 def test_the_path_of_the_head_counts_and_a_given_answer_is_asked_again_with_its_seed():
@@ -35,12 +43,27 @@ def test_the_path_of_the_head_counts_and_a_given_answer_is_asked_again_with_its_
 def test_plain_text_is_one_message_and_a_list_is_a_conversation():
     assert [s.text for s in T.parse_transcript("a fox").turns] == ["a fox"]
     assert [s.role for s in T.parse_transcript(json.dumps([turn(1, "user"), turn(2, "assistant"), turn(3, "user")])).turns] == [
-        "user", "assistant", "user"]
+        "user",
+        "assistant",
+        "user",
+    ]
 
 
-@pytest.mark.parametrize("file", [
-    {**FILE, "filename": "../a.png"}, {**FILE, "subfolder": "../../etc"}, {**FILE, "subfolder": "/etc"}, {**FILE, "type": "models"},
-    {**FILE, "filename": "C:a.png"}, {**FILE, "filename": ""}, {**FILE, "filename": 7}, {**FILE, "subfolder": "a\\..\\b"}, "a.png", None])
+@pytest.mark.parametrize(
+    "file",
+    [
+        {**FILE, "filename": "../a.png"},
+        {**FILE, "subfolder": "../../etc"},
+        {**FILE, "subfolder": "/etc"},
+        {**FILE, "type": "models"},
+        {**FILE, "filename": "C:a.png"},
+        {**FILE, "filename": ""},
+        {**FILE, "filename": 7},
+        {**FILE, "subfolder": "a\\..\\b"},
+        "a.png",
+        None,
+    ],
+)
 def test_pictures_stay_inside_their_folders(file):
     read = T.parse_transcript(json.dumps([turn(1, "user", pictures=[file, FILE])]))
     assert [f["filename"] for f in read.turns[0].pictures] == ["a.png"] and len(read.ignored) == 1
@@ -49,8 +72,14 @@ def test_pictures_stay_inside_their_folders(file):
 def test_a_hostile_transcript_is_read_without_raising():
     loop = {"head": "b", "turns": [turn(1, "user", "b", id="a"), turn(2, "assistant", "a", id="b")]}
     assert len(T.parse_transcript(json.dumps(loop)).turns) == 1
-    odd = [7, None, turn(1, "system"), turn(2, "assistant"), {**turn(3, "user", seed=-1, boxes=3, pictures={}), "text": "x" * 10**6},
-           turn(4, "user", seed=1e9)]
+    odd = [
+        7,
+        None,
+        turn(1, "system"),
+        turn(2, "assistant"),
+        {**turn(3, "user", seed=-1, boxes=3, pictures={}), "text": "x" * 10**6},
+        turn(4, "user", seed=1e9),
+    ]
     read = T.parse_transcript(json.dumps(odd))
     assert len(read.turns) == 1 and read.turns[0].text == "text 4" and len(read.ignored) == 4 + (len(read.ignored) > 4)
     many = [turn(k, "user" if k % 2 else "assistant") for k in range(1, 20001)]
@@ -80,8 +109,11 @@ def test_earlier_pictures_are_encoded_anew_and_words_alone_give_no_picture(model
     monkeypatch.chdir(tmp_path)
     (tmp_path / "output" / "wegen").mkdir(parents=True)
     Image.new("RGB", (20, 20), "red").save(tmp_path / "output" / "wegen" / "a.png")
-    rows = [turn(1, "user"), {**turn(2, "assistant", pictures=[FILE]), "text": "here <image_1> <bbox_9>"},
-            {**turn(3, "user", pictures=[FILE]), "text": "and <image_1>"}]
+    rows = [
+        turn(1, "user"),
+        {**turn(2, "assistant", pictures=[FILE]), "text": "here <image_1> <bbox_9>"},
+        {**turn(3, "user", pictures=[FILE]), "text": "and <image_1>"},
+    ]
     (image, features, talk, _), _ = call("WeGenChatPanel", model=model, transcript=json.dumps(rows), picture="never", max_tokens=3)
     assert image is None and features is None and [t.role for t in talk.turns] == ["user", "assistant"] * 2
     expected = model.encode(torch.tensor([1.0, 0, 0]).expand(1, 20, 20, 3))
@@ -90,8 +122,8 @@ def test_earlier_pictures_are_encoded_anew_and_words_alone_give_no_picture(model
 
 def test_the_teller_speaks_in_stages_and_not_too_often(monkeypatch):
     sent = []
-    monkeypatch.setattr(exchange, "send", lambda event, data: sent.append((event, data)))
-    told = exchange.teller("t1")
+    monkeypatch.setattr(ui_messages, "send", lambda event, data: sent.append((event, data)))
+    told = ui_messages.teller("t1")
     for i in range(1, 65):
         told(i, 64, "WeGen draws", preview=lambda i=i: mosaic(torch.randn(i, 8), (8, 8), 16))
     assert 1 < len(sent) < 64 and sent[-1][0] == "wegen.chat" and len(sent[-1][1]["cells"]) == 64 and sent[-1][1]["turn"] == "t1"
@@ -101,9 +133,9 @@ def test_the_teller_speaks_in_stages_and_not_too_often(monkeypatch):
 
 def test_the_grid_below_a_node_fills_while_features_are_written(monkeypatch):
     sent = []
-    monkeypatch.setattr(exchange, "send", lambda event, data: sent.append((event, data)))
-    monkeypatch.setattr(exchange.host, "executing_node", lambda: "7:3")
-    told = exchange.filler()
+    monkeypatch.setattr(ui_messages, "send", lambda event, data: sent.append((event, data)))
+    monkeypatch.setattr(ui_messages.host, "executing_node", lambda: "7:3")
+    told = ui_messages.filler()
     told(1, 3, "LanguageModel")
     assert not sent, "reading the prompt shows nothing"
     for i in range(1, 65):
@@ -116,8 +148,8 @@ def test_the_grid_below_a_node_fills_while_features_are_written(monkeypatch):
 def test_the_last_words_come_with_the_first_feature(monkeypatch):
     """Words that fell between two messages are not held back until the answer is finished."""
     sent = []
-    monkeypatch.setattr(exchange, "send", lambda event, data: sent.append(data))
-    told = exchange.teller("t1")
+    monkeypatch.setattr(ui_messages, "send", lambda event, data: sent.append(data))
+    told = ui_messages.teller("t1")
     for i, text in enumerate(("a", "a fox", "a fox on"), 1):
         told(i, 128, "WeGen writes", text=text)
     told(1, 64, "WeGen draws", preview=lambda: mosaic(torch.randn(1, 8), (8, 8), 16))
@@ -163,8 +195,15 @@ def test_text_counts_when_it_changed_after_the_drawing():
 
 
 def test_a_hostile_canvas_is_read_for_what_it_is():
-    rows = [{"ref": 1, **SIDES, "label": "<script>"}, {"ref": 2, **SIDES, "width": -1}, {"ref": 1, **SIDES}, {"ref": "x"}, 5,
-            {"ref": 3, **SIDES, "x": float("nan")}, {"ref": 4, "x": -1, "y": -1, "width": 9, "height": 9}]
+    rows = [
+        {"ref": 1, **SIDES, "label": "<script>"},
+        {"ref": 2, **SIDES, "width": -1},
+        {"ref": 1, **SIDES},
+        {"ref": "x"},
+        5,
+        {"ref": 3, **SIDES, "x": float("nan")},
+        {"ref": 4, "x": -1, "y": -1, "width": 9, "height": 9},
+    ]
     read = parse_placement(json.dumps({"boxes": rows + [{"ref": k, **SIDES} for k in range(5, 10005)], "evil": 1}))
     assert read.boxes[0] == Box(**SIDES) and read.labels[0] == "<script>" and read.boxes[1:4] == (None, None, Box(0, 0, 1, 1))
     assert len(read.boxes) == 97 and len(read.ignored) == 4

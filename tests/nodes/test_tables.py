@@ -17,8 +17,18 @@ WIDGETS = {
     "WeGenEncode": ["fit"],
     "WeGenChat": ["message", "picture", "rewrite", "temperature", "top_p", "seed", "max_tokens", "trim_oldest"],
     "WeGenDraw": ["guidance", "mode", "readout", "trim_oldest"],
-    "WeGenDecode": ["seed", "use_defaults", "steps", "guidance_scale", "use_default_size", "width", "height", "scheduler", "negative",
-                    "time_ids"],
+    "WeGenDecode": [
+        "seed",
+        "use_defaults",
+        "steps",
+        "guidance_scale",
+        "use_default_size",
+        "width",
+        "height",
+        "scheduler",
+        "negative",
+        "time_ids",
+    ],
     "WeGenFeaturesToConditioning": [],
     "WeGenDecoderToModel": [],
     "WeGenDecoderLora": ["lora", "strength"],
@@ -41,7 +51,8 @@ def inputs(cls):
 
 def test_the_named_nodes_are_there():
     assert {"EVA-CLIP Encode", "WeGen Chat", "AR Feature Decode", "SDXL Feature Decoder", "Bbox Compose"} < set(
-        NODE_DISPLAY_NAME_MAPPINGS.values())
+        NODE_DISPLAY_NAME_MAPPINGS.values()
+    )
     assert set(NODE_DISPLAY_NAME_MAPPINGS) == set(NODE_CLASS_MAPPINGS)
 
 
@@ -95,8 +106,10 @@ def test_optional_inputs_may_be_absent():
 
 
 def test_importing_the_pack_imports_no_library():
-    code = ("import sys, wegen; [c.INPUT_TYPES() for c in wegen.NODE_CLASS_MAPPINGS.values()]; "
-            "sys.stdout.write(' '.join(m for m in ('diffusers', 'transformers', 'accelerate', 'PIL', 'comfy', 'folder_paths', "
-            "'tokenizers', 'wegen.wegen_model.pipeline') if m in sys.modules))")
+    code = (
+        "import sys, wegen; [c.INPUT_TYPES() for c in wegen.NODE_CLASS_MAPPINGS.values()]; "
+        "sys.stdout.write(' '.join(m for m in ('diffusers', 'transformers', 'accelerate', 'PIL', 'comfy', 'folder_paths', "
+        "'tokenizers', 'wegen.wegen_model.pipeline') if m in sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == ""

@@ -9,8 +9,8 @@ from PIL import Image
 from wegen.nodes.load import WeGenLoadModel
 from wegen.nodes.train import WeGenDecoderLora, WeGenTrainDecoder
 from wegen.tests.support import tiny_model
+from wegen.wegen_model.data.image_folder import read_picture
 from wegen.wegen_model.runtime import Cancelled
-from wegen.wegen_model.train.order import read_picture
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_a_lora_is_trained_written_and_used(place):
         plain, now = model.painter.decode(features), decoder.decode(features)
         assert (plain - now).abs().mean() > 1e-3
         assert (samples[3:] - now).abs().mean() < 2e-3  # what was shown is what the file gives
-        again, = WeGenDecoderLora().apply(model, name, 1.0)
+        (again,) = WeGenDecoderLora().apply(model, name, 1.0)
         assert torch.equal(again.decode(features), now)
 
 
@@ -75,7 +75,7 @@ def test_cancelling_keeps_the_work_and_the_same_run_goes_on(place):
     assert not (place / "models" / "loras" / "whole2.safetensors").exists()
     model.runtime.tick = tick
     train(model, name="whole2")
-    from wegen.wegen_model.train.lora import read_lora
+    from wegen.wegen_model.models.lora import read_lora
 
     one, two = (read_lora(place / "models" / "loras" / f"{n}.safetensors") for n in ("whole", "whole2"))
     assert expected and all(torch.equal(one[k], two[k]) for k in one)
@@ -87,13 +87,16 @@ def test_another_run_never_overwrites_a_lora(place):
     assert names == ["look.safetensors", "look_2.safetensors", "look.safetensors"]
 
 
-@pytest.mark.parametrize("changes, error", [
-    (dict(folder="nowhere"), "folder: there is no folder 'nowhere' in input. .* Found: art"),
-    (dict(folder=""), "there is no folder ''"),
-    (dict(folder="../tiny"), "there is no folder"),
-    (dict(name="../../x"), "name: '../../x' is no file name"),
-    (dict(name=" "), "is no file name"),
-])
+@pytest.mark.parametrize(
+    "changes, error",
+    [
+        (dict(folder="nowhere"), "folder: there is no folder 'nowhere' in input. .* Found: art"),
+        (dict(folder=""), "there is no folder ''"),
+        (dict(folder="../tiny"), "there is no folder"),
+        (dict(name="../../x"), "name: '../../x' is no file name"),
+        (dict(name=" "), "is no file name"),
+    ],
+)
 def test_what_is_answered(place, changes, error):
     with pytest.raises(ValueError, match=error):
         train(load(place), **changes)

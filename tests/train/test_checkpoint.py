@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import Linear
 from wegen.wegen_model.runtime import Cancelled, Runtime
 from wegen.wegen_model.train import checkpoint
-from wegen.wegen_model.train.loop import NotFinite, Recipe, Stage, run
+from wegen.wegen_model.train.trainer import NotFinite, Recipe, Stage, run
 
 CPU = Runtime("cpu")
 
@@ -146,13 +146,16 @@ def cut_off(place) -> None:
     path.write_bytes(path.read_bytes()[:1000])
 
 
-@pytest.mark.parametrize("harm, said", [
-    (lambda place: (place / "state.json").write_text('{"step": 2, "sta'), "is damaged: its state.json cannot be read"),
-    (lambda place: (place / "state.json").unlink(), "is damaged: its state.json cannot be read"),
-    (lambda place: (place / "weights.pt").unlink(), "is damaged"),
-    (cut_off, "is damaged"),
-    (lambda place: (place / "weights.pt").write_bytes(b""), "is damaged"),
-])
+@pytest.mark.parametrize(
+    "harm, said",
+    [
+        (lambda place: (place / "state.json").write_text('{"step": 2, "sta'), "is damaged: its state.json cannot be read"),
+        (lambda place: (place / "state.json").unlink(), "is damaged: its state.json cannot be read"),
+        (lambda place: (place / "weights.pt").unlink(), "is damaged"),
+        (cut_off, "is damaged"),
+        (lambda place: (place / "weights.pt").write_bytes(b""), "is damaged"),
+    ],
+)
 def test_a_damaged_checkpoint_is_told_and_an_earlier_one_named(tmp_path, harm, said):
     run(stage(steps=5, save_every=2, keep_every=2), tmp_path, CPU, alone=True)
     harm(tmp_path / "checkpoint")

@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 import torch
 from wegen.tests.support import byte_tokenizer
-from wegen.wegen_model.checkpoint import folder as files
+from wegen.wegen_model.chat.tokenizer import Tokenizer, special_tokens
+from wegen.wegen_model.checkpoint import model_folder
 from wegen.wegen_model.config import PRESETS
 from wegen.wegen_model.data.sample import Sample, Turn
-from wegen.wegen_model.decoder import Decoder
-from wegen.wegen_model.tokenizer import Tokenizer, special_tokens
+from wegen.wegen_model.models.decoder import Decoder
+from wegen.wegen_model.models.eva_clip import VisionTower
 from wegen.wegen_model.train import settings
-from wegen.wegen_model.train.cost import decoder_flops, tower_flops, with_depth, writer_flops
-from wegen.wegen_model.train.decoding import decoding_stage
-from wegen.wegen_model.train.driver import Single
-from wegen.wegen_model.train.loop import Step, _step
-from wegen.wegen_model.train.monitor import memory
-from wegen.wegen_model.train.parts import Parts, Writer
-from wegen.wegen_model.train.writing import writing_stage
-from wegen.wegen_model.vision import VisionTower
+from wegen.wegen_model.train.backend import Single
+from wegen.wegen_model.train.flops import decoder_flops, tower_flops, with_depth, writer_flops
+from wegen.wegen_model.train.metrics_logger import memory
+from wegen.wegen_model.train.modules import Parts, Writer
+from wegen.wegen_model.train.stages.decoder import decoding_stage
+from wegen.wegen_model.train.stages.language import writing_stage
+from wegen.wegen_model.train.trainer import Step, _step
 
 FULL = PRESETS["wegen-7b"]
 
@@ -68,8 +68,10 @@ def test_one_step_at_the_widths_of_wegen_7b(stage, preset, tmp_path):
     piece, begun = made.piece(0, 0, 1), time.perf_counter()
     values, work = _step(made, driver, model, optimiser, 0, [piece], tmp_path)
     seconds = time.perf_counter() - begun
-    print(f"\n{stage} {preset}: {sum(p.numel() for p in trained):,} weights, {seconds:.1f} s, {work['flops'] / seconds / 1e9:.1f} GFLOP/s, "
-          f"{work['samples'] / seconds:.2f} samples/s, {work.get('tokens', 0) / seconds:.1f} tokens/s, {memory():.1f} GB at most; {values}")
+    print(
+        f"\n{stage} {preset}: {sum(p.numel() for p in trained):,} weights, {seconds:.1f} s, {work['flops'] / seconds / 1e9:.1f} GFLOP/s, "
+        f"{work['samples'] / seconds:.2f} samples/s, {work.get('tokens', 0) / seconds:.1f} tokens/s, {memory():.1f} GB at most; {values}"
+    )
     assert np.isfinite(values["loss"]) and values["norm"] > 0 and work["flops"] > 1e9
     moved = [not torch.equal(a, p.detach().flatten()[:1000]) for a, p in zip(before, trained)]
     assert sum(moved) > 0.8 * len(moved)  # embeddings of words that the batch lacks only decay
@@ -87,4 +89,4 @@ def test_the_reduced_model_has_the_full_one_s_widths():
     small = with_depth(FULL, 1)
     assert (small.language.width, small.vision.width, small.language.vocab_size) == (4096, 1792, 32330)
     assert small.unet["cross_attention_dim"] == 1792 and len(special_tokens(32000)) == 330
-    assert files.PLACES["unet"].startswith("unet/")
+    assert model_folder.PLACES["unet"].startswith("unet/")

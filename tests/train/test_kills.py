@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from wegen.tests.cli.test_train import train
 from wegen.tests.support import tiny_model
-from wegen.tests.train.test_command import train
-from wegen.wegen_model.checkpoint import folder as files
+from wegen.wegen_model.checkpoint import model_folder
 from wegen.wegen_model.train.checkpoint import step_of
 
 MORE = ("--set", "steps=60", "--set", "save_every=1", "--set", "ema=0.9", "--set", "batch=2", "--micro", "1")
@@ -74,5 +74,5 @@ def test_twenty_kills_of_a_real_stage(place, tmp_path, stage, part):
         assert all(torch.equal(whole[kind][key], killed[kind][key]) for key in whole[kind])
     for key, moments in whole["optimiser"]["state"].items():
         assert all(torch.equal(torch.as_tensor(v), torch.as_tensor(killed["optimiser"]["state"][key][k])) for k, v in moments.items())
-    a, b = (files.read_tensors(files.files(tmp_path / name / "model", part)[0]) for name in ("whole", "killed"))
+    a, b = (model_folder.read_tensors(model_folder.files(tmp_path / name / "model", part)[0]) for name in ("whole", "killed"))
     assert all(torch.equal(a[key], b[key]) for key in a)

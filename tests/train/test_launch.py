@@ -13,31 +13,67 @@ from pathlib import Path
 import pytest
 import torch
 import wegen
+from wegen.tests.cli.test_train import train
 from wegen.tests.support import tiny_model
 from wegen.tests.train.test_checkpoint import stage as toy
-from wegen.tests.train.test_command import train
-from wegen.wegen_model.checkpoint import folder as files
+from wegen.wegen_model.checkpoint import model_folder
+from wegen.wegen_model.cli.train import CONFIGS
 from wegen.wegen_model.runtime import Runtime
 from wegen.wegen_model.train.checkpoint import step_of
-from wegen.wegen_model.train.command import CONFIGS
-from wegen.wegen_model.train.loop import run
+from wegen.wegen_model.train.trainer import run
 
 pytest.importorskip("accelerate", reason="accelerate starts the processes")
 
 
 def launch(config: str, place, *more: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / f"{config}.yaml"),
-               "--main_process_port", "0", "-m", "wegen.wegen_model", "train", "stage-1", "--preset", "mini",
-               "--model", str(place / "tiny"), "--data", str(place / "pictures"), "--cpu", "--set", "steps=3", "--set",
-               "warmup=1", "--set", "log_every=1", "--set", "batch=4", "--set", "ema=0.9", "--micro", "2", *more]
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--config_file",
+        str(CONFIGS / f"{config}.yaml"),
+        "--main_process_port",
+        "0",
+        "-m",
+        "wegen.wegen_model",
+        "train",
+        "stage-1",
+        "--preset",
+        "mini",
+        "--model",
+        str(place / "tiny"),
+        "--data",
+        str(place / "pictures"),
+        "--cpu",
+        "--set",
+        "steps=3",
+        "--set",
+        "warmup=1",
+        "--set",
+        "log_every=1",
+        "--set",
+        "batch=4",
+        "--set",
+        "ema=0.9",
+        "--micro",
+        "2",
+        *more,
+    ]
     root = str(Path(wegen.__file__).resolve().parents[1])
     paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
 
 
-SHARDED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "NO_WRAP", "FSDP_RESHARD_AFTER_FORWARD": "true",
-           "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT", "FSDP_OFFLOAD_PARAMS": "false", "FSDP_CPU_RAM_EFFICIENT_LOADING": "false"}
+SHARDED = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "NO_WRAP",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+    "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT",
+    "FSDP_OFFLOAD_PARAMS": "false",
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
+}
 
 
 def member(rank: int, port: int, folder, environment: dict, pause: float) -> None:
@@ -46,8 +82,14 @@ def member(rank: int, port: int, folder, environment: dict, pause: float) -> Non
     AcceleratorState._reset_state(reset_partial_state=True)  # an earlier test of the parent may have set it
     GradientState._reset_state()
     torch.set_num_threads(1)
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-                   "ACCELERATE_USE_CPU": "true"} | environment
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "ACCELERATE_USE_CPU": "true",
+    } | environment
     made = toy(pause=pause)
     made = run(dataclasses.replace(made, recipe=dataclasses.replace(made.recipe, pieces=1)), folder, Runtime("cpu"))
     whole = made.averaged()
@@ -122,8 +164,9 @@ def curve(folder) -> list[dict]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("config, precision, near", [("one", "no", 2e-4), ("cpu_ddp", "no", 2e-4), ("cpu_fsdp2", "no", 2e-4),
-                                                     ("cpu_fsdp2", "bf16", 5e-2)])
+@pytest.mark.parametrize(
+    "config, precision, near", [("one", "no", 2e-4), ("cpu_ddp", "no", 2e-4), ("cpu_fsdp2", "no", 2e-4), ("cpu_fsdp2", "bf16", 5e-2)]
+)
 def test_two_processes_give_the_curve_of_one(config, precision, near, tmp_path):
     import numpy as np
     from PIL import Image
@@ -149,5 +192,5 @@ def test_two_processes_give_the_curve_of_one(config, precision, near, tmp_path):
         a, b = (np.array(Image.open(f / "samples" / f"{step:06d}.png"), dtype=float) for f in (tmp_path / "one", two))
         assert a.shape == b.shape and np.abs(a - b).mean() < (0.1 if precision == "no" else 20)  # of 255
     for part in ("language", "projectors"):
-        a, b = (files.read_tensors(files.files(f / "model", part)[0]) for f in (tmp_path / "one", two))
+        a, b = (model_folder.read_tensors(model_folder.files(f / "model", part)[0]) for f in (tmp_path / "one", two))
         assert all(torch.allclose(a[k], b[k], atol=near) for k in a)

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from wegen.tests.train.test_command import train
-from wegen.wegen_model.blocks import BlockLinear
-from wegen.wegen_model.checkpoint import folder as files
+from wegen.tests.cli.test_train import train
+from wegen.wegen_model.chat.conversation import Conversation
+from wegen.wegen_model.checkpoint import model_folder
 from wegen.wegen_model.checkpoint.convert import convert
-from wegen.wegen_model.conversation import Conversation
-from wegen.wegen_model.language import Language
+from wegen.wegen_model.models.llama import Language
+from wegen.wegen_model.models.lora import Adapters, read_lora
+from wegen.wegen_model.models.quantization import BlockLinear
 from wegen.wegen_model.pipeline import WeGen
-from wegen.wegen_model.train.lora import Adapters, read_lora
-from wegen.wegen_model.train.parts import load
+from wegen.wegen_model.train.modules import load
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +49,26 @@ def adapted(language: Language, tensors: dict) -> Language:
 
 @pytest.mark.parametrize("recompute", ["yes", "no"])
 def test_an_adapter_is_trained_on_blocks_and_merged_into_values(place, tmp_path, recompute):
-    assert train(place, "stage-1", "--folder", str(tmp_path), "--set", "lora=2", "--set", f"checkpointing={recompute}",
-                 "--set", "learning_rate=0.01") == 0
+    assert (
+        train(
+            place,
+            "stage-1",
+            "--folder",
+            str(tmp_path),
+            "--set",
+            "lora=2",
+            "--set",
+            f"checkpointing={recompute}",
+            "--set",
+            "learning_rate=0.01",
+        )
+        == 0
+    )
     blocks = load(place / "tiny", "stage-1", lora=True).writer.language
     assert sum(isinstance(m, BlockLinear) for m in blocks.modules()) == 7 * len(blocks.model.layers)
     made = tmp_path / "model"
-    assert not [kind for path in files.files(made, "language") for kind in files.stored_kinds(path)]
-    assert [kind for path in files.files(made, "vision") for kind in files.stored_kinds(path)]  # copied as it was
+    assert not [kind for path in model_folder.files(made, "language") for kind in model_folder.stored_kinds(path)]
+    assert [kind for path in model_folder.files(made, "vision") for kind in model_folder.stored_kinds(path)]  # copied as it was
     merged = load(made, "stage-1", lora=True).writer.language
     x = torch.randn(1, 12, merged.config.width, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -69,7 +82,7 @@ def test_an_adapter_is_trained_on_blocks_and_merged_into_values(place, tmp_path,
 def test_a_decoder_is_trained_through_a_tower_in_blocks(place, tmp_path, caplog):
     assert train(place, "visual-decoding", "--folder", str(tmp_path)) == 0
     assert "its tower lies in blocks (Q8_0). What is trained fits the features that this tower sees" in caplog.text
-    old, new = (files.read_tensors(files.files(f, "unet")[0]) for f in (place / "tiny", tmp_path / "model"))
+    old, new = (model_folder.read_tensors(model_folder.files(f, "unet")[0]) for f in (place / "tiny", tmp_path / "model"))
     assert any(not torch.equal(old[k], new[k]) for k in old)
     for part in ("vision", "language"):
-        assert files.files(place / "tiny", part)[0].read_bytes() == files.files(tmp_path / "model", part)[0].read_bytes()
+        assert model_folder.files(place / "tiny", part)[0].read_bytes() == model_folder.files(tmp_path / "model", part)[0].read_bytes()

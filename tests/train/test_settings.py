@@ -42,26 +42,29 @@ def test_changes_are_read_as_their_kind():
     assert (s.steps, s.betas, s.checkpointing, s.precision, s.clip) == (20_000, (0.8, 0.99), False, "fp16", 0.0)
 
 
-@pytest.mark.parametrize("preset, stage, change, error", [
-    ("papre", "stage-1", {}, "preset 'papre': choose paper, release, mini"),
-    ("paper", "stage-3", {}, "stage 'stage-3': choose visual-decoding, stage-1, stage-2"),
-    ("paper", "stage-1", {"learning_rte": "1"}, r"no such setting \(did you mean learning_rate\?\)"),
-    ("paper", "stage-1", {"zzz": "1"}, "no such setting. Settings: steps, batch"),
-    ("paper", "stage-1", {"steps": "many"}, "steps is a whole number .now 15000."),
-    ("paper", "stage-1", {"steps": "-5"}, "steps is -5: it cannot be negative"),
-    ("paper", "stage-1", {"steps": "0"}, "steps is 0: it must be above 0"),
-    ("paper", "stage-1", {"learning_rate": "nan"}, "learning_rate is nan: it must be a finite number"),
-    ("paper", "stage-1", {"learning_rate": "12"}, "learning_rate is 12.0: AdamW's are below 1"),
-    ("paper", "stage-1", {"betas": "0.9"}, "betas is two numbers"),
-    ("paper", "stage-1", {"betas": "0.9,1.5"}, "both must be at least 0 and below 1"),
-    ("paper", "stage-1", {"drop": "10"}, "drop is 10.0: it is a share, from 0 to 1"),
-    ("paper", "stage-1", {"precision": "int3"}, "precision is 'int3': choose bf16, fp16, no"),
-    ("paper", "stage-1", {"time_ids": "size!"}, "time_ids is 'size!': choose size, zeros"),
-    ("paper", "stage-1", {"steps": "500"}, "warmup is 1000 of 500 steps: the rate would never reach its peak"),
-    ("paper", "stage-1", {"size": "1001"}, "size is 1001: the side of a painted picture is a multiple of 8"),
-    ("paper", "stage-1", {"ema": "1"}, "ema is 1.0: a decay below 1"),
-    ("paper", "stage-1", {"checkpointing": "perhaps"}, "checkpointing is true or false"),
-])
+@pytest.mark.parametrize(
+    "preset, stage, change, error",
+    [
+        ("papre", "stage-1", {}, "preset 'papre': choose paper, release, mini"),
+        ("paper", "stage-3", {}, "stage 'stage-3': choose visual-decoding, stage-1, stage-2"),
+        ("paper", "stage-1", {"learning_rte": "1"}, r"no such setting \(did you mean learning_rate\?\)"),
+        ("paper", "stage-1", {"zzz": "1"}, "no such setting. Settings: steps, batch"),
+        ("paper", "stage-1", {"steps": "many"}, "steps is a whole number .now 15000."),
+        ("paper", "stage-1", {"steps": "-5"}, "steps is -5: it cannot be negative"),
+        ("paper", "stage-1", {"steps": "0"}, "steps is 0: it must be above 0"),
+        ("paper", "stage-1", {"learning_rate": "nan"}, "learning_rate is nan: it must be a finite number"),
+        ("paper", "stage-1", {"learning_rate": "12"}, "learning_rate is 12.0: AdamW's are below 1"),
+        ("paper", "stage-1", {"betas": "0.9"}, "betas is two numbers"),
+        ("paper", "stage-1", {"betas": "0.9,1.5"}, "both must be at least 0 and below 1"),
+        ("paper", "stage-1", {"drop": "10"}, "drop is 10.0: it is a share, from 0 to 1"),
+        ("paper", "stage-1", {"precision": "int3"}, "precision is 'int3': choose bf16, fp16, no"),
+        ("paper", "stage-1", {"time_ids": "size!"}, "time_ids is 'size!': choose size, zeros"),
+        ("paper", "stage-1", {"steps": "500"}, "warmup is 1000 of 500 steps: the rate would never reach its peak"),
+        ("paper", "stage-1", {"size": "1001"}, "size is 1001: the side of a painted picture is a multiple of 8"),
+        ("paper", "stage-1", {"ema": "1"}, "ema is 1.0: a decay below 1"),
+        ("paper", "stage-1", {"checkpointing": "perhaps"}, "checkpointing is true or false"),
+    ],
+)
 def test_nonsense_is_answered_clearly(preset, stage, change, error):
     with pytest.raises(ValueError, match=error):
         settings(preset, stage, change)

@@ -9,14 +9,14 @@ import torch
 from wegen.tests.support import tiny_model
 from wegen.wegen_model.data.sample import Sample, Turn
 from wegen.wegen_model.runtime import Runtime
-from wegen.wegen_model.train.cost import estimate
-from wegen.wegen_model.train.decoding import decoding_stage
-from wegen.wegen_model.train.loop import run
+from wegen.wegen_model.train.flops import estimate
 from wegen.wegen_model.train.losses import drop_conditions
-from wegen.wegen_model.train.parts import load
+from wegen.wegen_model.train.modules import load
+from wegen.wegen_model.train.sample_images import sheet
 from wegen.wegen_model.train.settings import PRESETS
-from wegen.wegen_model.train.sheets import sheet
-from wegen.wegen_model.train.writing import make_talk, writing_stage
+from wegen.wegen_model.train.stages.decoder import decoding_stage
+from wegen.wegen_model.train.stages.language import make_talk, writing_stage
+from wegen.wegen_model.train.trainer import run
 
 CPU = Runtime("cpu")
 MINI = PRESETS["mini"]
@@ -69,8 +69,12 @@ def gradients(stage) -> dict[str, bool]:
 
 
 def untouched(parts, *modules: str) -> list[str]:
-    whole = {"tower": parts.tower, "unet": parts.decoder.unet, "vae": parts.decoder.vae,
-             "language": parts.writer.language if parts.writer else None}
+    whole = {
+        "tower": parts.tower,
+        "unet": parts.decoder.unet,
+        "vae": parts.decoder.vae,
+        "language": parts.writer.language if parts.writer else None,
+    }
     return [f"{m}.{name}" for m in modules for name, p in whole[m].named_parameters() if p.grad is not None or p.requires_grad]
 
 
@@ -93,8 +97,10 @@ def test_gradients_reach_exactly_what_the_stage_trains(folder, name):
     assert untouched(parts, *frozen) == []
 
 
-@pytest.mark.parametrize("name, trained, frozen", [("visual-decoding", "layers", ["tower", "vae", "unet"]),
-                                                   ("stage-1", "adapters", ["tower", "vae", "unet", "language"])])
+@pytest.mark.parametrize(
+    "name, trained, frozen",
+    [("visual-decoding", "layers", ["tower", "vae", "unet"]), ("stage-1", "adapters", ["tower", "vae", "unet", "language"])],
+)
 def test_with_lora_only_adapters_and_projectors_are_trained(folder, name, trained, frozen):
     stage, parts = make(folder, name, talk_of("draw", "edit"), lora=4, drop=0.0)
     reached = gradients(stage)
@@ -158,11 +164,12 @@ def test_what_is_shown_of_a_conversation(folder):
 
 def test_parallel_writing_never_sees_the_picture(folder):
     """Blank pictures are predicted from placeholders: their own pixels change the target, never the prediction."""
+
     def guesses(seed, parallel):
         samples = [Sample("editing", (Turn("user", "a fox"), Turn("assistant", "", drawn=drawing(seed))), "one")]
         stage, parts = make(folder, "stage-1", samples, parallel=parallel, diffusion_weight=0.0)
-        from wegen.wegen_model.train.batch import embed, predictions
-        from wegen.wegen_model.train.decoding import tower_tokens
+        from wegen.wegen_model.data.collate import embed, predictions
+        from wegen.wegen_model.train.stages.decoder import tower_tokens
 
         talk = stage.piece(0, 0, 1)
         true = tower_tokens(parts, talk.seen)
@@ -182,8 +189,10 @@ def test_a_tenth_of_the_conditions_is_zeros():
 
 def test_the_loss_of_the_miniature_falls_on_the_path_that_trains_wegen_7b(tmp_path):
     """The bundled weights learn pictures that they cannot know yet."""
-    samples = [Sample("text-to-picture", (Turn("user", f"a cat on a {c} background"), Turn("assistant", "", drawn=p)), c)
-               for c, p in (("red", drawing(1)), ("blue", drawing(2)))]
+    samples = [
+        Sample("text-to-picture", (Turn("user", f"a cat on a {c} background"), Turn("assistant", "", drawn=p)), c)
+        for c, p in (("red", drawing(1)), ("blue", drawing(2)))
+    ]
     parts = load("wegen-mini", "stage-1")
     s = dataclasses.replace(MINI["stage-1"], steps=20, batch=2, warmup=2, log_every=1, learning_rate=1e-3, unconditional=0, parallel=0)
     seen = []

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch.nn import functional as F
-from wegen.wegen_model.train.batch import Batch, language_loss
+from wegen.wegen_model.data.collate import Batch, language_loss
 
 FIRST, SIZE = 100, 400  # the id of the first location, the vocabulary
 

@@ -16,25 +16,34 @@ from pathlib import Path
 
 import torch
 
-from ..blocks import check_kind
+from ..chat.tokenizer import special_tokens
 from ..config import ModelConfig
-from ..driving import describe
+from ..generation.decoder_presets import describe
+from ..models.quantization import check_kind
 from ..runtime import Runtime
-from ..tokenizer import special_tokens
-from .folder import PLACES, CheckpointError, check_target, read_json, write_config
-from .inspect import Report, summarise
-from .layouts import EXPORTS
-from .places import ORIGINS
+from .file_layouts import ORIGINS
+from .key_maps import EXPORTS
+from .model_folder import PLACES, CheckpointError, check_target, read_json, write_config
 from .plan import Plan, plan, skeleton  # noqa: F401 skeleton: where others look for it
-from .staging import SHARD, Staging, shard_index, shards
-from .storage import Spec, write_file
-from .survey import EXTRA, PARTS, Survey, survey
+from .report import Report, summarise
+from .resumable_write import SHARD, Staging, shard_index, shards
+from .scan import EXTRA, PARTS, Survey, survey
+from .tensor_file import Spec, write_file
 from .tensors import Source, disassemble
 
 
-def convert(source: str | Path, target: str | Path, parts: Sequence[str] | None = None, dtype: torch.dtype | None = None,
-            config: str | Path | dict | None = None, runtime: Runtime | None = None, whole: bool = False, initialise: bool = False,
-            shard: int = SHARD, quantise: str = "") -> Report:
+def convert(
+    source: str | Path,
+    target: str | Path,
+    parts: Sequence[str] | None = None,
+    dtype: torch.dtype | None = None,
+    config: str | Path | dict | None = None,
+    runtime: Runtime | None = None,
+    whole: bool = False,
+    initialise: bool = False,
+    shard: int = SHARD,
+    quantise: str = "",
+) -> Report:
     """Write a model folder from a public release (any subset of it), one of its files, or another model folder.
 
     Args:
@@ -61,10 +70,17 @@ def convert(source: str | Path, target: str | Path, parts: Sequence[str] | None 
         added = _added_tokens(words, planned.config)
     files = {part: shards(PLACES[part], tensors, shard) for part, tensors in planned.parts.items()}
     work = Staging(target, _fingerprint(found, planned, files))
-    report = Report(target, "WeGen model folder", preset=planned.config.name, space=planned.config.features.space,
-                    tower=planned.config.features.tower, dropped=dict(found.dropped), notes=planned.notes,
-                    scheduler=planned.config.scheduler.get("_class_name", "") if "unet" in planned.parts else "",
-                    decoder=describe(planned.config) if "unet" in planned.parts else "")
+    report = Report(
+        target,
+        "WeGen model folder",
+        preset=planned.config.name,
+        space=planned.config.features.space,
+        tower=planned.config.features.tower,
+        dropped=dict(found.dropped),
+        notes=planned.notes,
+        scheduler=planned.config.scheduler.get("_class_name", "") if "unet" in planned.parts else "",
+        decoder=describe(planned.config) if "unet" in planned.parts else "",
+    )
     total, done = sum(len(tensors) for tensors in planned.parts.values()), itertools.count(1)
     try:
         work.room({name: sum(planned.parts[part][key][0].bytes for key in keys) for part in files for name, keys in files[part].items()})
@@ -83,8 +99,9 @@ def convert(source: str | Path, target: str | Path, parts: Sequence[str] | None 
             report.tokenizer = words.name
         work.finish()
     except OSError as error:
-        raise CheckpointError(f"{target}: could not be written ({error.strerror or error}). What was there before is unchanged."
-                              f"{work.left()}") from error
+        raise CheckpointError(
+            f"{target}: could not be written ({error.strerror or error}). What was there before is unchanged.{work.left()}"
+        ) from error
     except BaseException:
         left = work.left()
         if left:
@@ -103,16 +120,21 @@ def _choose(found: Survey, parts: Sequence[str] | None) -> set[str]:
         if part not in known:
             raise CheckpointError(f"part {part!r} is not one of {', '.join(known)}.")
         if part not in there:
-            raise CheckpointError(f"{found.path}: no {part} there; it holds {', '.join(p for p in known if p in there)}. "
-                                  f"Its usual source: {ORIGINS.get(part, 'a model folder')}.")
+            raise CheckpointError(
+                f"{found.path}: no {part} there; it holds {', '.join(p for p in known if p in there)}. "
+                f"Its usual source: {ORIGINS.get(part, 'a model folder')}."
+            )
     return set(parts) | ({"layout"} & there if "unet" in parts else set())
 
 
 def _fingerprint(found: Survey, planned: Plan, files: dict[str, dict[str, list[str]]]) -> str:
     """What tells this work from another: the source's files as they are now, and every tensor to be written."""
     sources = [(str(path.resolve()), (stat := path.stat()).st_size, stat.st_mtime_ns) for path in found.sources]
-    tensors = {name: [(key, spec.shape, str(spec.dtype), spec.kind) for key in keys for spec in (planned.parts[part][key][0],)]
-               for part, names in files.items() for name, keys in names.items()}
+    tensors = {
+        name: [(key, spec.shape, str(spec.dtype), spec.kind) for key in keys for spec in (planned.parts[part][key][0],)]
+        for part, names in files.items()
+        for name, keys in names.items()
+    }
     return json.dumps([sources, tensors, dataclasses.asdict(planned.config)], sort_keys=True, default=str)
 
 
@@ -124,14 +146,17 @@ def _added_tokens(file: Path, config: ModelConfig) -> dict[str, int]:
     elif config.language.vocab_size == 32330:
         table = special_tokens(32000)
     else:
-        raise CheckpointError(f"{file.parent}: no added_tokens.json beside {file.name}, and the vocabulary of {config.language.vocab_size} "
-                              "is not the public 32330, so the special tokens' ids are not known.")
+        raise CheckpointError(
+            f"{file.parent}: no added_tokens.json beside {file.name}, and the vocabulary of {config.language.vocab_size} "
+            "is not the public 32330, so the special tokens' ids are not known."
+        )
     if max(table.values()) >= config.language.vocab_size:
         raise CheckpointError(f"{added}: ids up to {max(table.values())}, but the language model has {config.language.vocab_size}.")
     return table
 
 
 # --- the other way ------------------------------------------------------------------------------------------------
+
 
 def public(planned: Plan, layout: str) -> tuple[dict[str, Source], list[str]]:
     """The parts of a plan in a public layout's names: its tensors, and the parts that the layout has no place for."""
@@ -149,8 +174,15 @@ def public(planned: Plan, layout: str) -> tuple[dict[str, Source], list[str]]:
     return tensors, without
 
 
-def export(source: str | Path, target: str | Path, layout: str, parts: Sequence[str] | None = None, dtype: torch.dtype | None = None,
-           runtime: Runtime | None = None, whole: bool = False) -> Report:
+def export(
+    source: str | Path,
+    target: str | Path,
+    layout: str,
+    parts: Sequence[str] | None = None,
+    dtype: torch.dtype | None = None,
+    runtime: Runtime | None = None,
+    whole: bool = False,
+) -> Report:
     """Write one safetensors file in a public layout (keys of layouts.EXPORTS) from a model folder or whatever `convert` reads.
 
     Raises:
@@ -176,5 +208,9 @@ def export(source: str | Path, target: str | Path, layout: str, parts: Sequence[
         part_file.unlink(missing_ok=True)
     specs: list[Spec] = [spec for spec, _ in tensors.values()]
     written = ", ".join(part for part in planned.parts if part not in without)
-    return Report(target, f"{EXPORTS[layout].name}: {written}", parts=[summarise("all", [target.name], specs)],
-                  notes=[f"no place in this layout: {', '.join(without)}"] if without else [])
+    return Report(
+        target,
+        f"{EXPORTS[layout].name}: {written}",
+        parts=[summarise("all", [target.name], specs)],
+        notes=[f"no place in this layout: {', '.join(without)}"] if without else [],
+    )

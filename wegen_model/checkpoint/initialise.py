@@ -16,8 +16,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ..tokenizer import special_tokens
-from .storage import Spec
+from ..chat.tokenizer import special_tokens
+from .tensor_file import Spec
 from .tensors import Source
 
 PLAIN_VOCABULARY = 32000
@@ -43,9 +43,13 @@ def adapts(part: str, shapes: Mapping[str, tuple[int, ...]], expected: Mapping[s
     different = {key for key in expected if shapes[key] != expected[key]}
     if part == "language":
         return different == set(EMBEDDINGS) and all(
-            shapes[k] == (PLAIN_VOCABULARY, expected[k][1]) and expected[k][0] == PLAIN_VOCABULARY + ADDED for k in EMBEDDINGS)
-    return any(key.endswith(CROSS) for key in different) and all(
-        key == ADDITION or key.endswith(CROSS) for key in different) and all(shapes[k][0] == expected[k][0] for k in different)
+            shapes[k] == (PLAIN_VOCABULARY, expected[k][1]) and expected[k][0] == PLAIN_VOCABULARY + ADDED for k in EMBEDDINGS
+        )
+    return (
+        any(key.endswith(CROSS) for key in different)
+        and all(key == ADDITION or key.endswith(CROSS) for key in different)
+        and all(shapes[k][0] == expected[k][0] for k in different)
+    )
 
 
 def adapt(key: str, source: Source, shape: tuple[int, ...], time_columns: int) -> Source:

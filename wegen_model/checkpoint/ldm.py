@@ -11,14 +11,26 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from .rows import Row, below
+from .key_map import Row, below
 
 UNET_PREFIX, VAE_PREFIX, TEXT_PREFIX = "model.diffusion_model.", "first_stage_model.", "conditioner."
-_RESNET = (("in_layers.0", "norm1"), ("in_layers.2", "conv1"), ("emb_layers.1", "time_emb_proj"), ("out_layers.0", "norm2"),
-           ("out_layers.3", "conv2"), ("skip_connection", "conv_shortcut"))
-_ENDS = (("input_blocks.0.0", "conv_in"), ("time_embed.0", "time_embedding.linear_1"), ("time_embed.2", "time_embedding.linear_2"),
-         ("label_emb.0.0", "add_embedding.linear_1"), ("label_emb.0.2", "add_embedding.linear_2"), ("out.0", "conv_norm_out"),
-         ("out.2", "conv_out"))
+_RESNET = (
+    ("in_layers.0", "norm1"),
+    ("in_layers.2", "conv1"),
+    ("emb_layers.1", "time_emb_proj"),
+    ("out_layers.0", "norm2"),
+    ("out_layers.3", "conv2"),
+    ("skip_connection", "conv_shortcut"),
+)
+_ENDS = (
+    ("input_blocks.0.0", "conv_in"),
+    ("time_embed.0", "time_embedding.linear_1"),
+    ("time_embed.2", "time_embedding.linear_2"),
+    ("label_emb.0.0", "add_embedding.linear_1"),
+    ("label_emb.0.2", "add_embedding.linear_2"),
+    ("out.0", "conv_norm_out"),
+    ("out.2", "conv_out"),
+)
 
 
 def _numbers(pattern: str, keys: Collection[str]) -> list[int]:
@@ -70,15 +82,19 @@ def vae_rows(keys: Collection[str]) -> tuple[Row, ...]:
         rows.append(Row(f"{side}.norm_out.{{leaf}}", "vae", f"{side}.conv_norm_out.{{leaf}}"))
         for n in range(levels):
             old, new = f"{side}.{ldm}.{n}.", f"{side}.{ours}.{n if side == 'encoder' else levels - 1 - n}."
-            rows += [Row(old + "block.{m}.nin_shortcut.{leaf}", "vae", new + "resnets.{m}.conv_shortcut.{leaf}"),
-                     Row(old + f"{sampler}.conv.{{leaf}}", "vae", new + f"{sampler}rs.0.conv.{{leaf}}"),
-                     Row(old + "block.{m}.{rest}", "vae", new + "resnets.{m}.{rest}")]
+            rows += [
+                Row(old + "block.{m}.nin_shortcut.{leaf}", "vae", new + "resnets.{m}.conv_shortcut.{leaf}"),
+                Row(old + f"{sampler}.conv.{{leaf}}", "vae", new + f"{sampler}rs.0.conv.{{leaf}}"),
+                Row(old + "block.{m}.{rest}", "vae", new + "resnets.{m}.{rest}"),
+            ]
         mid, block = f"{side}.mid.", f"{side}.mid_block."
         rows += [Row(mid + f"block_{n + 1}.{{rest}}", "vae", block + f"resnets.{n}.{{rest}}") for n in (0, 1)]
         rows.append(Row(mid + "attn_1.norm.{leaf}", "vae", block + "attentions.0.group_norm.{leaf}"))
         for old, new in (("q", "to_q"), ("k", "to_k"), ("v", "to_v"), ("proj_out", "to_out.0")):
-            rows += [Row(mid + f"attn_1.{old}.weight", "vae", block + f"attentions.0.{new}.weight", "pointwise"),
-                     Row(mid + f"attn_1.{old}.bias", "vae", block + f"attentions.0.{new}.bias")]
+            rows += [
+                Row(mid + f"attn_1.{old}.weight", "vae", block + f"attentions.0.{new}.weight", "pointwise"),
+                Row(mid + f"attn_1.{old}.bias", "vae", block + f"attentions.0.{new}.bias"),
+            ]
     return (*rows, Row("model_ema.{rest}", None, why="averages of training"), Row("loss.{rest}", None, why="the VAE's training loss"))
 
 
@@ -86,6 +102,9 @@ def checkpoint_rows(keys: Collection[str]) -> tuple[Row, ...]:
     """A whole SDXL checkpoint: UNet, VAE, text encoders."""
     unet = [key.removeprefix(UNET_PREFIX) for key in keys if key.startswith(UNET_PREFIX)]
     vae = [key.removeprefix(VAE_PREFIX) for key in keys if key.startswith(VAE_PREFIX)]
-    return (*below(UNET_PREFIX, unet_rows(unet)), *below(VAE_PREFIX, vae_rows(vae)),
-            Row(TEXT_PREFIX + "{rest}", None, why="SDXL's text encoders; WeGen's decoder reads features"),
-            Row("denoiser.sigmas", None, why="a table of noise levels, which the scheduler computes"))
+    return (
+        *below(UNET_PREFIX, unet_rows(unet)),
+        *below(VAE_PREFIX, vae_rows(vae)),
+        Row(TEXT_PREFIX + "{rest}", None, why="SDXL's text encoders; WeGen's decoder reads features"),
+        Row("denoiser.sigmas", None, why="a table of noise levels, which the scheduler computes"),
+    )

@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..blocks import INSIDE
 from ..config import DECODERS, PRESETS, ModelConfig
+from ..models.quantization import INSIDE
 from . import initialise as start
 from . import shapes
-from .folder import CheckpointError
-from .storage import Spec
-from .strangers import known_size
-from .survey import EXTRA, PARTS, Survey
+from .model_folder import CheckpointError
+from .scan import EXTRA, PARTS, Survey
+from .tensor_file import Spec
 from .tensors import Source, assemble, lay_in_blocks
+from .unsupported import known_size
 
 RESIZED = "official-224-resized"  # name of a tower whose positions were interpolated here
 DRIVEN = {"Emu2-Gen": "emu2", "Emu2-Gen in one file": "emu2", "BLIP3-o": "blip3o"}  # what is found -> config.DECODERS
@@ -35,8 +35,15 @@ class Plan:
     notes: list[str]
 
 
-def plan(found: Survey, config: str | Path | dict | None = None, wanted: set[str] | None = None,
-         dtype: torch.dtype | None = None, initialise: bool = False, quick: bool = False, blocks: str | None = "") -> Plan:
+def plan(
+    found: Survey,
+    config: str | Path | dict | None = None,
+    wanted: set[str] | None = None,
+    dtype: torch.dtype | None = None,
+    initialise: bool = False,
+    quick: bool = False,
+    blocks: str | None = "",
+) -> Plan:
     """Decide the configuration, assemble each part and check it against its module.
 
     Args:
@@ -65,7 +72,7 @@ def plan(found: Survey, config: str | Path | dict | None = None, wanted: set[str
     if "vision" in made and found.model is None:
         positions = found.parts["vision"]["pos_embed"][0].spec.shape[1]
         if positions != 1 + full.vision.side**2:
-            notes.append(f"{positions} positions were interpolated to {1 + full.vision.side ** 2}; the tower is «{RESIZED}».")
+            notes.append(f"{positions} positions were interpolated to {1 + full.vision.side**2}; the tower is «{RESIZED}».")
             full = dataclasses.replace(full, features=dataclasses.replace(full.features, tower=RESIZED))
     if found.model is None:
         notes += _defaults(found, made, full)
@@ -77,8 +84,11 @@ def _defaults(found: Survey, made: dict, full: ModelConfig) -> list[str]:
     """Notes on what the source does not say and was taken from the preset."""
     notes = []
     if "unet" in made:
-        notes += [f"no {name} configuration beside the weights: the one of {full.name} was taken"
-                  for name in ("unet", "scheduler") if name not in found.configs]
+        notes += [
+            f"no {name} configuration beside the weights: the one of {full.name} was taken"
+            for name in ("unet", "scheduler")
+            if name not in found.configs
+        ]
     if "vae" in made:
         scale, usual = full.vae.get("scaling_factor"), PRESETS["wegen-7b"].vae["scaling_factor"]
         if "vae" in found.configs and full.vae.get("latent_channels") == 4 and scale != usual:
@@ -92,8 +102,10 @@ def _defaults(found: Survey, made: dict, full: ModelConfig) -> list[str]:
 
 # --- configuration ------------------------------------------------------------------------------------------------
 
-def configure(found: Survey, parts: list[str], config: str | Path | dict | None = None,
-              adapted: dict[str, ModelConfig] | None = None) -> ModelConfig:
+
+def configure(
+    found: Survey, parts: list[str], config: str | Path | dict | None = None, adapted: dict[str, ModelConfig] | None = None
+) -> ModelConfig:
     """The configuration of the parts: sizes from the weights, the rest from `config`, a folder of ours, or the preset that fits.
 
     Args:
@@ -119,8 +131,10 @@ def configure(found: Survey, parts: list[str], config: str | Path | dict | None 
             continue
         for name in fields:
             if name in given.get(part, {}) and given[part][name] != sizes[part][name]:
-                raise CheckpointError(f"the configuration says {part}.{name} = {given[part][name]}, the weights in "
-                                      f"{', '.join(found.files[part])} have {sizes[part][name]}.")
+                raise CheckpointError(
+                    f"the configuration says {part}.{name} = {given[part][name]}, the weights in "
+                    f"{', '.join(found.files[part])} have {sizes[part][name]}."
+                )
             values[part][name] = sizes[part][name]
     try:
         full = ModelConfig.from_dict(values)
@@ -158,12 +172,16 @@ def _preset(sizes: dict[str, dict[str, int]], found: Survey, given: dict[str, An
         base, name = PRESETS["wegen-7b"], str(given.get("name", "custom"))
         width = next(iter(_feature_widths(sizes).values()), base.features.width)
         shared = dict(space=f"{name}/8x8x{width}", tower=name, width=width)
-        return dataclasses.replace(base, name=name, features=dataclasses.replace(base.features, **shared),
-                                   decoder=dataclasses.replace(base.decoder, **shared))
+        return dataclasses.replace(
+            base, name=name, features=dataclasses.replace(base.features, **shared), decoder=dataclasses.replace(base.decoder, **shared)
+        )
     common = set.intersection(*chosen.values())
     if not common:
-        raise CheckpointError(f"{found.path}: parts of different models: " + "; ".join(
-            f"{part} ({', '.join(found.files[part])}) is {' or '.join(sorted(names))}" for part, names in chosen.items()) + ".")
+        raise CheckpointError(
+            f"{found.path}: parts of different models: "
+            + "; ".join(f"{part} ({', '.join(found.files[part])}) is {' or '.join(sorted(names))}" for part, names in chosen.items())
+            + "."
+        )
     return next(preset for name, preset in PRESETS.items() if name in common)
 
 
@@ -176,12 +194,16 @@ def _misfit(part: str, sizes: dict[str, int], found: Survey) -> str:
     for preset in PRESETS.values() if part in SECTIONS else ():
         expected = _expected(preset, part)
         if sizes["layers"] < expected["layers"] and {**sizes, "layers": 0} == {**expected, "layers": 0}:
-            return (f"{found.path}: the {part} in {files} has {sizes['layers']} blocks, {preset.name}'s has {expected['layers']}: from "
-                    f"block {sizes['layers']} on they are missing. Copy or download it again.")
+            return (
+                f"{found.path}: the {part} in {files} has {sizes['layers']} blocks, {preset.name}'s has {expected['layers']}: from "
+                f"block {sizes['layers']} on they are missing. Copy or download it again."
+            )
     shown = ", ".join(f"{k} {v}" for k, v in sizes.items())
     hint = f'{{"{part}": {{"heads": …, "eps": …}}}}' if part in SECTIONS else '{"features": {"width": …, "space": …}}'
-    return (f"{found.path}: the {part} ({shown}) has the sizes of no known model ({'; '.join(_sizes(p, part) for p in PRESETS.values())}). "
-            f"Is it complete? If it is a model of another size, pass a --config file that says what weights do not: {hint}.")
+    return (
+        f"{found.path}: the {part} ({shown}) has the sizes of no known model ({'; '.join(_sizes(p, part) for p in PRESETS.values())}). "
+        f"Is it complete? If it is a model of another size, pass a --config file that says what weights do not: {hint}."
+    )
 
 
 def _expected(preset: ModelConfig, part: str) -> dict[str, int]:
@@ -189,10 +211,12 @@ def _expected(preset: ModelConfig, part: str) -> dict[str, int]:
     if part in SECTIONS:
         section = getattr(preset, part)
         return {name: getattr(section, name) for name in SECTIONS[part]}
-    return {"projectors": {"width": preset.features.width, "language_width": preset.language.width},
-            "unet": {k: preset.unet[k] for k in ("cross_attention_dim", "projection_class_embeddings_input_dim")},
-            "vae": {"latent_channels": preset.vae["latent_channels"], "first_width": preset.vae.get("block_out_channels", (0,))[0]},
-            "layout": {"width": preset.decoder.width}}[part]
+    return {
+        "projectors": {"width": preset.features.width, "language_width": preset.language.width},
+        "unet": {k: preset.unet[k] for k in ("cross_attention_dim", "projection_class_embeddings_input_dim")},
+        "vae": {"latent_channels": preset.vae["latent_channels"], "first_width": preset.vae.get("block_out_channels", (0,))[0]},
+        "layout": {"width": preset.decoder.width},
+    }[part]
 
 
 def _fits(preset: ModelConfig, part: str, sizes: dict[str, int]) -> bool:
@@ -205,8 +229,11 @@ def _sizes(preset: ModelConfig, part: str) -> str:
 
 
 def _feature_widths(sizes: dict[str, dict[str, int]]) -> dict[str, int]:
-    return {part: sizes[part][name] for part, name in (("vision", "width"), ("projectors", "width"), ("unet", "cross_attention_dim"),
-                                                       ("layout", "width")) if part in sizes}
+    return {
+        part: sizes[part][name]
+        for part, name in (("vision", "width"), ("projectors", "width"), ("unet", "cross_attention_dim"), ("layout", "width"))
+        if part in sizes
+    }
 
 
 def _check_widths(config: ModelConfig, sizes: dict[str, dict[str, int]], found: Survey) -> None:
@@ -214,14 +241,19 @@ def _check_widths(config: ModelConfig, sizes: dict[str, dict[str, int]], found: 
     widths = _feature_widths(sizes)
     if any(width != config.features.width for width in widths.values()):
         shown = ", ".join(f"{part} {width}" for part, width in widths.items())
-        raise CheckpointError(f"{found.path}: the parts' features differ in width ({shown}; {config.name} has "
-                              f"{config.features.width}). They are not of one model.")
+        raise CheckpointError(
+            f"{found.path}: the parts' features differ in width ({shown}; {config.name} has "
+            f"{config.features.width}). They are not of one model."
+        )
     if "projectors" in sizes and "language" in sizes and sizes["projectors"]["language_width"] != sizes["language"]["width"]:
-        raise CheckpointError(f"{found.path}: the projectors fit a language model of width {sizes['projectors']['language_width']}, "
-                              f"this one has {sizes['language']['width']}.")
+        raise CheckpointError(
+            f"{found.path}: the projectors fit a language model of width {sizes['projectors']['language_width']}, "
+            f"this one has {sizes['language']['width']}."
+        )
 
 
 # --- stock models -------------------------------------------------------------------------------------------------
+
 
 def _adaptable(found: Survey, parts: list[str]) -> dict[str, ModelConfig]:
     """part -> the preset that a stock LLaMA-2 or SDXL UNet can be made to fit."""
@@ -236,8 +268,10 @@ def _adaptable(found: Survey, parts: list[str]) -> dict[str, ModelConfig]:
                 chosen[part] = preset
                 break
     if not chosen:
-        raise CheckpointError(f"{found.path}: nothing to initialise. --initialise begins training from a stock SDXL UNet or from LLaMA-2 "
-                              f"with its {start.PLAIN_VOCABULARY} tokens; here is {', '.join(parts) or 'nothing'} of other shapes.")
+        raise CheckpointError(
+            f"{found.path}: nothing to initialise. --initialise begins training from a stock SDXL UNet or from LLaMA-2 "
+            f"with its {start.PLAIN_VOCABULARY} tokens; here is {', '.join(parts) or 'nothing'} of other shapes."
+        )
     return chosen
 
 
@@ -248,19 +282,23 @@ def _adapt(part: str, tensors: dict[str, Source], config: ModelConfig) -> str:
     changed = [key for key, (spec, _) in tensors.items() if spec.shape != expected[key]]
     for key in changed:
         tensors[key] = start.adapt(key, tensors[key], expected[key], time)
-    what = (f"{start.ADDED} tokens were added with random embeddings" if part == "language"
-            else f"{len(changed)} of {len(tensors)} tensors were initialised anew; the {time} time columns of add_embedding were copied")
+    what = (
+        f"{start.ADDED} tokens were added with random embeddings"
+        if part == "language"
+        else f"{len(changed)} of {len(tensors)} tensors were initialised anew; the {time} time columns of add_embedding were copied"
+    )
     return f"the {part} is the start of a training, not a trained WeGen: {what}"
 
 
 # --- checks -------------------------------------------------------------------------------------------------------
 
+
 def skeleton(part: str, config: ModelConfig) -> nn.Module:
     """The module of a part on the meta device: names and shapes without memory."""
-    from ..decoder import Decoder
     from ..features import Projectors
-    from ..language import Language
-    from ..vision import VisionTower
+    from ..models.decoder import Decoder
+    from ..models.eva_clip import VisionTower
+    from ..models.llama import Language
 
     with torch.device("meta"):
         if part == "vision":
@@ -287,11 +325,15 @@ def _check(part: str, tensors: dict[str, Source], config: ModelConfig, found: Su
     """Names and shapes against the module's, in words of the source's keys."""
     expected = {key: tuple(value.shape) for key, value in skeleton(part, config).state_dict().items()}
     source = {target: pieces[0].key for target, pieces in found.parts[part].items()}
-    problems = [f"{source[k]} is {spec.shape}, expected {expected[k]}" for k, (spec, _) in tensors.items()
-                if k in expected and spec.shape != expected[k]]
+    problems = [
+        f"{source[k]} is {spec.shape}, expected {expected[k]}"
+        for k, (spec, _) in tensors.items()
+        if k in expected and spec.shape != expected[k]
+    ]
     problems += [f"{k} is missing" for k in expected if k not in tensors]
     problems += [f"{source[k]} is not part of the model" for k in tensors if k not in expected]
     if problems:
         more = f"; and {len(problems) - 4} more" if len(problems) > 4 else ""
-        raise CheckpointError(f"{found.path}: the {part} in {', '.join(found.files[part])} is not a {config.name} {part}: "
-                              f"{'; '.join(problems[:4])}{more}.")
+        raise CheckpointError(
+            f"{found.path}: the {part} in {', '.join(found.files[part])} is not a {config.name} {part}: {'; '.join(problems[:4])}{more}."
+        )

@@ -8,14 +8,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..blocks import KINDS, is_quantised, quantise
 from ..config import ModelConfig
-from ..vision import resize_positions
-from .folder import CheckpointError
-from .gguf_file import to_rotary_pairs
-from .rows import HALVES, Row
-from .storage import Spec
-from .survey import Piece
+from ..models.eva_clip import resize_positions
+from ..models.quantization import KINDS, is_quantised, quantise
+from .gguf import to_rotary_pairs
+from .key_map import HALVES, Row
+from .model_folder import CheckpointError
+from .scan import Piece
+from .tensor_file import Spec
 
 Source = tuple[Spec, Callable[[], Tensor]]
 
@@ -24,8 +24,10 @@ def assemble(pieces: list[Piece], config: ModelConfig) -> Source:
     """Shape and precision of one of our tensors, and the function that makes it from its pieces."""
     hows = {piece.row.how: piece for piece in pieces}
     if len(hows) != len(pieces) or (len(hows) > 1 and set(hows) != set(HALVES)):
-        raise CheckpointError(f"{pieces[0].file.path}: {' and '.join(p.key for p in pieces)} are two sources of one tensor. "
-                              "Is the file a mixture of two layouts?")
+        raise CheckpointError(
+            f"{pieces[0].file.path}: {' and '.join(p.key for p in pieces)} are two sources of one tensor. "
+            "Is the file a mixture of two layouts?"
+        )
     first = pieces[0]
     shape, dtype = first.spec.shape, first.spec.dtype  # without the kind of blocks: what is made is values
 
@@ -36,8 +38,10 @@ def assemble(pieces: list[Piece], config: ModelConfig) -> Source:
     if how in HALVES:
         if len(hows) != 2:
             have, lack = ("q_bias", "v_bias") if how == "q" else ("v_bias", "q_bias")
-            raise CheckpointError(f"{first.file.path}: {first.key} is there, its {lack} is not. EVA-CLIP stores both or a fused "
-                                  f"qkv.bias; with {have} alone the file is incomplete.")
+            raise CheckpointError(
+                f"{first.file.path}: {first.key} is there, its {lack} is not. EVA-CLIP stores both or a fused "
+                f"qkv.bias; with {have} alone the file is incomplete."
+            )
         q, v = hows["q"], hows["v"]
 
         def fuse() -> Tensor:
@@ -56,8 +60,9 @@ def assemble(pieces: list[Piece], config: ModelConfig) -> Source:
     return Spec(shape, dtype), read  # "rotary": gguf_file.py gives the rows in our order
 
 
-def lay_in_blocks(part: str, tensors: dict[str, Source], pieces: dict[str, list[Piece]], kind: str,
-                  keep: bool) -> tuple[dict[str, Source], int]:
+def lay_in_blocks(
+    part: str, tensors: dict[str, Source], pieces: dict[str, list[Piece]], kind: str, keep: bool
+) -> tuple[dict[str, Source], int]:
     """A part's tensors with its matrices in blocks, and how many of these stay values since their rows are no whole blocks.
 
     Args:
@@ -97,8 +102,10 @@ def disassemble(key: str, target: str, row: Row, source: Source, config: ModelCo
         def third() -> Tensor:
             q, k, v = make().chunk(3)
             if k.count_nonzero():
-                raise CheckpointError(f"{target} holds a key bias that is not zero; this layout stores {key} and no key bias, so the "
-                                      "tower cannot be written in it. Choose the layout «eva-tower».")
+                raise CheckpointError(
+                    f"{target} holds a key bias that is not zero; this layout stores {key} and no key bias, so the "
+                    "tower cannot be written in it. Choose the layout «eva-tower»."
+                )
             return q if row.how == "q" else v
 
         return Spec((width,), spec.dtype), third

@@ -52,7 +52,12 @@ def _grey(p, r):
 
 
 DAMAGES: Mapping[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
-    "blur": _blur, "noise": _noise, "masks": _masks, "jpeg": _jpeg, "low resolution": _small, "greyscale": _grey,
+    "blur": _blur,
+    "noise": _noise,
+    "masks": _masks,
+    "jpeg": _jpeg,
+    "low resolution": _small,
+    "greyscale": _grey,
 }
 
 

@@ -44,8 +44,15 @@ class Skips:
         if not self.total:
             return "nothing was skipped"
         lines = [f"{self.total} skipped" + (f", all named in {self.log}" if self.log else "")]
-        return "\n".join([*lines, *(f"  {n} x {reason}: {', '.join(self.names[reason])}{' …' if n > len(self.names[reason]) else ''}"
-                                    for reason, n in self.reasons.most_common(12))])
+        return "\n".join(
+            [
+                *lines,
+                *(
+                    f"  {n} x {reason}: {', '.join(self.names[reason])}{' …' if n > len(self.names[reason]) else ''}"
+                    for reason, n in self.reasons.most_common(12)
+                ),
+            ]
+        )
 
 
 @dataclass(frozen=True)

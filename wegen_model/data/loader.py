@@ -15,8 +15,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..tokenizer import Tokenizer
-from ..train.batch import Batch
+from ..chat.tokenizer import Tokenizer
+from .collate import Batch
 from .mixture import Mixture
 from .sample import Sample, batch, plan
 
@@ -114,8 +114,9 @@ class Steps(Dataset):
 def loader(steps: Steps, start: int = 0, workers: int = 4, ahead: int = 4) -> DataLoader:
     """Steps `start` … in order; `ahead` of them are prepared by each of `workers` processes (0: in this one)."""
     some = dict(prefetch_factor=ahead, persistent_workers=True, worker_init_fn=_one_thread) if workers else {}
-    return DataLoader(steps, batch_size=None, sampler=range(start, len(steps)), num_workers=workers,
-                      pin_memory=torch.cuda.is_available(), **some)
+    return DataLoader(
+        steps, batch_size=None, sampler=range(start, len(steps)), num_workers=workers, pin_memory=torch.cuda.is_available(), **some
+    )
 
 
 def _one_thread(worker: int) -> None:

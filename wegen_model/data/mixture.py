@@ -75,13 +75,17 @@ class Mixture:
         try:
             made = json.loads(path.read_text())
             batch = int(made.get("batch", 8))
-            sources = [Source((path.parent / s["shards"]).resolve(), float(s.get("weight", 1)), s.get("as", ""), int(s.get("batch", batch)))
-                       for s in made["sources"]]
+            sources = [
+                Source((path.parent / s["shards"]).resolve(), float(s.get("weight", 1)), s.get("as", ""), int(s.get("batch", batch)))
+                for s in made["sources"]
+            ]
         except FileNotFoundError:
             raise ValueError(f"{path}: there is no such mixture file or folder of shards.") from None
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError, ValueError) as error:
-            raise ValueError(f"{path}: not a mixture ({type(error).__name__}: {error}). It is JSON with a list `sources`, each with "
-                             "`shards` and perhaps `weight`, `as`, `batch`.") from None
+            raise ValueError(
+                f"{path}: not a mixture ({type(error).__name__}: {error}). It is JSON with a list `sources`, each with "
+                "`shards` and perhaps `weight`, `as`, `batch`."
+            ) from None
         for s in sources:
             if s.task and s.task not in RESTATED:
                 raise ValueError(f"{path}: {s.folder.name} cannot be read as {s.task!r}; choose one of {', '.join(RESTATED)}.")
@@ -134,9 +138,11 @@ class Mixture:
                         spare = np.random.default_rng((self.seed, 3, step, rank))
                     place = order.any(spare)
             else:
-                raise ValueError(f"{source.folder}: {TRIES} samples in a row cannot be read, the last one because: {drawn.skipped[-1]}. "
-                                 "Delete what is damaged there (a .tar and its index): the command that wrote the folder then writes it "
-                                 "anew. Or take the source out of --data.")
+                raise ValueError(
+                    f"{source.folder}: {TRIES} samples in a row cannot be read, the last one because: {drawn.skipped[-1]}. "
+                    "Delete what is damaged there (a .tar and its index): the command that wrote the folder then writes it "
+                    "anew. Or take the source out of --data."
+                )
         return drawn
 
 

@@ -23,5 +23,7 @@ def need(module: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         package, use = PACKAGES[module]
-        raise RuntimeError(f"{package} is not installed or is broken ({error}); it {use}. "
-                           f'Install it with: pip install "{package}", or all of the data tools with: pip install "wegen[data]"') from error
+        raise RuntimeError(
+            f"{package} is not installed or is broken ({error}); it {use}. "
+            f'Install it with: pip install "{package}", or all of the data tools with: pip install "wegen[data]"'
+        ) from error

@@ -17,12 +17,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from .. import prompt
-from ..conversation import Box, Conversation, Reference
-from ..conversation import Turn as Said
+from ..chat import prompt
+from ..chat.conversation import Box, Conversation, Reference
+from ..chat.conversation import Turn as Said
+from ..chat.tokenizer import Tokenizer
 from ..features import Features
-from ..tokenizer import Tokenizer
-from ..train.batch import Batch, Plan, collate
+from .collate import Batch, Plan, collate
 
 TASKS = ("reconstruction", "text-to-picture", "subject", "restoration", "editing", "condition", "style", "understanding")
 

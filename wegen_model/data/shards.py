@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..conversation import Box
+from ..chat.conversation import Box
 from .items import Item, Skips, samples
 from .optional import need
 from .sample import Sample, Turn
@@ -80,9 +80,16 @@ def _describe(sample: Sample) -> tuple[dict, list[np.ndarray]]:
             found = len(pictures) - 1
         return found
 
-    turns = [{"role": t.role, "text": t.text, "pictures": [number(p) for p in t.pictures],
-              "boxes": [None if b is None else [b.x, b.y, b.width, b.height] for b in t.boxes], "drawn": number(t.drawn)}
-             for t in sample.turns]
+    turns = [
+        {
+            "role": t.role,
+            "text": t.text,
+            "pictures": [number(p) for p in t.pictures],
+            "boxes": [None if b is None else [b.x, b.y, b.width, b.height] for b in t.boxes],
+            "drawn": number(t.drawn),
+        }
+        for t in sample.turns
+    ]
     return {"format": FORMAT, "task": sample.task, "source": sample.source, "key": sample.key, "turns": turns}, pictures
 
 
@@ -90,15 +97,25 @@ def _rebuild(made: dict, pictures: list[np.ndarray]) -> Sample:
     def at(i: int | None) -> np.ndarray | None:
         return None if i is None else pictures[i]
 
-    turns = tuple(Turn(t["role"], t["text"], tuple(at(i) for i in t["pictures"]),
-                       tuple(None if b is None else Box(*b) for b in t["boxes"]), at(t["drawn"])) for t in made["turns"])
+    turns = tuple(
+        Turn(
+            t["role"],
+            t["text"],
+            tuple(at(i) for i in t["pictures"]),
+            tuple(None if b is None else Box(*b) for b in t["boxes"]),
+            at(t["drawn"]),
+        )
+        for t in made["turns"]
+    )
     return Sample(made["task"], turns, made["key"], made["source"])
 
 
 def length(sample: Sample, features: int = 64) -> int:
     """About how many tokens the model sees: for buckets, before there is a tokenizer."""
-    return sum(len(t.text) // 4 + 8 + 6 * sum(b is not None for b in t.boxes)
-               + (features + 2) * sum(p is not None for p in (*t.pictures, t.drawn)) for t in sample.turns)
+    return sum(
+        len(t.text) // 4 + 8 + 6 * sum(b is not None for b in t.boxes) + (features + 2) * sum(p is not None for p in (*t.pictures, t.drawn))
+        for t in sample.turns
+    )
 
 
 # -- writing -----------------------------------------------------------------------------------------------------
@@ -202,8 +219,17 @@ class Shard:
         self.part.unlink(missing_ok=True)
 
 
-def write(things: Iterable[Item], folder: str | Path, source: str = "", skips: Skips | None = None, per_shard: int = 1000,
-          side: int = 1024, least: int = 0, lossless: bool = False, runtime=None) -> int:
+def write(
+    things: Iterable[Item],
+    folder: str | Path,
+    source: str = "",
+    skips: Skips | None = None,
+    per_shard: int = 1000,
+    side: int = 1024,
+    least: int = 0,
+    lossless: bool = False,
+    runtime=None,
+) -> int:
     """Items to shards of `per_shard` samples; pictures with a longer side are shrunk to `side`. How many samples the folder holds.
 
     Samples that draw a picture whose shorter side is below `least` are skipped.
@@ -291,8 +317,11 @@ def counts(folder: str | Path) -> dict[str, int]:
         from .readers import guesses
 
         kinds = guesses(folder)
-        hint = f"It looks like {' or '.join(kinds)}: `wegen data shards {kinds[0]} {folder} OUT` makes shards of it." if kinds else \
-            "Make shards with `wegen data shards`."
+        hint = (
+            f"It looks like {' or '.join(kinds)}: `wegen data shards {kinds[0]} {folder} OUT` makes shards of it."
+            if kinds
+            else "Make shards with `wegen data shards`."
+        )
         raise ValueError(f"{folder}: no {CATALOGUE} here, so it is no folder of shards. {hint}") from None
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{folder / CATALOGUE} is damaged ({error!r}); delete it, and it is made anew from the indices.") from None

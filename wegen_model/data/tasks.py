@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from ..conversation import Box
+from ..chat.conversation import Box
 from .degrade import damage
 from .sample import Sample, Turn
 
@@ -29,8 +29,15 @@ MEND = {
     "greyscale": ("Colour this picture.", "Give this black-and-white picture its colours."),
 }
 CONTROL = {  # MultiGen-20M's names
-    "canny": "edges", "hed": "soft edges", "hedsketch": "sketch", "depth": "depth map", "normal": "normal map", "openpose": "skeleton",
-    "bbox": "layout of boxes", "seg": "segmentation", "segbase": "segmentation",
+    "canny": "edges",
+    "hed": "soft edges",
+    "hedsketch": "sketch",
+    "depth": "depth map",
+    "normal": "normal map",
+    "openpose": "skeleton",
+    "bbox": "layout of boxes",
+    "seg": "segmentation",
+    "segbase": "segmentation",
 }
 FOLLOW = ("Follow the {}: {}", "Paint a picture from the {} given. {}", "Use the {} and paint: {}")
 STYLE = ("Turn this picture into the style {}.", "Paint it in the style {}.", "Restyle this: {}.")

@@ -14,18 +14,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .. import prompt
+from ..chat import prompt
+from ..chat.conversation import Box, Conversation, Reference, Turn
+from ..chat.tokenizer import Tokenizer
 from ..config import ModelConfig
-from ..conversation import Box, Conversation, Reference, Turn
+from ..data.collate import Plan, collate, embed, language_loss, predictions, unconditional
 from ..features import Features
-from ..tokenizer import Tokenizer
-from ..train.batch import Plan, collate, embed, language_loss, predictions, unconditional
-from ..train.loop import Recipe, Stage
 from ..train.losses import feature_losses
-from ..train.parts import Writer
-from .pictures import Pool
+from ..train.modules import Writer
+from ..train.trainer import Recipe, Stage
 from .stages import grid_code
 from .tasks import Sample
+from .world.pictures import Pool
 
 
 def init_writer(writer: Writer, tokenizer: Tokenizer, mean: Tensor, std: Tensor) -> None:
@@ -66,8 +66,9 @@ def conversation(sample: Sample, index: dict, features: Features | None = None) 
     blank = features or Features(torch.zeros(1, 64, 1), (8, 8), "", "")
     turns, rows = [], []
     for turn in sample.turns:
-        references = tuple(Reference(features=blank if r.scene is not None else None, box=Box(*r.box) if r.box else None)
-                           for r in turn.references)
+        references = tuple(
+            Reference(features=blank if r.scene is not None else None, box=Box(*r.box) if r.box else None) for r in turn.references
+        )
         made = Turn(turn.role, turn.text, references, pictures=(blank,) if turn.picture is not None else ())
         tags = [k for kind, k in made.tags() if kind == "image"]
         first = [k for k, r in enumerate(turn.references, 1) if r.scene is not None and k not in tags]
@@ -116,8 +117,16 @@ def _buckets(tasks: list[str], lengths: np.ndarray, focus: dict[str, float], siz
     return buckets, np.array(weights) / sum(weights)
 
 
-def dialogue_stage(config: ModelConfig, pool: Pool, features: Bank, tokenizer: Tokenizer, recipe: Recipe,
-                   options: Options = Options(), sample=None, sample_every: int = 0) -> Stage:
+def dialogue_stage(
+    config: ModelConfig,
+    pool: Pool,
+    features: Bank,
+    tokenizer: Tokenizer,
+    recipe: Recipe,
+    options: Options = Options(),
+    sample=None,
+    sample_every: int = 0,
+) -> Stage:
     """LM, MSE and cosine losses over the features (m,n,c) of the pool's pictures, raw."""
     writer = Writer(config)
     n = config.features.count
@@ -205,7 +214,7 @@ class Bank:
 @torch.no_grad()
 def encode_pictures(tower: nn.Module, config: ModelConfig, pictures: np.ndarray) -> Tensor:
     """(b,n,c) float16 features of uint8 pictures."""
-    from ..vision import prepare
+    from ..models.eva_clip import prepare
     from .stages import to_float
 
     return tower(prepare(to_float(pictures), config.vision)).half()

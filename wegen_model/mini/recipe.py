@@ -21,26 +21,28 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..checkpoint import folder as files
+from ..chat.tokenizer import Tokenizer
+from ..checkpoint import model_folder
 from ..config import PRESETS, ModelConfig
-from ..decoder import Decoder
+from ..models.decoder import Decoder
 from ..runtime import Runtime
-from ..tokenizer import Tokenizer
-from ..train.loop import Recipe, Stage, finished, run
-from .art import cache_dir, load_art
-from .concepts import NAMES, OFFERED_STYLES, TRAINED_STYLES
+from ..train.trainer import Recipe, Stage, finished, run
 from .dialogue import Bank, Options, Writer, dialogue_stage, encode_pictures
-from .pictures import Pool, build_pool
 from .stages import EncoderHeads, encoder_stage, vae_decoder_stage, vae_stage
 from .start import load_decoder, load_tower, load_writer
 from .tasks import HARDER, MIX
+from .tokenizer import build_tokenizer
 from .visual import Painter, encode_latents, init_layout, keep, paint_latents, preview_factors, visual_stage
 from .watch import Watch
-from .words import build_tokenizer
+from .world.art import cache_dir, load_art
+from .world.concepts import NAMES, OFFERED_STYLES, TRAINED_STYLES
+from .world.pictures import Pool, build_pool
 
 STAGES = ("encoder", "vae", "visual-decoding", "stage-1", "stage-2", "sharpen", "vae-decoder", "export")
-KNOWS = (f"{len(NAMES)} things in {len(OFFERED_STYLES)} styles of drawing ({', '.join(OFFERED_STYLES)}), on 16 plain colours; "
-         "pictures you show it may hold anything drawn")
+KNOWS = (
+    f"{len(NAMES)} things in {len(OFFERED_STYLES)} styles of drawing ({', '.join(OFFERED_STYLES)}), on 16 plain colours; "
+    "pictures you show it may hold anything drawn"
+)
 MADE_BY_START = ("encoder", "vae", "visual-decoding")  # stages that a start folder replaces
 
 
@@ -72,8 +74,15 @@ SIZES = {
 class Workshop:
     """The recipe's state: its work folder and what is made in it."""
 
-    def __init__(self, folder: str | Path, size: str = "cpu", runtime: Runtime | None = None, seed: int = 0, art=None,
-                 start: str | Path | None = None):
+    def __init__(
+        self,
+        folder: str | Path,
+        size: str = "cpu",
+        runtime: Runtime | None = None,
+        seed: int = 0,
+        art=None,
+        start: str | Path | None = None,
+    ):
         self.folder, self.size, self.seed = Path(folder), SIZES[size], seed
         self.runtime = runtime or Runtime(progress=True)
         self.start = Path(start) if start else None
@@ -117,13 +126,27 @@ class Workshop:
         if name == "visual-decoding":
             decoder, latents = self.decoder()
             init_layout(decoder, self.features[:4000], latents[:4000])
-            return visual_stage(self.config, decoder, self.features, latents, len(self.pool.scenes),
-                                Recipe(s.visual, 1e-3, (0.9, 0.99), warmup=100, ema=0.998, save_every=250, seed=self.seed))
+            return visual_stage(
+                self.config,
+                decoder,
+                self.features,
+                latents,
+                len(self.pool.scenes),
+                Recipe(s.visual, 1e-3, (0.9, 0.99), warmup=100, ema=0.998, save_every=250, seed=self.seed),
+            )
         if name in ("stage-1", "stage-2"):
             first = name == "stage-1"
             peak = 8e-4 if not first else 1e-3 if self.start else 1.5e-3
-            recipe = Recipe(self.steps(name), peak, (0.9, 0.95), weight_decay=0.01, warmup=200, ema=0.998, save_every=500,
-                            seed=self.seed + (0 if first else 1))
+            recipe = Recipe(
+                self.steps(name),
+                peak,
+                (0.9, 0.95),
+                weight_decay=0.01,
+                warmup=200,
+                ema=0.998,
+                save_every=500,
+                seed=self.seed + (0 if first else 1),
+            )
             options = s.options if first and not self.start else dataclasses.replace(s.options, own_from=0.0)
             pool, bank = self.talks(1 if first else 2)
             stage = dialogue_stage(self.config, pool, bank, self.tokenizer, recipe, options)
@@ -137,8 +160,7 @@ class Workshop:
         if name == "sharpen":
             decoder, latents = self.decoder()
             tokens, aims = self.predicted()
-            recipe = Recipe(s.sharpen, 8e-4 if self.start else 4e-4, (0.9, 0.99), warmup=50, ema=0.998, save_every=250,
-                            seed=self.seed + 1)
+            recipe = Recipe(s.sharpen, 8e-4 if self.start else 4e-4, (0.9, 0.99), warmup=50, ema=0.998, save_every=250, seed=self.seed + 1)
             stage = visual_stage(self.config, decoder, self.features, latents, len(self.pool.scenes), recipe, predicted=(tokens, aims))
             stage.name = "sharpen"
             if not self.start:
@@ -146,14 +168,28 @@ class Workshop:
             return stage
         if name == "vae-decoder":
             decoder, latents = self.decoder()
-            return vae_decoder_stage(decoder.vae, self.pool.pictures, latents.float() / decoder.vae.config.scaling_factor,
-                                     len(self.pool.scenes), s.finish, self.seed, self.painted(decoder))
+            return vae_decoder_stage(
+                decoder.vae,
+                self.pool.pictures,
+                latents.float() / decoder.vae.config.scaling_factor,
+                len(self.pool.scenes),
+                s.finish,
+                self.seed,
+                self.painted(decoder),
+            )
         raise ValueError(f"no stage {name!r}: the stages are {', '.join(STAGES)}.")
 
     def steps(self, name: str) -> int:
         s = self.size
-        return {"encoder": s.encoder, "vae": s.vae, "visual-decoding": s.visual, "stage-1": s.writer, "stage-2": s.harder,
-                "sharpen": s.sharpen, "vae-decoder": s.finish}[name]
+        return {
+            "encoder": s.encoder,
+            "vae": s.vae,
+            "visual-decoding": s.visual,
+            "stage-1": s.writer,
+            "stage-2": s.harder,
+            "sharpen": s.sharpen,
+            "vae-decoder": s.finish,
+        }[name]
 
     def train(self, name: str, stop_after: float | None = None) -> None:
         """Run or resume one stage; what a start folder brings along needs no stage, nor does one that the size leaves out."""
@@ -274,7 +310,7 @@ class Workshop:
         digest = hashlib.sha256(b"".join(v.numpy().tobytes() for v in tower.values())).hexdigest()[:8]
         space = f"{self.config.features.space}@{digest}"
         if self.start:  # its VAE, and so its preview
-            decoder, factors = self.begun(), files.read_config(self.start).decoder.latent_rgb
+            decoder, factors = self.begun(), model_folder.read_config(self.start).decoder.latent_rgb
         else:
             decoder, latents = self.decoder()
             factors = preview_factors(latents[:500].float(), self.pool.pictures[:500])
@@ -283,18 +319,33 @@ class Workshop:
             decoder.vae.load_state_dict(self.weights("vae-decoder"))
         writer = self.writer()
         config = dataclasses.replace(
-            self.config, concepts=NAMES, knows=KNOWS,
+            self.config,
+            concepts=NAMES,
+            knows=KNOWS,
             features=dataclasses.replace(self.config.features, space=space, tower=space),
             decoder=dataclasses.replace(self.config.decoder, space=space, tower=space, latent_rgb=factors),
-            vae=self.config.vae | {"scaling_factor": decoder.vae.config.scaling_factor})
-        states = {"vision": tower, "language": writer.language.state_dict(), "projectors": writer.projectors.state_dict(),
-                  "unet": {k[5:]: v for k, v in painter.items() if k.startswith("unet.")},
-                  "layout": {k[7:]: v for k, v in painter.items() if k.startswith("layout.")}, "vae": decoder.vae.state_dict()}
-        return files.save(target, config, states, self.folder / "tokenizer", torch.float16)
+            vae=self.config.vae | {"scaling_factor": decoder.vae.config.scaling_factor},
+        )
+        states = {
+            "vision": tower,
+            "language": writer.language.state_dict(),
+            "projectors": writer.projectors.state_dict(),
+            "unet": {k[5:]: v for k, v in painter.items() if k.startswith("unet.")},
+            "layout": {k[7:]: v for k, v in painter.items() if k.startswith("layout.")},
+            "vae": decoder.vae.state_dict(),
+        }
+        return model_folder.save(target, config, states, self.folder / "tokenizer", torch.float16)
 
 
-def train(folder: str | Path, size: str = "cpu", only: tuple[str, ...] = (), target: str | Path | None = None,
-          runtime: Runtime | None = None, start: str | Path | None = None, seed: int = 0) -> Path | None:
+def train(
+    folder: str | Path,
+    size: str = "cpu",
+    only: tuple[str, ...] = (),
+    target: str | Path | None = None,
+    runtime: Runtime | None = None,
+    start: str | Path | None = None,
+    seed: int = 0,
+) -> Path | None:
     """Run the recipe, or the stages named in `only`, from nothing or from a model folder; returns the exported model folder.
 
     `seed`: of samples, pictures and initial weights.
@@ -310,9 +361,9 @@ def train(folder: str | Path, size: str = "cpu", only: tuple[str, ...] = (), tar
     shop = Workshop(folder, size, runtime, seed, start=start)
     target = Path(target or shop.folder / "wegen-mini")
     if "export" in (only or STAGES):
-        files.check_target(target, {*files.PLACES, "tokenizer"})
+        model_folder.check_target(target, {*model_folder.PLACES, "tokenizer"})
         if shop.folder.resolve().is_relative_to(target.resolve()):
-            raise files.CheckpointError(f"{target}: the work folder {shop.folder} is in it. Name another folder to export to.")
+            raise model_folder.CheckpointError(f"{target}: the work folder {shop.folder} is in it. Name another folder to export to.")
     for name in only or STAGES:
         if name == "export":
             return shop.export(target)

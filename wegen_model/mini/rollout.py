@@ -10,13 +10,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ..chat.tokenizer import Tokenizer
 from ..config import ModelConfig
-from ..language import Cache
+from ..data.collate import Plan, collate, embed, shown_before
+from ..models.llama import Cache
 from ..runtime import Runtime
-from ..tokenizer import Tokenizer
-from ..train.batch import Plan, collate, embed, shown_before
 from .dialogue import Writer, plans
-from .pictures import Pool
+from .world.pictures import Pool
 
 
 @torch.no_grad()
@@ -58,8 +58,16 @@ def grouped(all_plans: list[Plan], picks: list[int], size: int) -> list[list[int
     return [g[i : i + size] for g in by.values() for i in range(0, len(g), size)]
 
 
-def roll(writer: Writer, config: ModelConfig, tokenizer: Tokenizer, pool: Pool, features: Tensor, count: int,
-         runtime: Runtime | None = None, size: int = 32) -> tuple[Tensor, list[int]]:
+def roll(
+    writer: Writer,
+    config: ModelConfig,
+    tokenizer: Tokenizer,
+    pool: Pool,
+    features: Tensor,
+    count: int,
+    runtime: Runtime | None = None,
+    size: int = 32,
+) -> tuple[Tensor, list[int]]:
     """Features written for the first `count` samples, two thirds autoregressively, and the rows they aim at."""
     everything = plans(pool, tokenizer, config.language.positions)
     tokens, rows = [], []

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.nn import Embedding, Linear
 from torch.nn import functional as F
 
+from ..chat.tokenizer import Tokenizer
 from ..config import ModelConfig
-from ..decoder import Decoder
-from ..tokenizer import Tokenizer
-from ..train.loop import Recipe, Stage
-from ..train.order import rows
-from ..vision import VisionTower, prepare
-from .pictures import Pool, caption
+from ..data.image_folder import rows
+from ..models.decoder import Decoder
+from ..models.eva_clip import VisionTower, prepare
+from ..train.trainer import Recipe, Stage
+from .world.pictures import Pool, caption
 
 
 def to_float(pictures: np.ndarray) -> Tensor:
@@ -75,8 +75,16 @@ def patches(images: Tensor, patch: int) -> Tensor:
     return images.view(b, g, patch, g, patch, 3).permute(0, 1, 3, 2, 4, 5).reshape(b, g * g, -1)
 
 
-def encoder_stage(config: ModelConfig, pool: Pool, tokenizer: Tokenizer, steps: int, seed: int = 0, batch: int = 24,
-                  noise: float = 0.25, contrast: float = 0.1) -> Stage:
+def encoder_stage(
+    config: ModelConfig,
+    pool: Pool,
+    tokenizer: Tokenizer,
+    steps: int,
+    seed: int = 0,
+    batch: int = 24,
+    noise: float = 0.25,
+    contrast: float = 0.1,
+) -> Stage:
     """Caption contrast (scenes only) and pixel error through noisy features."""
     model = EncoderHeads(config, tokenizer.size)
     texts = [tokenizer.encode(caption(scene)) for scene in pool.scenes]
@@ -105,15 +113,19 @@ def encoder_stage(config: ModelConfig, pool: Pool, tokenizer: Tokenizer, steps: 
         # keep the scale of the features near 1, so that the noise means something
         spread = (scale - 1).square()
         psnr = -10 * mse.detach().log10()
-        return {"loss": 10 * mse + contrast * contrastive + 0.1 * spread, "mse": mse.detach(), "psnr": psnr,
-                "contrast": contrastive.detach(), "scale": scale}
+        return {
+            "loss": 10 * mse + contrast * contrastive + 0.1 * spread,
+            "mse": mse.detach(),
+            "psnr": psnr,
+            "contrast": contrastive.detach(),
+            "scale": scale,
+        }
 
     recipe = Recipe(steps, 1.5e-3, weight_decay=0.01, warmup=200, clip=1.0, ema=0.995, save_every=250, seed=seed)
     return Stage("encoder", model, make, loss, recipe)
 
 
-def vae_stage(config: ModelConfig, pool: Pool, steps: int, seed: int = 0, batch: int = 8, crop: int = 64,
-              noise: float = 0.05) -> Stage:
+def vae_stage(config: ModelConfig, pool: Pool, steps: int, seed: int = 0, batch: int = 8, crop: int = 64, noise: float = 0.05) -> Stage:
     """The autoencoder on crops: L1, squared and gradient error; a little noise and a pull to zero keep the latents smooth."""
     vae = Decoder(config.decoder, {}, config.vae, config.scheduler).vae
     total, size = len(pool.pictures), pool.pictures.shape[1]
@@ -131,15 +143,29 @@ def vae_stage(config: ModelConfig, pool: Pool, steps: int, seed: int = 0, batch:
         edges = sum(error.diff(dim=d).abs().mean() for d in (-1, -2))
         mse = error.square().mean()
         psnr = -10 * (mse.detach() / 4).log10()
-        return {"loss": error.abs().mean() + 2 * mse + 0.5 * edges + 1e-3 * latents.square().mean(), "mse": mse.detach(),
-                "psnr": psnr, "std": latents.detach().std()}
+        return {
+            "loss": error.abs().mean() + 2 * mse + 0.5 * edges + 1e-3 * latents.square().mean(),
+            "mse": mse.detach(),
+            "psnr": psnr,
+            "std": latents.detach().std(),
+        }
 
     recipe = Recipe(steps, 1e-3, (0.9, 0.95), warmup=50, clip=1.0, ema=0.995, save_every=250, seed=seed)
     return Stage("vae", vae, make, loss, recipe)
 
 
-def vae_decoder_stage(vae: nn.Module, pictures: np.ndarray, latents: Tensor, named: int, steps: int, seed: int = 0,
-                      painted: tuple[Tensor, list[int]] | None = None, batch: int = 8, cells: int = 10, noise: float = 0.03) -> Stage:
+def vae_decoder_stage(
+    vae: nn.Module,
+    pictures: np.ndarray,
+    latents: Tensor,
+    named: int,
+    steps: int,
+    seed: int = 0,
+    painted: tuple[Tensor, list[int]] | None = None,
+    batch: int = 8,
+    cells: int = 10,
+    noise: float = 0.03,
+) -> Stage:
     """The autoencoder's decoder alone goes on, under latents (m,k,h,w) that stay as they are, and with them a UNet trained on them.
 
     Crops of `cells` latent cells, of three the one with most in it; what lies less than a cell inside them has no context and does

@@ -10,23 +10,23 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..checkpoint import folder as files
+from ..checkpoint import model_folder
 from ..config import ModelConfig
-from ..decoder import Decoder
-from ..vision import VisionTower
+from ..models.decoder import Decoder
+from ..models.eva_clip import VisionTower
 from .dialogue import Writer
-from .words import same_words
+from .tokenizer import same_words
 
 
 def load_tower(folder: str | Path, config: ModelConfig) -> VisionTower:
     with torch.device("meta"):
         tower = VisionTower(config.vision)
-    return files.load_into(tower, folder, "vision", torch.float32).eval().requires_grad_(False)
+    return model_folder.load_into(tower, folder, "vision", torch.float32).eval().requires_grad_(False)
 
 
 def load_decoder(folder: str | Path, decoder: Decoder) -> Decoder:
     """Fill a decoder's VAE, UNet and layout map from a folder, with the scale its latents were trained at."""
-    saved = files.read_config(folder)
+    saved = model_folder.read_config(folder)
     for name in ("vae", "unet", "layout"):
         module = getattr(decoder, name)
         if module is not None:
@@ -47,14 +47,16 @@ def load_writer(folder: str | Path, writer: Writer, tokenizer: Path) -> Writer:
             elif mine.shape[1:] == value.shape[1:]:
                 mine[pairs[:, 1]] = value[pairs[:, 0]].to(mine)
             else:
-                raise files.CheckpointError(f"{folder}: {part}.{key} is {tuple(value.shape)}, and this recipe needs "
-                                            f"{tuple(mine.shape)}. Start from a miniature of the same widths.")
+                raise model_folder.CheckpointError(
+                    f"{folder}: {part}.{key} is {tuple(value.shape)}, and this recipe needs "
+                    f"{tuple(mine.shape)}. Start from a miniature of the same widths."
+                )
     writer.load_state_dict(state)
     return writer
 
 
 def _tensors(folder: str | Path, part: str) -> dict[str, Tensor]:
-    found = files.files(folder, part)
+    found = model_folder.files(folder, part)
     if not found:
-        files.missing(folder, part)
-    return {key: value.float() for path in found for key, value in files.read_tensors(path).items()}
+        model_folder.missing(folder, part)
+    return {key: value.float() for path in found for key, value in model_folder.read_tensors(path).items()}

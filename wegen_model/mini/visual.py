@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from ..config import ModelConfig
-from ..decoder import Decoder
-from ..decoder import noise as noise_of
+from ..data.image_folder import rows
+from ..models.decoder import Decoder
+from ..models.decoder import noise as noise_of
 from ..runtime import Runtime
-from ..train.loop import Recipe, Stage
 from ..train.losses import alphas_cumprod, diffusion_loss, drop_conditions
-from ..train.order import rows
-from ..train.parts import Painter
+from ..train.modules import Painter
+from ..train.trainer import Recipe, Stage
 from .stages import to_float
 
 
@@ -39,8 +39,9 @@ def encode_latents(decoder: Decoder, pictures: np.ndarray, batch: int = 32, path
     if path and path.is_file():
         return torch.load(path, weights_only=True)
     with torch.no_grad():
-        out = torch.cat([decoder.to_latents((to_float(pictures[i : i + batch]) * 2 - 1).movedim(-1, 1)).half()
-                         for i in range(0, len(pictures), batch)])
+        out = torch.cat(
+            [decoder.to_latents((to_float(pictures[i : i + batch]) * 2 - 1).movedim(-1, 1)).half() for i in range(0, len(pictures), batch)]
+        )
     return keep(out, path) if path else out
 
 
@@ -61,8 +62,10 @@ def paint_latents(decoder: Decoder, tokens: Tensor, seed: int, runtime: Runtime 
     out = []
     for i, part in enumerate(tokens.split(batch)):
         start = noise_of(len(part), decoder.vae.config.latent_channels, side, side, seed + i)
-        out.append(decoder.sample(part.float(), part.float().mean(1), start, steps=c.steps, guidance_scale=c.guidance_scale)
-                   / decoder.vae.config.scaling_factor)
+        out.append(
+            decoder.sample(part.float(), part.float().mean(1), start, steps=c.steps, guidance_scale=c.guidance_scale)
+            / decoder.vae.config.scaling_factor
+        )
         if runtime:
             runtime.tick((i + 1) * batch, len(tokens), "painting")
     return torch.cat(out).half()
@@ -79,9 +82,21 @@ def init_layout(decoder: Decoder, tokens: Tensor, latents: Tensor, ridge: float 
     return 1 - ((x @ w - y).square().sum() / (y - y.mean(0)).square().sum()).item()
 
 
-def visual_stage(config: ModelConfig, decoder: Decoder, tokens: Tensor, latents: Tensor, named: int, recipe: Recipe,
-                 batch: int = 12, drop: float = 0.1, noise: float = 0.5, folder_name: str = "visual-decoding",
-                 predicted: tuple[Tensor, list[int]] | None = None, sample=None, sample_every: int = 0) -> Stage:
+def visual_stage(
+    config: ModelConfig,
+    decoder: Decoder,
+    tokens: Tensor,
+    latents: Tensor,
+    named: int,
+    recipe: Recipe,
+    batch: int = 12,
+    drop: float = 0.1,
+    noise: float = 0.5,
+    folder_name: str = "visual-decoding",
+    predicted: tuple[Tensor, list[int]] | None = None,
+    sample=None,
+    sample_every: int = 0,
+) -> Stage:
     """Denoising under features (m,n,c) of latents (m,k,h,w); the first `named` rows are scenes.
 
     `predicted`: a writer's own features (p,n,c) and the rows they aim at: they replace a third of the conditions, so that
@@ -110,8 +125,9 @@ def visual_stage(config: ModelConfig, decoder: Decoder, tokens: Tensor, latents:
         condition = drop_conditions(condition, drop, generator)
         steps = torch.randint(0, len(alphas), (len(picked),), generator=generator)
         ids = torch.tensor([[size, size, 0, 0, size, size]]).expand(len(picked), -1)
-        value, _ = diffusion_loss(decoder, alphas, clean, condition, condition.mean(1), steps,
-                                  torch.randn(clean.shape, generator=generator), ids)
+        value, _ = diffusion_loss(
+            decoder, alphas, clean, condition, condition.mean(1), steps, torch.randn(clean.shape, generator=generator), ids
+        )
         return {"loss": value}
 
     decoder.unet.to(memory_format=torch.channels_last)  # a fifth faster on a CPU

@@ -15,15 +15,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..chat.tokenizer import Tokenizer
 from ..config import ModelConfig
-from ..decoder import Decoder
-from ..decoder import noise as noise_of
-from ..tokenizer import Tokenizer
-from .art import Art
+from ..models.decoder import Decoder
+from ..models.decoder import noise as noise_of
 from .dialogue import Bank, Writer, plans
-from .pictures import Pool
 from .rollout import write
 from .tasks import TASKS, sample
+from .world.art import Art
+from .world.pictures import Pool
 
 STEPS = 8  # of denoising: enough for a look
 
@@ -31,8 +31,16 @@ STEPS = 8  # of denoising: enough for a look
 class Watch:
     """`watch(writer, step, folder)` -> {task: rolled-out error}; writes sample-STEP.png, a column a sample: wanted above painted."""
 
-    def __init__(self, tower: torch.nn.Module, decoder: Decoder, config: ModelConfig, tokenizer: Tokenizer, art: Art, each: int = 3,
-                 tasks: Sequence[str] = tuple(TASKS)):
+    def __init__(
+        self,
+        tower: torch.nn.Module,
+        decoder: Decoder,
+        config: ModelConfig,
+        tokenizer: Tokenizer,
+        art: Art,
+        each: int = 3,
+        tasks: Sequence[str] = tuple(TASKS),
+    ):
         """`each`: samples a task, of the held-out combinations; those that end in words are passed over."""
         samples = [sample(s, {task: 1}, "heldout") for task in tasks for s in range(each)]
         self.samples = [s for s in samples if s.turns[-1].picture is not None]

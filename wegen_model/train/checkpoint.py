@@ -38,8 +38,9 @@ def writing(what: str, target: Path, kept: str) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        raise SaveFailed(f"{what} could not be written to {target} ({_reason(error)}; {_free(target):.2f} GB are free there). "
-                         f"{kept}") from error
+        raise SaveFailed(
+            f"{what} could not be written to {target} ({_reason(error)}; {_free(target):.2f} GB are free there). {kept}"
+        ) from error
 
 
 def _reason(error: Exception | None) -> str:
@@ -88,8 +89,10 @@ def save(folder: Path, step: int, name: str, driver, model, optimiser, ema: dict
         then = "There is no earlier checkpoint. Make room, then start again."
         if step_of(old):
             then = f"The checkpoint of step {step_of(old)} in {folder} is intact. Make room, then start again: it goes on from there."
-        raise SaveFailed(f"{name}: the checkpoint of step {step} could not be written to {folder} ({_reason(error)}; "
-                         f"{_free(folder):.2f} GB are free there). {then}")
+        raise SaveFailed(
+            f"{name}: the checkpoint of step {step} could not be written to {folder} ({_reason(error)}; "
+            f"{_free(folder):.2f} GB are free there). {then}"
+        )
     if driver.main:
         kept = step_of(old)
         shutil.rmtree(gone, ignore_errors=True)
@@ -128,15 +131,19 @@ def restore(folder: Path, name: str, driver, model, optimiser) -> tuple[int, dic
     if stage != name:
         raise ValueError(f"{place} is of a run of {stage}, and this is {name}. {other}")
     if kind != driver.kind:
-        raise ValueError(f"{place} was written by a {_NAMES[kind]} run, and this is a {_NAMES[driver.kind]} run. Go on with the launch "
-                         "configuration that it began with, or start in another folder.")
+        raise ValueError(
+            f"{place} was written by a {_NAMES[kind]} run, and this is a {_NAMES[driver.kind]} run. Go on with the launch "
+            "configuration that it began with, or start in another folder."
+        )
     try:
         return state["step"], _read(place, driver, model, optimiser)
     except (EOFError, pickle.UnpicklingError, FileNotFoundError) as error:
         raise ValueError(f"{place} is damaged ({error!r}). {_kept(folder)}{other}") from error
     except (RuntimeError, ValueError, KeyError) as error:  # torch's ways to say that names or shapes differ, and that a file is cut off
-        raise ValueError(f"{place} does not fit this run: it is damaged, or was begun with other settings (lora, model). Go on with the "
-                         f"settings that it began with. {_kept(folder)}{other} ({' '.join(str(error).split())[:300]})") from error
+        raise ValueError(
+            f"{place} does not fit this run: it is damaged, or was begun with other settings (lora, model). Go on with the "
+            f"settings that it began with. {_kept(folder)}{other} ({' '.join(str(error).split())[:300]})"
+        ) from error
 
 
 def _kept(folder: Path) -> str:

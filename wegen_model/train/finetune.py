@@ -20,14 +20,14 @@ import torch
 from torch import Tensor
 
 from ..config import ModelConfig
+from ..data.image_folder import rows
+from ..models.lora import save_lora
 from ..runtime import Runtime
-from .decoding import Encoded, decoding_stage, latents_of, resize
-from .loop import run
-from .lora import save_lora
-from .order import rows
-from .parts import Parts, load_decoder
+from .modules import Parts, load_decoder
+from .sample_images import paint
 from .settings import LORA, Settings, check
-from .sheets import paint
+from .stages.decoder import Encoded, decoding_stage, latents_of, resize
+from .trainer import run
 
 
 @dataclass
@@ -58,9 +58,20 @@ class Ticks(Runtime):
 
 def lora_settings(steps: int, learning_rate: float, rank: int, batch: int, seed: int, size: int, device: torch.device) -> Settings:
     """The fine-tune's settings: LORA with what a person chooses."""
-    row = dataclasses.replace(LORA, steps=steps, learning_rate=learning_rate, lora=rank, batch=batch, seed=seed % 2**31, size=size,
-                              warmup=min(LORA.warmup, steps // 10), save_every=max(1, min(LORA.save_every, steps // 4)), log_every=5,
-                              precision="no" if device.type == "cpu" else "bf16", checkpointing=device.type != "cpu")
+    row = dataclasses.replace(
+        LORA,
+        steps=steps,
+        learning_rate=learning_rate,
+        lora=rank,
+        batch=batch,
+        seed=seed % 2**31,
+        size=size,
+        warmup=min(LORA.warmup, steps // 10),
+        save_every=max(1, min(LORA.save_every, steps // 4)),
+        log_every=5,
+        precision="no" if device.type == "cpu" else "bf16",
+        checkpointing=device.type != "cpu",
+    )
     return check(row)
 
 
@@ -72,8 +83,17 @@ def identity(folder: Path, paths: list[Path], s: Settings) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def finetune(folder: Path, config: ModelConfig, tokens: Tensor, pictures: list[np.ndarray], s: Settings, work: Path, runtime: Runtime,
-             device: torch.device, preview_every: int = 0) -> tuple[dict[str, Tensor], list[float], Tensor]:
+def finetune(
+    folder: Path,
+    config: ModelConfig,
+    tokens: Tensor,
+    pictures: list[np.ndarray],
+    s: Settings,
+    work: Path,
+    runtime: Runtime,
+    device: torch.device,
+    preview_every: int = 0,
+) -> tuple[dict[str, Tensor], list[float], Tensor]:
     """Train an adapter on a decoder folder's UNet, or go on with one.
 
     Args:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..decoder import Decoder
+from ..models.decoder import Decoder
 
 
 def feature_losses(predicted: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -26,8 +26,17 @@ def snr(alphas: Tensor, timesteps: Tensor) -> Tensor:
     return a / (1 - a).clamp(min=1e-8)
 
 
-def diffusion_loss(decoder: Decoder, alphas: Tensor, latents: Tensor, tokens: Tensor, pooled: Tensor, timesteps: Tensor,
-                   noise: Tensor, time_ids: Tensor, gamma: float | None = 5.0) -> tuple[Tensor, Tensor]:
+def diffusion_loss(
+    decoder: Decoder,
+    alphas: Tensor,
+    latents: Tensor,
+    tokens: Tensor,
+    pooled: Tensor,
+    timesteps: Tensor,
+    noise: Tensor,
+    time_ids: Tensor,
+    gamma: float | None = 5.0,
+) -> tuple[Tensor, Tensor]:
     """Denoising loss of latents (b,k,h,w) under tokens (b,n,c); gradients reach the tokens.
 
     Weights: min(SNR, gamma) / SNR for noise prediction (the public code's), min(SNR + 1, gamma) / (SNR + 1) for v-prediction,

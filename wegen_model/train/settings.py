@@ -60,32 +60,82 @@ class Settings:
 # the supplement's Table 2; it leaves weight decay, the cosine's end and min-SNR open
 _PAPER_WRITER = Settings(steps=15_000, batch=2048, learning_rate=5e-4, clip=5.0, unconditional=0.1)
 _RELEASE_WRITER = Settings(steps=30_000, batch=2048, learning_rate=5e-4, floor=0.05, clip=1.0, drop=0.0, time_ids="zeros", save_every=1000)
-_MINI_WRITER = Settings(steps=200, batch=8, learning_rate=3e-4, eps=1e-8, weight_decay=0.01, warmup=10, clip=1.0, precision="no",
-                        checkpointing=False, diffusion_weight=0.1, unconditional=0.04, parallel=0.25, save_every=50)
+_MINI_WRITER = Settings(
+    steps=200,
+    batch=8,
+    learning_rate=3e-4,
+    eps=1e-8,
+    weight_decay=0.01,
+    warmup=10,
+    clip=1.0,
+    precision="no",
+    checkpointing=False,
+    diffusion_weight=0.1,
+    unconditional=0.04,
+    parallel=0.25,
+    save_every=50,
+)
 
 PRESETS: dict[str, dict[str, Settings]] = {
     "paper": {
-        "visual-decoding": Settings(steps=5_000, batch=4096, learning_rate=5e-4, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01,
-                                    clip=1.0, ema=0.0),
+        "visual-decoding": Settings(
+            steps=5_000, batch=4096, learning_rate=5e-4, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01, clip=1.0, ema=0.0
+        ),
         "stage-1": _PAPER_WRITER,
         "stage-2": dataclasses.replace(_PAPER_WRITER, steps=5_000, learning_rate=1e-4),
     },
     "release": {
-        "visual-decoding": Settings(steps=160_000, batch=1024, learning_rate=1e-4, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.01,
-                                    warmup=2000, floor=0.05, clip=1.0, drop=0.0, time_ids="zeros", crop=True, save_every=5000),
+        "visual-decoding": Settings(
+            steps=160_000,
+            batch=1024,
+            learning_rate=1e-4,
+            betas=(0.9, 0.999),
+            eps=1e-6,
+            weight_decay=0.01,
+            warmup=2000,
+            floor=0.05,
+            clip=1.0,
+            drop=0.0,
+            time_ids="zeros",
+            crop=True,
+            save_every=5000,
+        ),
         "stage-1": _RELEASE_WRITER,
         "stage-2": _RELEASE_WRITER,
     },
     "mini": {
-        "visual-decoding": Settings(steps=200, batch=8, learning_rate=3e-4, betas=(0.9, 0.99), eps=1e-8, weight_decay=0.0, warmup=10,
-                                    clip=1.0, precision="no", ema=0.99, checkpointing=False, save_every=50),
+        "visual-decoding": Settings(
+            steps=200,
+            batch=8,
+            learning_rate=3e-4,
+            betas=(0.9, 0.99),
+            eps=1e-8,
+            weight_decay=0.0,
+            warmup=10,
+            clip=1.0,
+            precision="no",
+            ema=0.99,
+            checkpointing=False,
+            save_every=50,
+        ),
         "stage-1": _MINI_WRITER,
         "stage-2": dataclasses.replace(_MINI_WRITER, learning_rate=1e-4),
     },
 }
 # a decoder LoRA on a studio's pictures: what WeGenTrainDecoder and `--lora` start from
-LORA = Settings(steps=1000, batch=4, learning_rate=1e-4, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01, warmup=50, floor=0.1, clip=1.0,
-                lora=16, save_every=100)
+LORA = Settings(
+    steps=1000,
+    batch=4,
+    learning_rate=1e-4,
+    betas=(0.9, 0.999),
+    eps=1e-8,
+    weight_decay=0.01,
+    warmup=50,
+    floor=0.1,
+    clip=1.0,
+    lora=16,
+    save_every=100,
+)
 
 _SHARES = ("drop", "unconditional", "rewrite", "parallel", "floor")
 _POSITIVE = ("steps", "batch", "learning_rate", "eps", "save_every", "log_every")
@@ -110,8 +160,9 @@ def settings(preset: str, stage: str, changes: dict[str, str] | None = None) -> 
             import difflib
 
             near = difflib.get_close_matches(name, fields, 1)
-            raise ValueError(f"--set {name}: there is no such setting{f' (did you mean {near[0]}?)' if near else ''}. "
-                             f"Settings: {', '.join(fields)}.")
+            raise ValueError(
+                f"--set {name}: there is no such setting{f' (did you mean {near[0]}?)' if near else ''}. Settings: {', '.join(fields)}."
+            )
         made[name] = _value(name, text, fields[name])
     return check(dataclasses.replace(row, **made))
 
@@ -162,8 +213,9 @@ def check(s: Settings) -> Settings:
     if s.steps <= s.warmup:
         raise ValueError(f"warmup is {s.warmup} of {s.steps} steps: the rate would never reach its peak. Lower warmup, or train longer.")
     if s.size % 8 or s.size > 8192:
-        raise ValueError(f"size is {s.size}: the side of a painted picture is a multiple of 8 pixels, at most 8192, or 0 for the decoder's "
-                         "own.")
+        raise ValueError(
+            f"size is {s.size}: the side of a painted picture is a multiple of 8 pixels, at most 8192, or 0 for the decoder's own."
+        )
     return s
 
 

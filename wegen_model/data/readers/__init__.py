@@ -30,31 +30,80 @@ class Reader:
 
 
 _IMG2DATASET = "tars that img2dataset wrote (NNNNN.tar with .jpg, .txt and .json)"
-READERS: dict[str, Reader] = {r.name: r for r in (
-    Reader("laion-coco", ("reconstruction", "restoration"), ("[0-9]*.tar", "*/[0-9]*.tar"), "captions", "laion_coco", _IMG2DATASET),
-    Reader("object365", ("reconstruction",), ("zhiyuan_objv2_*.json", "*/zhiyuan_objv2_*.json", "images/v*/patch*", "*/patch[0-9]*"),
-           "photos", "object365", "images/v1/patch0 … or train/patch0 …"),
-    Reader("openimages", ("reconstruction",), tuple(f"{d}/{'[0-9a-f]' * 16}.jpg" for d in ("train*", "validation", "test")),
-           "photos", "openimages", "train_0 …, train, validation or test with files named by 16 hexadecimal digits"),
-    Reader("laion-coco-recaption", ("text-to-picture", "understanding"), ("recaption.json",), "ours", "recaption",
-           "shards that `wegen data recaption` made"),
-    Reader("capsfusion", ("text-to-picture",), ("[0-9]*.tar", "*/[0-9]*.tar"), "captions", "capsfusion", _IMG2DATASET),
-    Reader("journeydb", ("text-to-picture",), ("**/*_anno_realease_repath.jsonl", "**/valid_anno_repath.jsonl"), "captions", "journeydb",
-           "train_anno_realease_repath.jsonl and imgs/"),
-    Reader("grit", ("subject",), ("[0-9]*.tar", "*/[0-9]*.tar"), "grounded", "grit", _IMG2DATASET + " with noun_chunks"),
-    Reader("diic", ("subject",), ("diic.json",), "ours", "diic", "shards that `wegen data diic` made"),
-    Reader("multigen-20m", ("condition", "restoration", "style"), ("json_files/aesthetics_plus_all_group_*_all.json",), "conditions",
-           "multigen", "json_files/, conditions/ and images/"),
-    Reader("seed-edit", ("editing",), ("**/annotations*/*.jsonl",), "edits", "seed_edit", "annotations/*.jsonl and the unpacked pictures"),
-    Reader("magicbrush", ("editing",), ("**/train-*.parquet",), "edits", "magicbrush", "data/train-*.parquet"),
-    Reader("hr-viton", ("condition",), ("train_pairs.txt",), "conditions", "hr_viton",
-           "train_pairs.txt and train/image, cloth, agnostic-v3.2"),
-    Reader("stylebooth", ("style",), ("train.csv",), "edits", "stylebooth", "train.csv and the pictures it names"),
-    Reader("llava-150k", ("understanding",), ("llava_instruct_150k.json",), "answers", "llava", "llava_instruct_150k.json and train2017/"),
-    Reader("llavar", ("understanding",), ("chat_llavar.json",), "answers", "llavar", "chat_llavar.json and finetune/"),
-    Reader("scienceqa", ("understanding",), ("problems.json", "scienceqa/problems.json", "data/scienceqa/problems.json"), "answers",
-           "scienceqa", "problems.json and images/"),
-)}
+READERS: dict[str, Reader] = {
+    r.name: r
+    for r in (
+        Reader("laion-coco", ("reconstruction", "restoration"), ("[0-9]*.tar", "*/[0-9]*.tar"), "captions", "laion_coco", _IMG2DATASET),
+        Reader(
+            "object365",
+            ("reconstruction",),
+            ("zhiyuan_objv2_*.json", "*/zhiyuan_objv2_*.json", "images/v*/patch*", "*/patch[0-9]*"),
+            "photos",
+            "object365",
+            "images/v1/patch0 … or train/patch0 …",
+        ),
+        Reader(
+            "openimages",
+            ("reconstruction",),
+            tuple(f"{d}/{'[0-9a-f]' * 16}.jpg" for d in ("train*", "validation", "test")),
+            "photos",
+            "openimages",
+            "train_0 …, train, validation or test with files named by 16 hexadecimal digits",
+        ),
+        Reader(
+            "laion-coco-recaption",
+            ("text-to-picture", "understanding"),
+            ("recaption.json",),
+            "ours",
+            "recaption",
+            "shards that `wegen data recaption` made",
+        ),
+        Reader("capsfusion", ("text-to-picture",), ("[0-9]*.tar", "*/[0-9]*.tar"), "captions", "capsfusion", _IMG2DATASET),
+        Reader(
+            "journeydb",
+            ("text-to-picture",),
+            ("**/*_anno_realease_repath.jsonl", "**/valid_anno_repath.jsonl"),
+            "captions",
+            "journeydb",
+            "train_anno_realease_repath.jsonl and imgs/",
+        ),
+        Reader("grit", ("subject",), ("[0-9]*.tar", "*/[0-9]*.tar"), "grounded", "grit", _IMG2DATASET + " with noun_chunks"),
+        Reader("diic", ("subject",), ("diic.json",), "ours", "diic", "shards that `wegen data diic` made"),
+        Reader(
+            "multigen-20m",
+            ("condition", "restoration", "style"),
+            ("json_files/aesthetics_plus_all_group_*_all.json",),
+            "conditions",
+            "multigen",
+            "json_files/, conditions/ and images/",
+        ),
+        Reader(
+            "seed-edit", ("editing",), ("**/annotations*/*.jsonl",), "edits", "seed_edit", "annotations/*.jsonl and the unpacked pictures"
+        ),
+        Reader("magicbrush", ("editing",), ("**/train-*.parquet",), "edits", "magicbrush", "data/train-*.parquet"),
+        Reader(
+            "hr-viton",
+            ("condition",),
+            ("train_pairs.txt",),
+            "conditions",
+            "hr_viton",
+            "train_pairs.txt and train/image, cloth, agnostic-v3.2",
+        ),
+        Reader("stylebooth", ("style",), ("train.csv",), "edits", "stylebooth", "train.csv and the pictures it names"),
+        Reader(
+            "llava-150k", ("understanding",), ("llava_instruct_150k.json",), "answers", "llava", "llava_instruct_150k.json and train2017/"
+        ),
+        Reader("llavar", ("understanding",), ("chat_llavar.json",), "answers", "llavar", "chat_llavar.json and finetune/"),
+        Reader(
+            "scienceqa",
+            ("understanding",),
+            ("problems.json", "scienceqa/problems.json", "data/scienceqa/problems.json"),
+            "answers",
+            "scienceqa",
+            "problems.json and images/",
+        ),
+    )
+}
 
 
 def guesses(folder: Path) -> list[str]:
@@ -78,6 +127,7 @@ def items(name: str, folder: str | Path, task: str = "", skips: Skips | None = N
         raise ValueError(f"{name}: {folder} is not a folder.")
     if not reader.fits(folder):
         kinds = guesses(folder)
-        raise ValueError(f"{folder} does not hold {name}: there must be {reader.needs}."
-                         + (f" It looks like {' or '.join(kinds)}." if kinds else ""))
+        raise ValueError(
+            f"{folder} does not hold {name}: there must be {reader.needs}." + (f" It looks like {' or '.join(kinds)}." if kinds else "")
+        )
     return reader.read(folder, task, skips if skips is not None else Skips())

@@ -21,6 +21,7 @@ from .files import find, load, picture, rng
 
 def _talk(folder: Path, file: str, roots: tuple[str, ...]) -> Iterator[Item]:
     for number, row in enumerate(load(folder / file), 1):
+
         def make(row=row, number=number) -> Sample:
             said = row["conversations"]
             if len(said) < 2 or [t["from"] for t in said] != ["human", "gpt"] * (len(said) // 2):

@@ -24,6 +24,7 @@ ANNOTATIONS = ("train_anno_realease_repath.jsonl", "valid_anno_repath.jsonl")
 
 def laion_coco(folder: Path, task: str, skips: Skips) -> Iterator[Item]:
     for name, files in members(folder, skips):
+
         def make(name=name, files=files):
             build = tasks.restoration if task == "restoration" else tasks.reconstruction
             return build(name, image(files, name), rng(name))
@@ -33,6 +34,7 @@ def laion_coco(folder: Path, task: str, skips: Skips) -> Iterator[Item]:
 
 def capsfusion(folder: Path, task: str, skips: Skips) -> Iterator[Item]:
     for name, files in members(folder, skips):
+
         def make(name=name, files=files):
             values = json.loads(files.get("json", b"{}"))
             caption = values.get("capsfusion") or values.get("caption") or files.get("txt", b"").decode()
@@ -47,6 +49,7 @@ def journeydb(folder: Path, task: str, skips: Skips) -> Iterator[Item]:
     for root in (folder, folder / "data/train", folder / "data/valid", folder / "train", folder / "valid"):
         for path in (root / n for n in ANNOTATIONS if (root / n).exists()):
             for name, row in lines(path, skips):
+
                 def make(row=row, root=root):
                     draw = rng(row["img_path"])
                     caption = (row.get("Task2") or {}).get("Caption")

@@ -27,6 +27,7 @@ def multigen(folder: Path, task: str, skips: Skips) -> Iterator[Item]:
         if task != ("restoration" if kind in RESTORED else "condition") and not (task == "style" and kind in SKETCH):
             continue
         for name, row in lines(path, skips):
+
             def make(name=name, row=row, kind=kind) -> Sample:
                 control = picture(find(row["control_seg" if kind == "segbase" else f"control_{kind}"], folder / "conditions"))
                 whole, draw = picture(find(row["source"], folder / "images")), rng(name)

@@ -26,6 +26,7 @@ def seed_edit(folder: Path, task: str, skips: Skips) -> Iterator[Item]:
         base = path.parent.parent
         roots = (base, base / "images", base / "source_images", base / "target_images", base / "unsplash_images")
         for name, row in lines(path, skips):
+
             def make(name=name, row=row, roots=roots) -> Sample:
                 if "target_image" in row:
                     changes = [(row.get("instruction_new") or row["instruction"], row["target_image"])]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...conversation import Box
+from ...chat.conversation import Box
 from ..items import Skips
 from ..optional import need
 from ..shards import Unreadable, decode
@@ -82,6 +82,7 @@ def members(folder: Path, skips: Skips) -> Iterator[tuple[str, dict[str, bytes]]
     """Name and files (by extension) of every sample of the folder's webdataset tars, as img2dataset writes them."""
     wds = need("webdataset")
     for path in sorted(folder.rglob("*.tar")):
+
         def broken(error: Exception, path: Path = path) -> bool:
             skips.add(path.name, f"the tar is cut off or corrupt; what stood before that was read ({str(error)[:60]})")
             return False  # webdataset: give up this tar
@@ -106,7 +107,7 @@ def box(x0: float, y0: float, x1: float, y1: float) -> Box | None:
 
 def cut(p: np.ndarray, b: Box) -> np.ndarray:
     """What a box holds."""
-    from ...compose import edges
+    from ...chat.boxes import edges
 
     left, top, right, bottom = edges(b, p.shape[1], p.shape[0])
     return np.ascontiguousarray(p[top:bottom, left:right])

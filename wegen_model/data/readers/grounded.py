@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ...conversation import Box
+from ...chat.conversation import Box
 from .. import tasks
 from ..items import Item, Skips
 from ..sample import Sample
@@ -22,6 +22,7 @@ SHOWN, SMALL, LARGE, SURE = 5, 0.02, 0.8, 0.5  # phrases at most; shares of the 
 
 def grit(folder: Path, task: str, skips: Skips) -> Iterator[Item]:
     for name, files in members(folder, skips):
+
         def make(name=name, files=files) -> Sample:
             values = json.loads(files["json"])
             chunks = values["noun_chunks"]

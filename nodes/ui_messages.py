@@ -1,0 +1,161 @@
+"""What nodes and the pack's own scripts (js/) exchange: pictures by file, colours of features, messages while a node runs.
+
+A picture by file is {"filename", "subfolder", "type"}, type one of PLACES, as ComfyUI's /view takes it. Inside ComfyUI the folders are its
+own; headless, pictures are read from `input`, the working folder or `output`, and none is written.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from . import host
+
+PLACES = ("input", "output", "temp")
+THUMB = 160  # pixels, longer side
+PER_SECOND = 10  # messages
+
+
+def load_picture(file: dict, where: str):
+    """IMAGE (1,h,w,3). `file` was checked by `wegen_model.transcript`; here its path is made sure to stay inside its folder.
+
+    Raises:
+        ValueError: the file is gone, or no picture; says which turn names it.
+    """
+    from PIL import Image
+
+    from ..wegen_model.workflow.standins import find_picture, read_frame
+
+    name = "/".join(part for part in (file["subfolder"], file["filename"]) if part)
+    try:
+        if host.inside_comfyui():
+            root = Path(_folder(file["type"])).resolve()
+            path = (root / name).resolve()
+            if not path.is_relative_to(root):
+                raise ValueError(f"{where}: «{name}» leads out of the {file['type']} folder. Take the picture out of the message.")
+        else:
+            path = find_picture(f"{name} [{file['type']}]", [Path("input"), Path(".")], Path("output"))
+        with Image.open(path) as picture:
+            return read_frame(picture)[0]
+    except (OSError, SyntaxError) as error:
+        raise ValueError(
+            f"{where}: the picture «{name}» ({file['type']} folder) cannot be read: {error}. Put the file back, or take the "
+            "turn out of the conversation."
+        ) from error
+
+
+def save_picture(image: Any, prefix: str, prompt: dict | None = None, extra: dict | None = None) -> dict | None:
+    """Save IMAGE (1,h,w,3) as PNG below ComfyUI's output folder, the workflow inside as Save Image has it; None when headless."""
+    if not host.inside_comfyui():
+        return None
+    from ..wegen_model.workflow.png import save_png, text_chunks
+
+    paths, picture = sys.modules["folder_paths"], _pil(image)
+    folder, name, counter, subfolder, _ = paths.get_save_image_path(prefix, paths.get_output_directory(), *picture.size)
+    args = getattr(sys.modules.get("comfy.cli_args"), "args", None)
+    info = None if getattr(args, "disable_metadata", False) else text_chunks(prompt, extra)
+    save_png(picture, Path(folder) / f"{name}_{counter:05}_.png", info)
+    return {"filename": f"{name}_{counter:05}_.png", "subfolder": subfolder, "type": "output"}
+
+
+def save_thumb(image: Any, key: str) -> dict | None:
+    """A small JPEG in ComfyUI's temp folder for the canvas of Bbox Compose; None when headless."""
+    if not host.inside_comfyui() or image is None:
+        return None
+    import hashlib
+
+    picture = _pil(image)
+    picture.thumbnail((THUMB, THUMB))
+    folder = Path(sys.modules["folder_paths"].get_temp_directory())
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"wegen-{key}-{hashlib.sha256(picture.tobytes()).hexdigest()[:16]}.jpg"
+    picture.save(folder / name, quality=85)
+    return {"filename": name, "subfolder": "", "type": "temp"}
+
+
+def colours(features: Any) -> list[str]:
+    """The cells of each row of features as #rrggbb, row-major, for `wegen_features` in a node's ui."""
+    from ..wegen_model.features import mosaic
+
+    return [hexes(mosaic(row, features.grid)) for row in features.tokens[:8]]
+
+
+def hexes(cells: Any) -> list[str]:
+    """(rows,columns,3) in 0..1 to #rrggbb each."""
+    return ["#%02x%02x%02x" % tuple(cell) for cell in (cells.reshape(-1, 3) * 255).round().int().tolist()]
+
+
+def teller(turn: str):
+    """A `told` for `host.watch`: what the chat panel shows while its turn is answered, as `wegen.chat` messages."""
+    kinds = {"WeGen writes": "text", "WeGen draws": "features", "Decoder": "paint"}
+    last: dict[str, float] = {}
+    said = sent = ""
+
+    def told(i: int, n: int, what: str, preview: Any = None, text: str | None = None) -> None:
+        nonlocal said, sent
+        now, said = time.monotonic(), text or said
+        if i < n and now - last.get(what, 0.0) < 1 / PER_SECOND:
+            return
+        last[what] = now
+        kind = kinds.get(what, what)
+        message: dict[str, Any] = {"turn": turn, "kind": kind, "i": i, "n": n}
+        if said != sent:  # with whatever comes next: the last words of a reply may fall between two messages
+            message["text"] = sent = said
+        if preview is not None and kind == "features":
+            message["cells"] = _written(preview(), i)
+        elif preview is not None:
+            message["picture"] = _data_url(preview())
+        send("wegen.chat", message)
+
+    return told
+
+
+def filler():
+    """A `told` for `host.watch`: the grid below the running node fills while its features are written, as `wegen.features` messages."""
+    last = 0.0
+
+    def told(i: int, n: int, what: str, preview: Any = None, text: str | None = None) -> None:
+        nonlocal last
+        if preview is None or (i < n and time.monotonic() - last < 1 / PER_SECOND):
+            return
+        last = time.monotonic()
+        send("wegen.features", {"node": host.executing_node(), "cells": _written(preview(), i), "n": n})
+
+    return told
+
+
+def send(event: str, data: dict) -> None:
+    """A message to the browser that queued the running prompt; nothing when headless."""
+    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    if server is not None and host.inside_comfyui():
+        server.send_sync(event, data, server.client_id)
+
+
+def _written(picture: Any, i: int) -> list[str]:
+    """The first i cells of the picture that is shown while features are written."""
+    from ..wegen_model.generation.generate import CELL
+
+    return hexes(picture[::CELL, ::CELL])[:i]
+
+
+def _pil(image: Any):
+    from PIL import Image
+
+    from ..wegen_model.chat.boxes import _rgb
+
+    return Image.fromarray((_rgb(image).clamp(0, 1).nan_to_num() * 255).round().byte().numpy())
+
+
+def _data_url(picture: Any) -> str:
+    out, image = io.BytesIO(), _pil(picture[None])
+    image.thumbnail((512, 512))
+    image.save(out, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()
+
+
+def _folder(kind: str) -> str:
+    return sys.modules["folder_paths"].get_directory_by_type(kind)

@@ -1,0 +1,197 @@
+"""The value of the chat panel: a conversation as JSON text in the workflow, pictures by file.
+
+    {"version": 1, "head": "b", "turns": [
+      {"id": "a", "parent": null, "role": "user", "text": "…", "seed": 7, "pictures": [{"filename", "subfolder", "type", "label", "box"}]},
+      {"id": "b", "parent": "a", "role": "assistant", "text": "…", "pictures": […], "boxes": […], "seed": 7}]}
+
+`label` and `box` may lack. Turns form a tree (an edited message or a second answer is a sibling); the path from `head` to the
+root is the conversation. A list of turns, or text that is no JSON (one message), is read too.
+js/chat/transcript.js is the other reader and the writer.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..features import Features
+from .conversation import TAG, Box, Conversation, Reference, Turn
+
+TURNS, TEXT, PICTURES, BOXES = 4000, 20000, 8, 32  # read at most: turns, characters and pictures a turn, boxes a reply
+PLACES = ("input", "output", "temp")
+
+
+@dataclass(frozen=True)
+class Say:
+    """One turn of the path. `pictures`: files; `places`: box or None for each; `boxes`: those that a reply named."""
+
+    role: str
+    text: str
+    id: str = ""
+    seed: int = 0
+    pictures: tuple[dict, ...] = ()
+    places: tuple[Box | None, ...] = ()
+    boxes: tuple[Box, ...] = ()
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """`turns` end with the message that waits for an answer; `seed` is that answer's; `ignored`: what was left out, in words."""
+
+    turns: tuple[Say, ...] = ()
+    seed: int = 0
+    ignored: tuple[str, ...] = field(default=())
+
+    @property
+    def id(self) -> str:
+        return self.turns[-1].id if self.turns else ""
+
+    def conversation(self, load: Callable[[dict, str], Any], encode: Callable[[Any], Features]) -> Conversation:
+        """The turns with their pictures: `load(file, where)` gives IMAGE, `encode` its features (for pictures that the model drew).
+
+        Raises:
+            ValueError: nothing was said; a picture that cannot be read; a tag that names nothing.
+        """
+        if not self.turns:
+            raise ValueError("WeGen Chat Panel: nothing was said yet. Write a message in the panel and press Send.")
+        made = []
+        for number, say in enumerate(self.turns, 1):
+            where = f"turn {number}"
+            pictures = [load(file, where) for file in say.pictures]
+            if say.role == "user":
+                references = tuple(
+                    Reference(picture=p, box=b, label=str(f.get("label") or ""))
+                    for p, b, f in zip(pictures, say.places, say.pictures, strict=True)
+                )
+                made.append(Turn("user", say.text, references))
+            else:
+                references = tuple(Reference(box=box) for box in say.boxes)
+                text = TAG.sub(lambda m, n=len(references): m[0] if m[1] == "bbox" and 1 <= int(m[2]) <= n else "", say.text)
+                made.append(Turn("assistant", text, references, pictures=tuple(encode(p) for p in pictures)))
+        last = made.pop()
+        return Conversation(tuple(made)).user(last.text, last.references)
+
+
+def parse_transcript(text: Any) -> Transcript:
+    """Read the panel's value; what is wrong in it is left out and named in `ignored`. Never raises: a workflow may come from anywhere."""
+    if not isinstance(text, str) or not text.strip():
+        return Transcript()
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, (dict, list)):
+        return Transcript((Say("user", text.strip()[:TEXT]),))
+    ignored: list[str] = []
+    path = _path(value, ignored)
+    says: list[Say] = []
+    for row in path:
+        say = _say(row, ignored)
+        if say is None:
+            continue
+        if says and says[-1].role == say.role:
+            ignored.append(f"a message that was never answered: «{says[-1].text[:30]}»" if say.role == "user" else "an answer to nothing")
+            if say.role == "user":
+                says.pop()
+            else:
+                continue
+        elif not says and say.role == "assistant":
+            ignored.append("an answer to nothing")
+            continue
+        says.append(say)
+    seed = says[-1].seed if says else 0
+    if says and says[-1].role == "assistant":  # already answered: the same question again, with the answer's own seed
+        says.pop()
+    if len(ignored) > 4:
+        ignored = [*ignored[:4], f"and {len(ignored) - 4} more"]
+    return Transcript(tuple(says), seed, tuple(ignored))
+
+
+def _path(value: dict | list, ignored: list[str]) -> list:
+    """The turns that count, oldest first."""
+    rows = value if isinstance(value, list) else value.get("turns")
+    if not isinstance(rows, list):
+        ignored.append("the conversation, which holds no list of turns")
+        return []
+    if len(rows) > TURNS:
+        ignored.append(f"all but the last {TURNS} of {len(rows)} turns")
+        rows = rows[-TURNS:]
+    rows = [row for row in rows if isinstance(row, dict)]
+    head = value.get("head") if isinstance(value, dict) else None
+    table = {row["id"]: row for row in rows if isinstance(row.get("id"), str)}
+    if not isinstance(head, str) or head not in table:
+        return rows if not isinstance(value, dict) or "head" not in value else []
+    path, met = [], set()
+    while isinstance(head, str) and head in table and head not in met:
+        met.add(head)
+        path.append(table[head])
+        head = table[head].get("parent")
+    return path[::-1]
+
+
+def _say(row: dict, ignored: list[str]) -> Say | None:
+    role, text = row.get("role"), row.get("text")
+    if role not in ("user", "assistant"):
+        ignored.append(f"a turn of «{str(role)[:20]}»")
+        return None
+    text = text if isinstance(text, str) else ""
+    if len(text) > TEXT:
+        ignored.append(f"what a turn says past {TEXT} characters")
+        text = text[:TEXT]
+    files, places = [], []
+    for file in row["pictures"] if isinstance(row.get("pictures"), list) else ():
+        if len(files) == PICTURES or not _is_file(file):
+            ignored.append(
+                "a picture that names no file of the input, output or temp folder"
+                if len(files) < PICTURES
+                else f"a turn's pictures past {PICTURES}"
+            )
+            continue
+        files.append(
+            {
+                "filename": file["filename"],
+                "subfolder": file.get("subfolder") or "",
+                "type": file["type"],
+                "label": file["label"][:100] if isinstance(file.get("label"), str) else "",
+            }
+        )
+        places.append(_box(file.get("box")))
+    boxes = [_box(box) for box in (row["boxes"] if isinstance(row.get("boxes"), list) else ())[:BOXES]]
+    seed = row.get("seed")
+    seed = seed if isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**64 else 0
+    identity = row.get("id") if isinstance(row.get("id"), str) else ""
+    if role == "user" and not text.strip() and not files:
+        ignored.append("an empty message")
+        return None
+    return Say(role, text, identity[:64], seed, tuple(files), tuple(places), tuple(box for box in boxes if box is not None))
+
+
+def _is_file(file: Any) -> bool:
+    """A name inside one of ComfyUI's folders: no absolute path, no way up, no drive."""
+    if not isinstance(file, dict) or file.get("type") not in PLACES:
+        return False
+    name, folder = file.get("filename"), file.get("subfolder") or ""
+    if not isinstance(name, str) or not isinstance(folder, str) or not name or len(name) + len(folder) > 500:
+        return False
+    parts = [*folder.replace("\\", "/").split("/"), name]
+    return (
+        "/" not in name
+        and "\\" not in name
+        and not folder.startswith(("/", "\\"))
+        and not any(p == ".." or ":" in p or "\0" in p for p in parts)
+    )
+
+
+def _box(value: Any) -> Box | None:
+    if not isinstance(value, dict):
+        return None
+    sides = [value.get(key) for key in ("x", "y", "width", "height")]
+    if not all(isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in sides):
+        return None
+    try:
+        return Box(*map(float, sides))
+    except ValueError:
+        return None

@@ -1,0 +1,136 @@
+"""The values that people and nodes pass around: boxes, references, turns, conversations. All frozen.
+
+`<image_k>` and `<bbox_k>` in a turn's text say where reference k's picture or box stands; k counts from 1 within the turn.
+A box is the place of its reference in the picture to be made, in fractions of the side, top-left corner.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from ..features import Features
+
+TAG = re.compile(r"<(image|bbox)_(\d+)>")
+
+
+@dataclass(frozen=True)
+class Box:
+    """x, y (top-left), width, height in fractions 0..1, inside the picture; errors name what is wrong."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+    def __post_init__(self):
+        where = f"box ({self.x:g}, {self.y:g}, {self.width:g}, {self.height:g})"
+        if not all(math.isfinite(v) for v in (self.x, self.y, self.width, self.height)):
+            raise ValueError(f"{where} is not made of numbers: use fractions of the side between 0 and 1.")
+        if self.width <= 0 or self.height <= 0:
+            raise ValueError(
+                f"{where} is empty or reversed: width and height must be above 0. "
+                "Boxes are x, y, width, height with x, y the top-left corner."
+            )
+        if self.x < -1e-6 or self.y < -1e-6 or self.x + self.width > 1 + 1e-4 or self.y + self.height > 1 + 1e-4:
+            raise ValueError(
+                f"{where} reaches outside the picture: use fractions of the side between 0 and 1, with x + width and y + height at most 1."
+            )
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        return self.x + self.width / 2, self.y + self.height / 2
+
+    def locations(self) -> tuple[int, int, int, int]:
+        """x centre, y centre, width, height in 224ths of the side: floor, at most 223."""
+        return tuple(min(int(v * 224 + 1e-6), 223) for v in (*self.centre, self.width, self.height))
+
+    @classmethod
+    def from_locations(cls, values: tuple[int, int, int, int]) -> Box:
+        """The box at the middle of each 224th, cut to the picture."""
+        cx, cy, w, h = ((v + 0.5) / 224 for v in values)
+        x0, y0 = max(cx - w / 2, 0.0), max(cy - h / 2, 0.0)
+        return cls(x0, y0, min(cx + w / 2, 1.0) - x0, min(cy + h / 2, 1.0) - y0)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A picture (1,h,w,3 in 0..1), or its features, or both; a box or none; a label for people. A box alone is a place."""
+
+    picture: Tensor | None = None
+    features: Features | None = None
+    box: Box | None = None
+    label: str = ""
+
+    def __post_init__(self):
+        if self.picture is None and self.features is None and self.box is None:
+            raise ValueError("a reference needs a picture, features or a box.")
+
+    @property
+    def has_picture(self) -> bool:
+        return self.picture is not None or self.features is not None
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One side's say. `ids`: the tokens as generated, authoritative for an assistant's turn. `pictures`: features written."""
+
+    role: str  # "user" or "assistant"
+    text: str
+    references: tuple[Reference, ...] = ()
+    ids: tuple[int, ...] | None = None
+    pictures: tuple[Features, ...] = ()
+    open_image: bool = False  # the turn ended by opening an image that is still to be drawn
+
+    def tags(self) -> list[tuple[str, int]]:
+        return [(m[1], int(m[2])) for m in TAG.finditer(self.text)]
+
+    def check(self) -> None:
+        """Every tag has what it names; an empty message is refused."""
+        n = len(self.references)
+        if self.role == "user" and not self.text.strip() and not any(r.has_picture for r in self.references):
+            raise ValueError("the message is empty: write what you want, or attach a picture.")
+        for kind, k in self.tags():
+            if not 1 <= k <= n:
+                raise ValueError(
+                    f"the text says <{kind}_{k}>, but this turn has {n} reference{'s' * (n != 1)}. Connect image_{k}, or change the tag."
+                )
+            reference = self.references[k - 1]
+            if kind == "bbox" and reference.box is None:
+                raise ValueError(
+                    f"the text says <bbox_{k}>, but reference {k} has no box. Give it one (Bbox Compose), or take the tag out."
+                )
+            if kind == "image" and not reference.has_picture:
+                raise ValueError(f"the text says <image_{k}>, but reference {k} is only a box. Connect image_{k}, or take the tag out.")
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Turns so far, and the hash of the tokenizer whose ids they hold."""
+
+    turns: tuple[Turn, ...] = ()
+    tokenizer: str = ""
+
+    def user(self, text: str, references: tuple[Reference, ...] = ()) -> Conversation:
+        turn = Turn("user", text, tuple(references))
+        turn.check()
+        if self.open_image:
+            raise ValueError(
+                "the last turn opened a picture that was never drawn: pass the conversation through "
+                "AR Feature Decode first, and connect its chat output here."
+            )
+        return replace(self, turns=(*self.turns, turn))
+
+    def with_last(self, turn: Turn) -> Conversation:
+        return replace(self, turns=(*self.turns[:-1], turn))
+
+    @property
+    def last(self) -> Turn | None:
+        return self.turns[-1] if self.turns else None
+
+    @property
+    def open_image(self) -> bool:
+        return bool(self.turns) and self.turns[-1].open_image

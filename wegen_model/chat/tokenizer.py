@@ -1,0 +1,114 @@
+"""Words to ids and back: a folder's own tokenizer plus WeGen's special tokens.
+
+Two kinds of folder: `tokenizer.json` (the tokenizers library; the miniature) and `tokenizer.model` (sentencepiece; LLaMA-2),
+each beside an `added_tokens.json` of {token: id}. For LLaMA-2 the table is the public one: <img_00000>…<img_00099> 32000-32099,
+<img> 32100, </img> 32101, <patch> 32102, </patch> 32103, <loc-0>…<loc-223> 32104-32327, <box_start> 32328, <box_end> 32329.
+Text never yields a special id, whatever it says: pieces of text and special tokens are put together from separate lists.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+IMAGE_TOKENS, LOCATIONS = 100, 224
+
+
+def special_tokens(first: int, images: int = IMAGE_TOKENS) -> dict[str, int]:
+    """WeGen's table in the public order, from id `first` on."""
+    names = [f"<img_{i:05d}>" for i in range(images)] + ["<img>", "</img>", "<patch>", "</patch>"]
+    names += [f"<loc-{i}>" for i in range(LOCATIONS)] + ["<box_start>", "<box_end>"]
+    return {name: first + i for i, name in enumerate(names)}
+
+
+class Tokenizer:
+    """`encode(text) -> ids`, `decode(ids) -> text`, and the special ids as attributes."""
+
+    def __init__(self, backend, special: dict[str, int], bos: int, eos: int, hash: str):
+        self._backend = backend
+        self.special = special
+        self.bos, self.eos, self.hash = bos, eos, hash
+        need = ("<img_00000>", "<img>", "</img>", "<loc-0>", "<loc-223>", "<box_start>", "<box_end>")
+        missing = [name for name in need if name not in special]
+        if missing:
+            raise ValueError(
+                f"the tokenizer lacks WeGen's special tokens ({', '.join(missing)}): added_tokens.json should "
+                "list them; `wegen convert` writes it."
+            )
+        self.image_start, self.image_end = special["<img>"], special["</img>"]
+        self.image_first, self.loc_first = special["<img_00000>"], special["<loc-0>"]
+        self.box_start, self.box_end = special["<box_start>"], special["<box_end>"]
+        self.names = {i: name for name, i in special.items()}
+        self.size = max(special.values()) + 1
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Tokenizer:
+        folder = Path(folder)
+        added = folder / "added_tokens.json"
+        special = json.loads(added.read_text()) if added.is_file() else {}
+        if (folder / "tokenizer.json").is_file():
+            raw = (folder / "tokenizer.json").read_bytes()
+            data = json.loads(raw)
+            if not special:
+                special = {t["content"]: t["id"] for t in data.get("added_tokens", ())}
+            backend = _Fast(data)
+        elif (folder / "tokenizer.model").is_file():
+            raw = (folder / "tokenizer.model").read_bytes()
+            backend = _SentencePiece(raw)
+            special = special or special_tokens(backend.size)
+        else:
+            raise FileNotFoundError(
+                f"{folder}: no tokenizer. Put tokenizer.model (or tokenizer.json) and added_tokens.json "
+                "there; LLaMA-2's come with its weights."
+            )
+        special = {k: v for k, v in special.items() if k.startswith(("<img", "</img", "<patch", "</patch", "<loc-", "<box_"))}
+        digest = hashlib.sha256(raw + json.dumps(sorted(special.items())).encode()).hexdigest()[:12]
+        return cls(backend, special, backend.bos, backend.eos, digest)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a piece of text between special tokens (sentencepiece puts its word mark before each piece)."""
+        return self._backend.encode(text)
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of ids, special ones left out."""
+        return self._backend.decode([i for i in ids if i not in self.names and i not in (self.bos, self.eos)])
+
+    def location(self, value: int) -> int:
+        return self.loc_first + value
+
+
+class _Fast:
+    """tokenizers' byte-level BPE or any other tokenizer.json; its own added tokens are taken out first."""
+
+    def __init__(self, data: dict):
+        import tokenizers
+
+        vocab = {t["content"]: t["id"] for t in data.get("added_tokens", ())}
+        self.bos, self.eos = vocab.get("<s>", 1), vocab.get("</s>", 2)
+        self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps({**data, "added_tokens": [], "post_processor": None}))
+        self.size = self._tokenizer.get_vocab_size()
+
+    def encode(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: list[int]) -> str:
+        return self._tokenizer.decode(ids)
+
+
+class _SentencePiece:
+    """LLaMA's sentencepiece model. Each piece carries the word mark, as in transformers 4.30.2, with which the release was trained
+    (`legacy` in the release's tokenizer_config.json came later and is not read there)."""
+
+    def __init__(self, raw: bytes):
+        import sentencepiece
+
+        self._sp = sentencepiece.SentencePieceProcessor(model_proto=raw)
+        self.size = self._sp.get_piece_size()
+        self.bos, self.eos = self._sp.bos_id(), self._sp.eos_id()
+
+    def encode(self, text: str) -> list[int]:
+        return self._sp.encode(text)
+
+    def decode(self, ids: list[int]) -> str:
+        return self._sp.decode(ids)

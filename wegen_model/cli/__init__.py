@@ -1,0 +1,1 @@
+"""The `wegen` command, a file for each group of subcommands."""

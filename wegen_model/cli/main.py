@@ -1,0 +1,308 @@
+"""The `wegen` command: run workflows, chat, encode, decode, inspect, convert, measure, and the miniature's recipe.
+
+Exit codes: 0 done · 1 failed · 2 wrong usage or input · 3 a workflow with foreign nodes · 130 cancelled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from . import bench
+from . import train as train_command
+
+
+def _parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(prog="wegen", description="WeGen: a chat model that sees and draws.")
+    sub = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    run = sub.add_parser("run", help="run a workflow JSON (or a picture that carries one) without ComfyUI")
+    run.add_argument("workflow", help="workflow JSON in UI or API format, or a PNG saved by ComfyUI or by this command")
+    run.add_argument("--set", action="append", default=[], metavar="NODE.WIDGET=VALUE", help="change a widget; NODE: id, title or type")
+    run.add_argument("--seed", type=int, help="set every seed of the workflow")
+    run.add_argument("--out", default="output", help="folder for pictures (default: output)")
+    run.add_argument("--input", default=None, help="folder that Load Image looks in (default: beside the workflow)")
+
+    chat = sub.add_parser("chat", help="talk to a model in the terminal; pictures are saved as they come")
+    _model(chat)
+    chat.add_argument("--out", default="output", help="folder for pictures (default: output)")
+    chat.add_argument("--seed", type=int, default=0)
+    chat.add_argument("--guidance", type=float, default=1.0, help="over features; 1 is off")
+    chat.add_argument("--temperature", type=float, default=0.0)
+    chat.add_argument("--rewrite", action="store_true", help="let the model describe the picture in its own words first")
+
+    encode = sub.add_parser("encode", help="picture -> features (safetensors)")
+    _model(encode)
+    encode.add_argument("picture")
+    encode.add_argument("features", help="file to write")
+    encode.add_argument("--fit", choices=("squash", "crop", "pad"), default="squash")
+
+    decode = sub.add_parser("decode", help="features (safetensors) -> picture")
+    _model(decode)
+    decode.add_argument("features")
+    decode.add_argument("picture", help="PNG to write")
+    decode.add_argument("--steps", type=int)
+    decode.add_argument("--guidance-scale", type=float)
+    decode.add_argument("--seed", type=int, default=0)
+    decode.add_argument("--width", type=int)
+    decode.add_argument("--height", type=int)
+
+    inspect = sub.add_parser("inspect", help="say what is in a model file or folder, without reading its weights")
+    inspect.add_argument("path")
+    inspect.add_argument("--whole", action="store_true", help="read PyTorch files from before 1.6 into memory")
+    inspect.add_argument("--verify", action="store_true", help="compare a converted folder's files with their hashes")
+
+    convert = sub.add_parser("convert", help="public checkpoint files -> a model folder; or, with --layout, the other way")
+    convert.add_argument("source", help="the release's folder, a diffusers or Hugging Face folder, one file, or a model folder")
+    convert.add_argument("target", help="model folder to write (with --layout: a .safetensors file)")
+    convert.add_argument("--part", action="append", help="only this part (may be given several times)")
+    convert.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="precision to store (default: as it is)")
+    convert.add_argument("--quantize", metavar="KIND", default="", help="tower and language model in blocks: q8_0, q4_0 or fp8")
+    convert.add_argument("--config", help="JSON of sizes, for models that match no preset")
+    convert.add_argument("--whole", action="store_true", help="read PyTorch files from before 1.6 into memory")
+    convert.add_argument("--initialise", action="store_true", help="for training: take a stock SDXL UNet or LLaMA-2, draw the rest anew")
+    convert.add_argument("--layout", metavar="NAME", help="write one file in a public layout instead; a wrong name lists them")
+
+    bench.add(sub)
+    mini = sub.add_parser("mini", help="the miniature: train, evaluate, list what it knows")
+    todo = mini.add_subparsers(dest="what", required=True, metavar="WHAT")
+    train = todo.add_parser("train", help="run or resume the whole recipe, or one stage")
+    train.add_argument("--folder", default="runs/mini", help="work folder (default: runs/mini)")
+    train.add_argument("--size", default="cpu", help="preset of the recipe (default: cpu)")
+    train.add_argument("--stage", action="append", default=[], help="only this stage (may be given several times)")
+    train.add_argument("--target", help="model folder to export to (default: FOLDER/wegen-mini)")
+    train.add_argument("--seed", type=int, default=0, help="of samples, pictures and initial weights (default: 0)")
+    train.add_argument("--start", metavar="MODEL", help="go on from a miniature's tower, decoder and writer: a model folder")
+    evaluate = todo.add_parser("eval", help="measure a miniature; prints a table and writes picture sheets")
+    evaluate.add_argument("--model", default="wegen-mini")
+    evaluate.add_argument("--out", default="output/eval")
+    evaluate.add_argument("--seeds", type=int, default=3, help="how many seeds (default: 3)")
+    evaluate.add_argument("--per-concept", type=int, default=4, help="pictures a concept and seed; other tests grow too (default: 4)")
+    concepts = todo.add_parser("concepts", help="list the things the miniature can draw")
+    concepts.add_argument("--model", default="wegen-mini")
+
+    from .data import add as add_data
+
+    add_data(sub)
+    train_command.add(sub)
+    return p
+
+
+def _model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="wegen-mini", help="model folder, or wegen-mini (bundled, default)")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    args = _parser().parse_args(argv)
+    try:
+        return COMMANDS[args.command](args) or 0
+    except KeyboardInterrupt:
+        _say("cancelled")
+        return 130
+    except ImportError as error:
+        _say(
+            f"wegen {args.command}: {error.name or error} is not installed. `make demo` sets the environment up; "
+            "otherwise: pip install torch, then pip install -r requirements.txt"
+        )
+        return 1
+    except (ValueError, OSError, RuntimeError) as error:
+        _say(f"wegen {args.command}: {error}")
+        return 2 if isinstance(error, (ValueError, OSError)) else 1
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+
+
+def _run(args) -> int:
+    from ...nodes import NODE_CLASS_MAPPINGS
+    from .. import workflow
+
+    return workflow.run_command(args.workflow, args.set, args.seed, args.out, args.input, NODE_CLASS_MAPPINGS, _say)
+
+
+def _load(args):
+    from ..pipeline import WeGen
+    from ..runtime import Runtime
+
+    return WeGen.load(args.model, runtime=Runtime(progress=sys.stderr.isatty()))
+
+
+def _picture(path: str):
+    """(1,h,w,3) float of a file, transparency laid over white; readable errors for what is no picture."""
+    from PIL import Image
+
+    from ..workflow.standins import read_frame
+
+    try:
+        with Image.open(path) as image:
+            picture, mask = read_frame(image)
+    except IsADirectoryError:
+        raise ValueError(f"{path} is a folder, not a picture.") from None
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no picture {path}.") from None
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"{path} is not a picture that can be read, or it is damaged ({error}).") from error
+    if mask.shape[1:] == picture.shape[1:3]:
+        picture = picture * (1 - mask[..., None]) + mask[..., None]
+    return picture
+
+
+def _writable(*folders: Path) -> None:
+    """Refuse before the work what could not be saved after it."""
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(f"{folder} cannot be written: choose another place, or change its permissions.")
+
+
+def _save(image, path: Path) -> None:
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    Image.fromarray((image * 255).round().byte().numpy()).save(part, "PNG")
+    part.replace(path)
+
+
+def _encode(args) -> None:
+    from ..features import save_features
+
+    _writable(Path(args.features).parent)
+    features = _load(args).encode(_picture(args.picture), fit=args.fit)
+    save_features(features, args.features)
+    _say(f"{args.features}: {tuple(features.tokens.shape)} of {features.space}")
+
+
+def _decode(args) -> None:
+    from ..features import load_features
+
+    _writable(Path(args.picture).parent)
+    model = _load(args)
+    image = model.decode(
+        load_features(args.features),
+        steps=args.steps,
+        guidance_scale=args.guidance_scale,
+        seed=args.seed,
+        width=args.width,
+        height=args.height,
+    )
+    _save(image[0], Path(args.picture))
+    _say(args.picture)
+
+
+def _chat(args) -> int:
+    from ..chat.conversation import Conversation, Reference
+
+    out = Path(args.out)
+    _writable(out)
+    pictures = max((int(p.stem[5:]) for p in out.glob("chat_*.png") if p.stem[5:].isdigit()), default=0)  # earlier sessions' stay
+    model, talk, waiting = _load(args), Conversation(), []
+    _say(
+        f"{model.config.name}. It knows {model.config.knows or 'what its training data holds'}.\n"
+        "Write a message; /image FILE attaches a picture, /new starts over, /quit ends."
+    )
+    while True:
+        try:
+            line = input("you> ").strip()
+        except EOFError:
+            return 0
+        if not line:
+            continue
+        if line in ("/quit", "/exit"):
+            return 0
+        try:
+            if line == "/new":
+                talk, waiting = Conversation(), []
+                continue
+            if line.startswith("/image "):
+                waiting.append(Reference(_picture(line[7:].strip())))
+                _say(f"attached as <image_{len(waiting)}>")
+                continue
+            answer = model.chat(
+                talk.user(line, tuple(waiting)), rewrite=args.rewrite, temperature=args.temperature, seed=args.seed, trim_oldest=True
+            )
+            reply = answer.last
+            for k, reference in enumerate(reply.references, 1):
+                box = reference.box
+                _say(f"<bbox_{k}>: x {box.x:.2f} y {box.y:.2f} width {box.width:.2f} height {box.height:.2f}")
+            if reply.text:
+                sys.stdout.write(f"wegen> {reply.text}\n")
+            if answer.open_image:
+                features, answer = model.draw(answer, guidance=args.guidance, trim_oldest=True)
+                pictures += 1
+                path = out / f"chat_{pictures:03d}.png"
+                _save(model.decode(features, seed=args.seed)[0], path)
+                sys.stdout.write(f"wegen> [picture: {path}]\n")
+            talk, waiting = answer, []
+        except (ValueError, OSError) as error:
+            _say(str(error))
+
+
+def _inspect(args) -> None:
+    from ..checkpoint.report import inspect
+
+    sys.stdout.write(inspect(args.path, args.whole, args.verify).text() + "\n")
+
+
+def _convert(args) -> None:
+    import torch
+
+    from ..checkpoint.convert import convert, export
+    from ..runtime import Runtime
+
+    chosen = dict(
+        parts=args.part, dtype=getattr(torch, args.dtype) if args.dtype else None, whole=args.whole, runtime=Runtime("cpu", progress=True)
+    )
+    if args.layout:
+        if args.config or args.initialise or args.quantize:
+            raise ValueError(
+                "--layout writes a model as it is: leave out --config, --initialise and --quantize, or convert to a folder first."
+            )
+        report = export(args.source, args.target, args.layout, **chosen)
+    else:
+        report = convert(args.source, args.target, config=args.config, initialise=args.initialise, quantise=args.quantize, **chosen)
+    sys.stdout.write(report.text() + "\n")
+
+
+def _mini(args) -> None:
+    if args.what == "concepts":
+        from ..checkpoint.model_folder import read_config, resolve
+
+        config = read_config(resolve(args.model))
+        sys.stdout.write("\n".join(config.concepts) + "\n" if config.concepts else f"{config.name}: open vocabulary\n")
+    elif args.what == "train":
+        from ..checkpoint.model_folder import resolve
+        from ..mini.recipe import train
+
+        target = train(args.folder, args.size, tuple(args.stage), args.target, start=args.start and resolve(args.start), seed=args.seed)
+        if target:
+            sys.stdout.write(f"{target}\n")
+    else:
+        from ..mini.evaluate.measure import evaluate
+
+        _writable(Path(args.out))
+        sys.stdout.write(evaluate(args.model, args.out, args.seeds, args.per_concept) + "\n")
+
+
+def _data(args) -> int:
+    from .data import run
+
+    return run(args)
+
+
+COMMANDS = {
+    "run": _run,
+    "chat": _chat,
+    "encode": _encode,
+    "decode": _decode,
+    "inspect": _inspect,
+    "convert": _convert,
+    "mini": _mini,
+    "data": _data,
+    "train": train_command.run,
+    "bench": bench.run,
+}

@@ -1,0 +1,241 @@
+"""`wegen train`: the three stages, their presets, launch configurations, and what a run would cost.
+
+wegen train stage-1 --preset paper --model DIR --data DATA --folder runs/stage-1 --micro 4
+accelerate launch --config_file $(wegen train configs fsdp2) -m wegen.wegen_model train stage-1 …
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+CONFIGS = Path(__file__).parents[1] / "train" / "configs"
+
+
+def add(sub) -> None:
+    """The subcommand's arguments."""
+    from ..train.settings import PRESETS, STAGES
+
+    train = sub.add_parser("train", help="train or fine-tune a model: the paper's stages, one machine to many")
+    what = train.add_subparsers(dest="what", required=True, metavar="WHAT")
+    for name in STAGES:
+        stage = what.add_parser(
+            name,
+            help={
+                "visual-decoding": "the UNet learns to paint features (--set lora=16: an adapter)",
+                "stage-1": "the language model learns to read and write features",
+                "stage-2": "the same, going on with other data",
+            }[name],
+        )
+        stage.add_argument("--preset", default="paper", help=f"{', '.join(PRESETS)} (default: paper); `wegen train presets` shows them")
+        stage.add_argument("--model", default="wegen-mini", help="model folder to start from, as `wegen convert` writes it")
+        stage.add_argument("--data", required=True, help="a folder of pictures (captions: .txt of the same name), or a mixture file")
+        stage.add_argument("--folder", help="work folder: checkpoints, log, sample sheets (default: runs/STAGE)")
+        stage.add_argument("--target", help="model folder to write at the end (default: FOLDER/model)")
+        stage.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting of the preset")
+        stage.add_argument("--micro", type=int, default=0, help="samples that a process takes at once (default: all of its share)")
+        stage.add_argument("--workers", type=int, default=0, help="processes that read data ahead, for each training process")
+        stage.add_argument("--sample-every", type=int, default=0, help="steps between sheets of sample pictures (default: none)")
+        stage.add_argument("--tensorboard", action="store_true", help="also log for TensorBoard")
+        stage.add_argument("--stop-after", type=float, metavar="SECONDS", help="save and stop; the same command goes on")
+        stage.add_argument("--cpu", action="store_true", help="train on the CPU even where there is a GPU")
+    join = what.add_parser("start", help="join converted stock parts into the model folder that training begins with")
+    for part, text in (("tower", "EVA-CLIP"), ("language", "LLaMA-2, --initialise"), ("decoder", "SDXL with its VAE, --initialise")):
+        join.add_argument(f"--{part}", required=True, metavar="FOLDER", help=f"model folder that `wegen convert` made of {text}")
+    join.add_argument("target", help="model folder to write; its projectors are new")
+    what.add_parser("presets", help="print every setting of every preset")
+    configs = what.add_parser("configs", help="list the launch configurations for accelerate, or print the path of one")
+    configs.add_argument("name", nargs="?")
+    cost = what.add_parser("estimate", help="the arithmetic of a run: FLOP and hours")
+    cost.add_argument("stage", help=", ".join(STAGES))
+    cost.add_argument("--preset", default="paper")
+    cost.add_argument("--model", default="wegen-7b", help="a preset of sizes, or a model folder")
+    cost.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    cost.add_argument("--devices", type=int, default=128)
+    cost.add_argument("--peak", type=float, default=989.0, help="TFLOP/s of one device in bf16 (default: 989, an H100 SXM)")
+    cost.add_argument("--mfu", type=float, default=0.35, help="share of the peak that a run reaches (default: 0.35, an assumption)")
+    cost.add_argument("--tokens", type=int, default=320, help="mean length of a sample (default: 320)")
+
+
+def run(args) -> int:
+    if args.what == "presets":
+        from ..train.settings import table
+
+        sys.stdout.write(table() + "\n")
+    elif args.what == "start":
+        from ..checkpoint.join import start
+
+        sys.stdout.write(f"{start(args.tower, args.language, args.decoder, args.target)}\n")
+    elif args.what == "configs":
+        sys.stdout.write(_configs(args.name) + "\n")
+    elif args.what == "estimate":
+        sys.stdout.write(_estimate(args) + "\n")
+    else:
+        _train(args)
+    return 0
+
+
+def changes(pairs: list[str]) -> dict[str, str]:
+    """NAME=VALUE texts as a dictionary."""
+    for text in pairs:
+        if "=" not in text:
+            raise ValueError(f"--set {text}: write NAME=VALUE, as in --set steps=2000.")
+    return dict(text.split("=", 1) for text in pairs)
+
+
+def _configs(name: str | None) -> str:
+    found = {p.stem: p for p in sorted(CONFIGS.glob("*.yaml"))}
+    if name is None:
+        return "\n".join(f"{stem:<16}{_first_line(p)}" for stem, p in found.items())
+    if name not in found:
+        raise ValueError(f"there is no launch configuration {name!r}: {', '.join(found)}.")
+    return str(found[name])
+
+
+def _first_line(path: Path) -> str:
+    return path.read_text().splitlines()[0].lstrip("# ")
+
+
+def _estimate(args) -> str:
+    from ..checkpoint import model_folder
+    from ..config import PRESETS
+    from ..train.flops import estimate
+    from ..train.settings import settings
+
+    row = settings(args.preset, args.stage, changes(args.set))
+    config = PRESETS.get(args.model) or model_folder.read_config(model_folder.resolve(args.model))
+    return estimate(config, args.stage, row, args.devices, args.peak * 1e12, args.mfu, args.tokens)
+
+
+def divide(batch: int, micro: int, processes: int) -> int:
+    """Pieces of a process in one step.
+
+    Raises:
+        ValueError: the batch cannot be divided evenly.
+    """
+    micro = micro or max(1, batch // processes)
+    if micro < 1 or batch % (micro * processes):
+        near = max(1, round(batch / (micro * processes))) * micro * processes
+        raise ValueError(
+            f"a batch of {batch} cannot be divided evenly among {processes} process{'es' * (processes > 1)} that take "
+            f"{micro} at once. Choose --set batch={near}, or another --micro."
+        )
+    return batch // (micro * processes)
+
+
+def open_source(path: str, seed: int, count: int):
+    """A source of samples (order.py): a folder of pictures, or a mixture file or folder of shards, `count` samples at once."""
+    from ..data.image_folder import Mixed, PictureFolder
+
+    place = Path(path)
+    if not place.exists():
+        raise ValueError(
+            f"--data {path}: there is no such folder or file. Name a folder of pictures, a folder of shards, or a mixture file."
+        )
+    try:
+        from ..data.mixture import Mixture
+    except ImportError:  # the shards' libraries
+        Mixture = None
+    sharded = any(next(place.glob(sign), None) is not None for sign in ("*.tar", "shards.json"))
+    if Mixture is not None and (place.is_file() or sharded):
+        return Mixed(Mixture.load(place), count)
+    if place.is_file():
+        raise ValueError(
+            f"--data {path}: reading a mixture needs the packages of wegen[train]. Install them, or name a folder of pictures."
+        )
+    if inner := sorted(p.parent.name for p in place.glob("*/shards.json")):
+        raise ValueError(
+            f"--data {path}: it holds folders of shards ({', '.join(inner[:5])}{' …' * (len(inner) > 5)}). Name one of them, "
+            "or a mixture file that names several."
+        )
+    _warn_of_dataset(place)
+    return PictureFolder(place, seed)
+
+
+def _warn_of_dataset(place: Path) -> None:
+    """A public dataset's pictures are taken, but not its words."""
+    import logging
+
+    from ..data.readers import guesses
+
+    if kinds := guesses(place):
+        logging.getLogger("wegen").warning(
+            "--data %s looks like %s. Only its pictures are taken, with .txt beside them as captions; `wegen data shards %s %s OUT` reads "
+            "all of it.",
+            place,
+            " or ".join(kinds),
+            kinds[0],
+            place,
+        )
+
+
+def _train(args) -> None:
+    import torch
+
+    from ..checkpoint import model_folder
+    from ..runtime import Runtime
+    from ..train.modules import load
+    from ..train.sample_images import sheet
+    from ..train.settings import settings
+    from ..train.stages.decoder import DTYPES, decoding_stage
+    from ..train.stages.language import writing_stage
+    from ..train.trainer import run as train
+
+    s = settings(args.preset, args.what, changes(args.set))
+    for name in ("micro", "workers", "sample_every"):
+        if getattr(args, name) < 0:
+            raise ValueError(f"--{name.replace('_', '-')} is {getattr(args, name)}: it cannot be negative.")
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    pieces = divide(s.batch, args.micro, processes)
+    folder = Path(args.folder or Path("runs") / args.what)
+    target = Path(args.target or folder / "model")
+    model_folder.check_target(target, {*model_folder.PLACES, "tokenizer"}, model_folder.resolve(args.model))  # before the work
+    source = open_source(args.data, s.seed, s.batch // (pieces * processes))
+    torch.manual_seed(s.seed)
+    parts = load(
+        args.model, args.what, diffusion=s.diffusion_weight > 0 or args.sample_every > 0, frozen=DTYPES[s.precision], lora=s.lora > 0
+    )
+    make = decoding_stage if args.what == "visual-decoding" else lambda *rest: writing_stage(args.what, *rest)
+    stage = make(parts, source, s, pieces * processes, pieces)
+    if args.sample_every:
+        stage.sample, stage.sample_every = sheet(parts, source, args.what), args.sample_every
+    main = os.environ.get("RANK", "0") == "0"
+    runtime = Runtime("cpu" if args.cpu else None, progress=main)
+    train(stage, folder, runtime, args.stop_after, workers=args.workers, tensorboard=args.tensorboard)
+    written = finish(stage, parts, s, args.model, folder, target, main)
+    if main:
+        sys.stderr.write(written + "\n")
+
+
+def finish(stage, parts, s, model: str, folder: Path, target: Path, main: bool = True) -> str:
+    """Write the trained model folder and the adapter; says what was written, or that the stage goes on."""
+    from ..checkpoint import model_folder
+    from ..models.lora import merge, save_lora
+    from ..models.quantization import widen
+    from ..train.modules import export, trained_config
+    from ..train.trainer import finished
+
+    weights = stage.averaged()  # on every process: shards are gathered
+    if not finished(folder, stage.recipe):
+        return f"{folder}: stopped on the way; the same command goes on."
+    if not main:
+        return ""
+    said = ""
+    decoder, writer = parts.decoder, parts.writer
+    if s.lora:
+        adapters = stage.model if stage.name == "visual-decoding" else stage.model.adapters
+        prefix = "" if stage.name == "visual-decoding" else "adapters."
+        tensors = adapters.tensors({k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)})
+        said = f"{save_lora(folder / 'lora.safetensors', tensors, {'wegen_space': parts.config.decoder.space})}\n"
+        base = decoder.unet if stage.name == "visual-decoding" else writer.language
+        merge(widen(base, next(p.dtype for p in base.parameters() if p.is_floating_point())), adapters.part, tensors)
+        states = {adapters.part: base.state_dict()}
+        if stage.name != "visual-decoding":
+            states["projectors"] = {k[len("projectors.") :]: v for k, v in weights.items() if k.startswith("projectors.")}
+    else:
+        names = ("unet", "layout") if stage.name == "visual-decoding" else ("language", "projectors")
+        states = {n: {k[len(n) + 1 :]: v for k, v in weights.items() if k.startswith(n + ".")} for n in names}
+    states = {n: state for n, state in states.items() if state}
+    config = trained_config(parts.config, s.time_ids if stage.name == "visual-decoding" else None, s.parallel > 0)
+    return f"{said}{export(model_folder.resolve(model), target, states, config)}"

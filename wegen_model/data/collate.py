@@ -1,0 +1,157 @@
+"""Prompts become padded batches for training the language model.
+
+b samples · t tokens (padded on the right: causal attention never looks there) · m pictures in the batch · n features · c width
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..chat.conversation import Box
+from ..chat.prompt import Prompt, picture_ids
+from ..chat.tokenizer import Tokenizer
+from ..features import Projectors
+from ..models.box_embedding import IDS, Regions
+from ..models.llama import Language
+from ..models.pointer import Shown
+
+PLACES = 224  # locations along a side
+
+
+@dataclass
+class Plan:
+    """A prompt without its features: what can be kept for millions of samples."""
+
+    ids: list[int]
+    trained: list[bool]
+    pictures: list[tuple[int, int, bool]]  # position of the first feature, row in the table of features, written?
+    boxes: list[tuple[int, int]] = field(default_factory=list)  # as of Prompt
+    regions: list[tuple[Box, ...]] = field(default_factory=list)  # beside `pictures`; none without boxes
+
+    @classmethod
+    def of(cls, prompt: Prompt, rows: list[int]) -> Plan:
+        """`rows`: the pictures' rows in the table, in the order of `prompt.features`."""
+        spots = [a or b for a, b in zip(prompt.read, prompt.written)]
+        starts = [i for i in range(len(spots)) if spots[i] and not spots[i - 1]]
+        return cls(
+            prompt.ids, prompt.trained, [(s, r, prompt.written[s]) for s, r in zip(starts, rows, strict=True)], prompt.boxes, prompt.regions
+        )
+
+
+@dataclass
+class Batch:
+    """Padded plans. `place` (m,2): sample and first position of each picture; `written` (m,) which of them are outputs."""
+
+    ids: Tensor  # (b,t)
+    labels: Tensor  # (b,t), -100 where no loss
+    place: Tensor
+    written: Tensor
+    rows: list[int]  # rows of the feature table, (m,)
+    boxes: list[tuple[int, int, int]] = field(default_factory=list)  # sample, where a box's ids begin, its number in its turn
+    regions: list[tuple[Box, ...]] = field(default_factory=list)  # (m,) boxes that each written picture was asked to keep to
+
+    def to(self, device: torch.device) -> Batch:
+        return replace(self, **{k: getattr(self, k).to(device) for k in ("ids", "labels", "place", "written")})
+
+
+def unconditional(tokenizer: Tokenizer, row: int, n: int) -> Plan:
+    """<img> and the features alone: the second stream of guidance."""
+    ids = [tokenizer.image_start, *picture_ids(n, tokenizer)]
+    return Plan(ids, [False] * len(ids), [(1, row, True)])
+
+
+def collate(plans: list[Plan], pad: int = 0) -> Batch:
+    t = max(len(p.ids) for p in plans)
+    ids = torch.full((len(plans), t), pad)
+    labels = torch.full((len(plans), t), -100)
+    place, written, rows, boxes, regions = [], [], [], [], []
+    for i, p in enumerate(plans):
+        ids[i, : len(p.ids)] = torch.tensor(p.ids)
+        mask = torch.tensor(p.trained)
+        labels[i, : len(p.ids)][mask] = torch.tensor(p.ids)[mask]
+        for start, row, out in p.pictures:
+            place.append((i, start))
+            written.append(out)
+            rows.append(row)
+        boxes += [(i, at, number) for at, number in p.boxes]
+        regions += p.regions or [()] * len(p.pictures)
+    return Batch(ids, labels, torch.tensor(place).view(-1, 2), torch.tensor(written, dtype=torch.bool), rows, boxes, regions)
+
+
+def embed(language: Language, projectors: Projectors, batch: Batch, fed: Tensor, blank: Tensor | None = None) -> Tensor:
+    """(b,t,d) input embeddings: tokens, with normalised features `fed` (m,n,c) at their places.
+
+    `blank` (m,): pictures whose places keep the placeholders' own embeddings (parallel writing).
+    """
+    x = language.embed(batch.ids)
+    if not len(batch.place):
+        return x
+    n = fed.shape[1]
+    at = batch.place[:, 1:] + torch.arange(n, device=x.device)
+    sample = batch.place[:, :1].expand(-1, n)
+    features = projectors.input_resampler(fed)
+    own = x[sample, at]
+    if projectors.config.slot_embedding:
+        features = features + own
+    if blank is not None:
+        features = torch.where(blank[:, None, None], own, features)
+    x = x.index_put((sample, at), features.to(x.dtype))
+    return x if projectors.regions is None else _tell_boxes(x, projectors.regions, batch, n)
+
+
+def _tell_boxes(x: Tensor, regions: Regions, batch: Batch, n: int) -> Tensor:
+    """Embeddings (b,t,d) with the boxes' numbers at their ids, and each slot's region where the slot is predicted."""
+    if batch.boxes:
+        sample, at, number = (torch.tensor(v, device=x.device) for v in zip(*batch.boxes))
+        at = at[:, None] + torch.arange(IDS, device=x.device)
+        codes = regions.numbers(number.tolist(), x.device)[:, None].expand(-1, IDS, -1)
+        x = x.index_put((sample[:, None].expand(-1, IDS), at), codes.to(x.dtype), accumulate=True)
+    told = [m for m, boxes in enumerate(batch.regions) if boxes]
+    if told:
+        at = batch.place[told, 1:] - 1 + torch.arange(n, device=x.device)
+        codes = regions([batch.regions[m] for m in told], x.device)
+        x = x.index_put((batch.place[told, :1].expand(-1, n), at), codes.to(x.dtype), accumulate=True)
+    return x
+
+
+def predictions(projectors: Projectors, hidden: Tensor, batch: Batch, n: int, features: Tensor | None = None) -> Tensor:
+    """(w,n,c) normalised predictions of the written pictures, each read one position before its feature.
+
+    `features` (m,n,c): the batch's pictures, normalised; needed by models that point at earlier ones.
+    """
+    place = batch.place[batch.written]
+    at = place[:, 1:] - 1 + torch.arange(n, device=hidden.device)
+    shown = shown_before(batch, features, batch.written) if projectors.config.pointer else None
+    return projectors.predict(hidden[place[:, :1].expand(-1, n), at], shown)
+
+
+def shown_before(batch: Batch, features: Tensor, which: Tensor) -> Shown | None:
+    """For each picture of `which` (m,), the features of those that stand before it in its sample."""
+    sample = batch.place[:, 0].tolist()
+    rows = [[features[j] for j in range(i) if sample[j] == sample[i]] for i in which.nonzero().flatten().tolist()]
+    return Shown.of(rows, features)
+
+
+def language_loss(language: Language, hidden: Tensor, batch: Batch, locations: int | None = None, spread: float = 0.0) -> Tensor:
+    """Shifted cross-entropy over the trained positions; zero (with a graph) when there are none.
+
+    `locations`: the id of the first of the 224 locations. With a `spread` (in locations) half of an answer's location is aimed at
+    its neighbours, as a bell curve: being near is better than being far, which plain cross-entropy does not know.
+    """
+    labels = batch.labels[:, 1:]
+    mask = labels != -100
+    if not mask.any():
+        return hidden.sum() * 0
+    logits, wanted = language.logits(hidden[:, :-1][mask]), labels[mask]
+    loss = F.cross_entropy(logits, wanted, reduction="none")
+    place = wanted - locations if locations is not None and spread else None
+    if place is not None and (some := (place >= 0) & (place < PLACES)).any():
+        away = torch.arange(PLACES, device=logits.device) - place[some, None]
+        bell = (-0.5 * (away / spread).square()).softmax(-1)
+        near = -(bell * logits[some].log_softmax(-1)[:, locations : locations + PLACES]).sum(-1)
+        loss = loss.index_put((some.nonzero().flatten(),), (loss[some] + near) / 2)
+    return loss.mean()

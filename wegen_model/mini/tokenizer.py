@@ -1,0 +1,51 @@
+"""The miniature's tokenizer: byte-level BPE over its own conversations, so that known words are one token and others bytes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ..chat.tokenizer import special_tokens
+from .tasks import corpus
+from .world.concepts import COLOURS, HELD_OUT_NAMES, NAMES, OFFERED_STYLES
+
+SIZE = 600  # ids of text; the special tokens follow
+
+
+def build_tokenizer(folder: Path, samples: int = 20_000, features: int = 64) -> None:
+    """Write tokenizer.json and added_tokens.json; a pure function of the conversations."""
+    import tokenizers
+    from tokenizers import models, pre_tokenizers, trainers
+
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(tokenizers.Regex(r" ?\[/?INST\]|\n| ?\w+| ?[^\w\s]+|\s+"), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    # every word with and without its space, the commonest first: a name must be one token wherever it stands
+    texts = ["[INST]", "[/INST]", " [/INST]", "\n"] * 50 + list(corpus(samples))
+    known = (*NAMES, *HELD_OUT_NAMES, *COLOURS, *OFFERED_STYLES)
+    texts += [lead + word + tail for word in known for lead in ("", " ") for tail in ("", "s")] * 20
+    trainer = trainers.BpeTrainer(
+        vocab_size=SIZE,
+        special_tokens=["<unk>", "<s>", "</s>"],
+        show_progress=False,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    table = special_tokens(tokenizer.get_vocab_size(), features)
+    (folder / "added_tokens.json").write_text(json.dumps(table, indent=1))
+
+
+def same_words(old: Path, new: Path) -> list[tuple[int, int]]:
+    """(old id, new id) of every token, special ones included, that two tokenizer folders share."""
+    tables = []
+    for folder in (old, new):
+        table = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+        tables.append(table | json.loads((folder / "added_tokens.json").read_text()))
+    return [(i, tables[1][token]) for token, i in tables[0].items() if token in tables[1]]

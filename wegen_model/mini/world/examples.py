@@ -1,0 +1,61 @@
+"""The small pictures that the example workflows begin with: scenes of the miniature's own world, drawn by its own code.
+
+    python -m wegen.wegen_model.mini.world.examples [FOLDER]      draws them anew (workflows/pictures)
+
+Art: the styles `noto` and `3d` of concepts.STYLES; credits and licences are in NOTICE.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from PIL import Image
+
+from .art import Art, load_art
+from .scenes import CENTRE, Item, Scene, boxed, canonical, pair, render
+
+FOLDER = Path(__file__).parents[3] / "workflows" / "pictures"
+TEDDY, SHIRT, HAT = "1f9f8", "1f455", "1f3a9"  # drawings without a name in the miniature's words
+
+EXAMPLES: Mapping[str, Scene] = {
+    # references
+    "panda": canonical("panda", "white"),
+    "rocket": canonical("rocket", "white"),
+    "cactus": canonical("cactus", "white"),
+    "teddy": Scene("white", (Item(TEDDY, "noto", CENTRE),)),
+    "shirt": canonical(SHIRT, "white"),
+    "hat": canonical(HAT, "white"),
+    # to change
+    "fox_on_beige": canonical("fox", "beige"),
+    "cat_and_dog": boxed(("cat", "dog"), ((0, 0.25, 0.5, 0.5), (0.5, 0.25, 0.5, 0.5)), "lime"),
+    "whale_3d": canonical("whale", "yellow", "3d"),
+    "rocket_3d": canonical("rocket", "white", "3d"),
+    "noisy_butterfly": Scene("yellow", canonical("butterfly", "yellow").items, "noise:1"),
+    "torn_house": Scene("lime", canonical("house", "lime").items, "holes:3"),
+    # conditions
+    "cat_edges": Scene("blue", canonical("cat", "blue").items, "edges"),
+    "whale_shape": Scene("beige", canonical("whale", "beige").items, "silhouette"),
+    # to ask about
+    "boat_and_panda": pair("sailboat", "panda", "cyan"),
+    # to calculate with
+    "cat_on_blue": canonical("cat", "blue"),
+    "plain_blue": Scene("blue", ()),
+    "plain_orange": Scene("orange", ()),
+}
+
+
+def draw_examples(folder: Path = FOLDER, art: Art | None = None) -> list[Path]:
+    """Write every picture as NAME.png, 128 pixels square. The art is fetched where it is not there yet."""
+    art = art or load_art(("noto", "3d"))
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, scene in EXAMPLES.items():
+        paths.append(folder / f"{name}.png")
+        Image.fromarray(render(scene, art)).save(paths[-1], optimize=True)
+    return paths
+
+
+if __name__ == "__main__":
+    draw_examples(*(Path(folder) for folder in sys.argv[1:2]))

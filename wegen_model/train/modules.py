@@ -1,0 +1,191 @@
+"""The parts of a model that a stage trains or only looks through, from a model folder, and back into one.
+
+Trained parts are float32 copies with gradients; frozen ones are in the computation's precision, without. `Painter` and `Writer` are
+what the stages train: UNet and layout map; language model and projectors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..chat.tokenizer import Tokenizer
+from ..checkpoint import model_folder
+from ..config import ModelConfig
+from ..features import Projectors
+from ..models.decoder import Decoder
+from ..models.eva_clip import VisionTower
+from ..models.llama import Language
+
+
+class Painter(nn.Module):
+    """What is trained: the UNet and its layout map."""
+
+    def __init__(self, decoder: Decoder):
+        super().__init__()
+        self.unet, self.layout = decoder.unet, decoder.layout
+
+
+class Writer(nn.Module):
+    """Language model and projectors, trained together."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.language = Language(config.language)
+        self.projectors = Projectors(config.features, config.language.width)
+
+
+@dataclass
+class Parts:
+    """What a stage works with; a stage of the decoder alone has no writer and no tokenizer."""
+
+    config: ModelConfig
+    tower: VisionTower
+    decoder: Decoder | None
+    writer: Writer | None = None
+    tokenizer: Tokenizer | None = None
+
+    def frozen(self, *modules: nn.Module | None, device: torch.device, dtype: torch.dtype | None) -> None:
+        """Bring modules that are only looked through to the device."""
+        for module in modules:
+            if module is not None:
+                module.to(device).eval().requires_grad_(False)
+                for p in module.parameters():  # diffusers warns when it is told the precision
+                    if p.is_floating_point():  # blocks stay blocks
+                        p.data = p.data.to(dtype or p.dtype)
+
+
+def load(
+    folder: str | Path, stage: str, roots: tuple = (), diffusion: bool = True, frozen: torch.dtype = torch.float32, lora: bool = False
+) -> Parts:
+    """The parts that a stage needs, on the CPU: what it trains in float32, what it looks through in the precision `frozen`.
+
+    Args:
+        lora: the UNet, or the language model, is only looked through.
+        diffusion: without the diffusion loss a writer needs no decoder.
+    Raises:
+        CheckpointError: no model folder, or one that lacks a part; it names what is missing. Or what is trained lies in blocks.
+    """
+    folder = model_folder.resolve(folder, roots)
+    config = model_folder.read_config(folder)
+    _check_blocks(folder, stage, lora)
+    with torch.device("meta"):
+        tower = VisionTower(config.vision)
+    _fill(tower, folder, "vision", frozen)
+    painting = stage == "visual-decoding"
+    decoder = load_decoder(folder, config, torch.float32 if painting and not lora else frozen) if painting or diffusion else None
+    if painting:
+        return Parts(config, tower, decoder)
+    with torch.device("meta"):
+        writer = Writer(config)
+    for part in ("language", "projectors"):
+        _fill(getattr(writer, part), folder, part, frozen if lora and part == "language" else torch.float32)
+    return Parts(config, tower, decoder, writer, Tokenizer.load(folder))
+
+
+def _check_blocks(folder: Path, stage: str, lora: bool) -> None:
+    """Blocks of 8 or 4 bits have no gradient: they can be looked through, and carry an adapter, which is trained beside them."""
+    kinds = {
+        part: sorted({kind for path in model_folder.files(folder, part) for kind in model_folder.stored_kinds(path).values()})
+        for part in ("language", "vision")
+    }
+    if kinds["language"] and stage != "visual-decoding" and not lora:
+        raise model_folder.CheckpointError(
+            f"{folder.name}: the weights of its language model lie in blocks ({', '.join(kinds['language'])}), which cannot be trained. "
+            "Name the folder of 16-bit weights that it was made from, or train an adapter on top of the blocks: --set lora=16."
+        )
+    if kinds["vision"]:
+        logging.getLogger("wegen").warning(
+            "%s: its tower lies in blocks (%s). What is trained fits the features that this tower sees; for features of the 16-bit tower, "
+            "train from a folder of 16-bit weights.",
+            folder.name,
+            ", ".join(kinds["vision"]),
+        )
+
+
+def load_decoder(folder: str | Path, config: ModelConfig, dtype: torch.dtype = torch.float32) -> Decoder:
+    """UNet, VAE and layout map of a folder as plain PyTorch layers, copies.
+
+    `dtype`: of UNet and layout map, which an adapter may be trained on; the VAE is float32.
+
+    Raises:
+        CheckpointError: a part is absent.
+    """
+    for part in ("unet", "vae", "scheduler"):
+        if not getattr(config, part):
+            raise model_folder.CheckpointError(
+                f"{Path(folder).name}: no {part}/ with its configuration, so this folder has no decoder to "
+                f"train or to look through. It has: {', '.join(model_folder.parts(folder)) or 'nothing'}."
+            )
+    with torch.device("meta"):
+        decoder = Decoder(config.decoder, config.unet, config.vae, config.scheduler)
+    for part in ("unet", "vae", "layout"):
+        if getattr(decoder, part) is not None:
+            _fill(getattr(decoder, part), folder, part, torch.float32 if part == "vae" else dtype)
+    return decoder
+
+
+def _fill(module: nn.Module, folder: str | Path, part: str, dtype: torch.dtype = torch.float32) -> None:
+    model_folder.load_into(module, folder, part)
+    for owner in module.modules():  # load_into maps the file: copies may be trained, on the disk nothing changes
+        for name, p in list(owner._parameters.items()):
+            if p is not None:
+                learns = p.is_floating_point() and not (part == "projectors" and name in ("mean", "std"))
+                own = p.detach().to(dtype if p.is_floating_point() else p.dtype, copy=True)
+                owner._parameters[name] = nn.Parameter(own, requires_grad=learns)
+
+
+def export(
+    source: str | Path, target: str | Path, states: dict[str, dict[str, Tensor]], config: ModelConfig, dtype: torch.dtype | None = None
+) -> Path:
+    """A model folder with trained parts in place of the source's; the rest is copied as it is.
+
+    Args:
+        states: part (a key of checkpoint.folder.PLACES) -> tensors. dtype: None keeps each part's precision in the source.
+    Raises:
+        CheckpointError: the target holds something else (checkpoint.folder.check_target). SaveFailed: the disk is full.
+    """
+    from safetensors.torch import save_file
+
+    from .checkpoint import writing
+
+    source, target = Path(source), Path(target)
+    model_folder.check_target(target, {*model_folder.PLACES, "tokenizer"}, source)
+    kept = "The checkpoint is kept: make room, or name another --target, and give the same command again; nothing is trained anew."
+    with writing("the trained model", target, kept), model_folder.replacing(target) as new:
+        shutil.copytree(source, new, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", "*.md"))
+        model_folder.write_config(new, config)
+        for part, state in states.items():
+            old = model_folder.files(new, part)
+            stored = dtype or _dtype(old)
+            for path in (*old, *(new / model_folder.PLACES[part]).parent.glob(Path(model_folder.PLACES[part]).name + "*.index.json")):
+                path.unlink()
+            path = new / (model_folder.PLACES[part] + ".safetensors")
+            path.parent.mkdir(exist_ok=True)
+            tensors = {k: (v.to(stored) if stored and v.is_floating_point() else v).detach().cpu().contiguous() for k, v in state.items()}
+            save_file(tensors, path, {"format": "pt"})
+    return target
+
+
+def _dtype(paths: list[Path]) -> torch.dtype | None:
+    from safetensors import safe_open
+
+    for path in paths:
+        with safe_open(path, "pt") as file:
+            for key in file.keys():
+                if (tensor := file.get_tensor(key)).is_floating_point():  # blocks are bytes
+                    return tensor.dtype
+    return None
+
+
+def trained_config(config: ModelConfig, time_ids: str | None = None, parallel: bool = False) -> ModelConfig:
+    """The configuration after training: size conditioning as the decoder has learned it; `parallel` once it was trained."""
+    decoder = dataclasses.replace(config.decoder, time_ids=time_ids) if time_ids else config.decoder
+    features = dataclasses.replace(config.features, parallel=config.features.parallel or parallel)
+    return dataclasses.replace(config, decoder=decoder, features=features)

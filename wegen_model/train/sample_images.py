@@ -1,0 +1,102 @@
+"""Sample pictures on the way: originals above, what the model makes of them below.
+
+`visual-decoding`: each picture is encoded and painted. The writer's stages: each request is answered with a picture.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..chat import prompt
+from ..chat.conversation import Conversation
+from ..features import Features
+from ..generation import generate
+from ..models.decoder import noise
+from .modules import Parts
+from .stages.decoder import drawn, resize, see, target, tower_tokens
+
+COUNT, STEPS = 4, 12
+LOOKED_AT = 32  # steps of the source, at most, for pictures to show
+
+
+def sheet(parts: Parts, source: Any, stage: str) -> Callable[[int, Path], None]:
+    """A `Stage.sample`: writes FOLDER/samples/STEP.png from the first samples of the source that have a picture to compare with.
+
+    Raises:
+        ValueError: none of the first hundred or so has one.
+    """
+    wanted = target if stage == "visual-decoding" else drawn
+    samples: list = []
+    for step in range(LOOKED_AT):
+        samples += [s for s in source.samples(step, 0, 1, COUNT) if wanted(s) is not None]
+        if len(samples) >= COUNT:
+            break
+    samples = samples[:COUNT]
+    if not samples:
+        raise ValueError(
+            f"--sample-every: none of the first samples of --data {'has' if wanted is target else 'draws'} a picture that "
+            "could be compared. Leave it out, or name other data."
+        )
+
+    def write(step: int, folder: Path) -> None:
+        with torch.no_grad():
+            made = paint(parts, tokens_of(parts, samples, stage))
+        if os.environ.get("RANK", "0") == "0":  # weights in shards: every process takes part
+            save(folder / "samples" / f"{step:06d}.png", [wanted(s) for s in samples], made)
+
+    return write
+
+
+def tokens_of(parts: Parts, samples: list, stage: str) -> Tensor:
+    """(b,n,c) features: the tower's, or those that the writer writes after each sample's last request."""
+    if stage == "visual-decoding":
+        return tower_tokens(parts, see(parts, [target(s) for s in samples]))
+    from ..data.sample import conversation
+
+    f, first = parts.config.features, parts.writer.language.model.norm.weight
+    device = first.device
+    model = generate.Model(parts.writer.language, parts.writer.projectors, parts.tokenizer, device, first.dtype)
+    out = []
+    for sample in samples:
+        talk, pictures = conversation(sample, f.count)
+        read = tower_tokens(parts, see(parts, pictures))
+        turns = list(talk.turns)
+        while turns and turns[-1].role == "assistant":
+            turns.pop()
+        context = prompt.build(Conversation(tuple(turns)), parts.tokenizer, parts.config.language.positions, f.count + 2)
+        rows = [int(v.tokens[0, 0, 0]) for v in context.features]
+        context.features = [Features(read[row : row + 1], tuple(f.grid), f.space, f.tower) for row in rows]
+        context.add([parts.tokenizer.image_start])
+        out.append(generate.write_features(model, context))
+    return torch.stack(out).to(device)
+
+
+def paint(parts: Parts, tokens: Tensor, steps: int = STEPS, seed: int = 0) -> Tensor:
+    """(b,h,w,3) in 0..1 of features (b,n,c), at the decoder's own size."""
+    decoder, c = parts.decoder, parts.config.decoder
+    first, side = next(decoder.unet.parameters()), c.size // decoder.factor
+    start = noise(len(tokens), decoder.vae.config.latent_channels, side, side, seed).to(first.device)
+    tokens = tokens.to(first.device, first.dtype)
+    latents = decoder.sample(tokens, tokens.mean(1), start, steps=steps, guidance_scale=c.guidance_scale)
+    pixels = torch.cat([decoder.to_pixels(row[None]) for row in latents])
+    return ((pixels + 1) / 2).clamp(0, 1).movedim(1, -1).float().cpu()
+
+
+def save(path: Path, originals: list[np.ndarray], made: Tensor) -> None:
+    """A PNG of two rows, written beside and renamed."""
+    from PIL import Image
+
+    size = made.shape[1]
+    above = torch.cat([resize(p, size) for p in originals], 1)
+    below = (torch.cat(list(made), 1) * 255).round().byte()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    Image.fromarray(torch.cat([above, below]).numpy()).save(part, "PNG")
+    part.replace(path)

@@ -1,0 +1,1 @@
+"""The stages of training: what each trains, its loss and its export."""

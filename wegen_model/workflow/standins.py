@@ -1,0 +1,261 @@
+"""Stand-ins for the few ComfyUI nodes that workflows of this pack need: Load Image, Save Image, Preview Image, Preview Any, primitives.
+
+Sockets, widgets and file names are ComfyUI's (0.3.64 nodes.py, comfy_extras/nodes_primitive.py), so a workflow runs the same in both.
+IMAGE is float32 (b,h,w,3) in 0..1; MASK is float32 (b,h,w), 1 where the picture is transparent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .png import save_png, text_chunks
+
+PREVIEW_FOLDER = "preview"  # in the output folder; ComfyUI uses its temp folder
+ANNOTATION = re.compile(r"^(.*?) ?\[(input|output|temp)\]$")
+
+
+def standins(input_dir: Any = None, out_dir: str | Path | None = None, metadata: bool = True) -> dict[str, type]:
+    """{class type: V1 node class}, bound to folders.
+
+    Args:
+        input_dir: folder, or folders in order of search, where Load Image looks for a relative path.
+        out_dir: where Save Image writes; needed only to run.
+        metadata: embed prompt and workflow into saved PNGs.
+    """
+    folders = [input_dir] if isinstance(input_dir, str | Path) else list(input_dir or [])
+    bound = {"input_dirs": [Path(folder) for folder in folders], "out_dir": Path(out_dir or "."), "metadata": metadata}
+    classes = {base.__name__: type(base.__name__, (base,), dict(bound)) for base in (LoadImage, SaveImage, PreviewImage, PreviewAny)}
+    for name, kind, options in PRIMITIVES:
+        classes[name] = _primitive(name, kind, options)
+    return classes
+
+
+def find_picture(name: str, input_dirs: Sequence[Path], out_dir: Path) -> Path:
+    """The file of a Load Image widget: an absolute path, or relative to the folders; `[output]` and `[temp]` endings as in ComfyUI.
+
+    Raises FileNotFoundError that names the file, the folders and the remedy.
+    """
+    marked = ANNOTATION.match(name)
+    plain, place = marked.groups() if marked else (name, "input")
+    folders = {"input": list(input_dirs), "output": [out_dir], "temp": [out_dir / PREVIEW_FOLDER]}[place]
+    for spelling in dict.fromkeys((plain, plain.replace("\\", "/"))):  # workflows from Windows
+        for path in [Path(spelling)] if Path(spelling).is_absolute() else [folder / spelling for folder in folders]:
+            if spelling and path.is_file():
+                return path
+    where = (
+        ""
+        if Path(plain).is_absolute()
+        else " in " + (" or ".join(str(folder.absolute()) for folder in folders) or "any folder (no input folder is set)")
+    )
+    raise FileNotFoundError(f'there is no picture "{plain}"{where}; put the file there or give another, with its full path')
+
+
+class LoadImage:
+    """A picture file as IMAGE and MASK."""
+
+    input_dirs: Sequence[Path] = ()
+    out_dir = Path(".")
+    RETURN_TYPES = ("IMAGE", "MASK")
+    FUNCTION = "load_image"
+    CATEGORY = "image"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"image": ([], {"image_upload": True})}}
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, image):
+        if image is None:  # linked: known only when it runs
+            return True
+        try:
+            find_picture(str(image), cls.input_dirs, cls.out_dir)
+        except FileNotFoundError as error:
+            return str(error)
+        return True
+
+    def load_image(self, image):
+        import torch
+        from PIL import Image, ImageSequence
+
+        path = find_picture(image, self.input_dirs, self.out_dir)
+        try:
+            with Image.open(path) as file:
+                several = file.format != "MPO"
+                frames = [read_frame(frame) for frame in ImageSequence.Iterator(file)]
+        except (OSError, SyntaxError, ValueError) as error:
+            raise ValueError(f"{path}: cannot be read as a picture ({error}); save it again as PNG or JPEG") from error
+        frames = [frame for frame in frames if frame[0].shape == frames[0][0].shape] if several else frames[:1]
+        images, masks = zip(*frames, strict=True)
+        return torch.cat(images), torch.cat(masks)
+
+
+def read_frame(picture: Any) -> tuple[Any, Any]:
+    """PIL picture, any mode -> IMAGE (1,h,w,3), MASK (1,h,w); turned upright. Without alpha: ComfyUI's blank mask (1,64,64)."""
+    import numpy as np
+    import torch
+    from PIL import ImageOps
+
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I") or picture.mode == "F":  # 16 bit per pixel, or float
+        grey = np.asarray(picture).astype(np.float32) / (1.0 if picture.mode == "F" else 65535.0)
+        pixels = np.repeat(grey.clip(0, 1)[..., None], 3, axis=-1)
+    else:
+        pixels = np.asarray(picture.convert("RGB")).astype(np.float32) / 255.0
+    mask = torch.zeros(1, 64, 64)
+    if "A" in picture.getbands() or (picture.mode == "P" and "transparency" in picture.info):
+        alpha = np.asarray(picture.convert("RGBA").getchannel("A")).astype(np.float32) / 255.0
+        mask = 1.0 - torch.from_numpy(alpha)[None]
+    return torch.from_numpy(pixels)[None], mask
+
+
+class SaveImage:
+    """IMAGE as PNG files `prefix_00001_.png`, with the workflow inside."""
+
+    out_dir = Path(".")
+    metadata = True
+    kind, compress_level = "output", 4
+    RETURN_TYPES = ()
+    FUNCTION = "save_images"
+    OUTPUT_NODE = True
+    CATEGORY = "image"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {
+            "required": {"images": ("IMAGE",), "filename_prefix": ("STRING", {"default": "ComfyUI"})},
+            "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
+        }
+
+    def save_images(self, images, filename_prefix="ComfyUI", prompt=None, extra_pnginfo=None):
+        import numpy as np
+        from PIL import Image
+
+        prefix = fill_prefix(filename_prefix, images[0].shape[1], images[0].shape[0], prompt)
+        folder, name, counter = next_place(self.out_dir, prefix)
+        info = text_chunks(prompt, extra_pnginfo) if self.metadata else None
+        saved = []
+        for i, image in enumerate(images):
+            pixels = np.clip(255.0 * image.detach().cpu().float().numpy(), 0, 255).astype(np.uint8)
+            file = f"{name.replace('%batch_num%', str(i))}_{counter + i:05}_.png"
+            save_png(Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels), folder / file, info, self.compress_level)
+            saved.append({"filename": file, "subfolder": os.path.dirname(os.path.normpath(prefix)), "type": self.kind})
+        return {"ui": {"images": saved}}
+
+
+class PreviewImage(SaveImage):
+    """IMAGE as PNG files in the output folder's `preview`."""
+
+    kind, compress_level = "temp", 1
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"images": ("IMAGE",)}, "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}}
+
+    def save_images(self, images, prompt=None, extra_pnginfo=None):
+        target = SaveImage()
+        target.out_dir, target.metadata = self.out_dir / PREVIEW_FOLDER, self.metadata
+        target.kind, target.compress_level = self.kind, self.compress_level
+        return target.save_images(images, "ComfyUI", prompt, extra_pnginfo)
+
+
+class PreviewAny:
+    """Any value as text."""
+
+    RETURN_TYPES = ()
+    FUNCTION = "main"
+    OUTPUT_NODE = True
+    CATEGORY = "utils"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"source": ("*", {})}}
+
+    def main(self, source=None):
+        if isinstance(source, str | int | float):
+            return {"ui": {"text": (str(source),)}}
+        try:
+            text = json.dumps(source)
+        except (TypeError, ValueError):
+            text = str(source)
+        return {"ui": {"text": ("None" if source is None else text,)}}
+
+
+PRIMITIVES = (
+    ("PrimitiveInt", "INT", {"min": -sys.maxsize, "max": sys.maxsize, "control_after_generate": True}),
+    ("PrimitiveFloat", "FLOAT", {"min": -sys.maxsize, "max": sys.maxsize}),
+    ("PrimitiveString", "STRING", {}),
+    ("PrimitiveStringMultiline", "STRING", {"multiline": True}),
+    ("PrimitiveBoolean", "BOOLEAN", {}),
+)
+
+
+def _primitive(name: str, kind: str, options: dict) -> type:
+    def declare(cls):
+        return {"required": {"value": (kind, dict(options))}}
+
+    def execute(self, value):
+        return (value,)
+
+    body = {
+        "INPUT_TYPES": classmethod(declare),
+        "execute": execute,
+        "RETURN_TYPES": (kind,),
+        "FUNCTION": "execute",
+        "CATEGORY": "utils/primitive",
+    }
+    return type(name, (), body)
+
+
+def fill_prefix(prefix: str, width: int, height: int, prompt: dict | None = None) -> str:
+    """Fill in the %…% of a filename_prefix: %width%, %year% … as the server, %date:yyyy-MM-dd% and %Node.widget% as the frontend does."""
+    now = time.localtime()
+    parts = {"year": now.tm_year, "month": now.tm_mon, "day": now.tm_mday, "hour": now.tm_hour, "minute": now.tm_min, "second": now.tm_sec}
+    known = {"width": str(width), "height": str(height), **{name: str(value).zfill(2) for name, value in parts.items()}}
+    letters = {"d": now.tm_mday, "M": now.tm_mon, "h": now.tm_hour, "m": now.tm_min, "s": now.tm_sec}
+
+    def date(match: re.Match) -> str:
+        unit = match.group()
+        if unit[0] == "y":
+            return str(now.tm_year)[-len(unit) :]
+        return str(letters[unit[0]]).zfill(len(unit))
+
+    def fill(match: re.Match) -> str:
+        key = match.group(1)
+        if key in known:
+            return known[key]
+        if key == "date" or key.startswith("date:"):
+            return re.sub(r"yyyy|yy|MM?|dd?|hh?|mm?|ss?", date, key[5:] or "yyyyMMddhhmmss")
+        title, _, widget = key.rpartition(".")
+        for node in (prompt or {}).values():
+            value = node.get("inputs", {}).get(widget)
+            if title and title in ((node.get("_meta") or {}).get("title"), node.get("class_type")) and isinstance(value, str | int | float):
+                return re.sub(r'[/?<>\\:*|"\x00-\x1f\x7f]', "_", str(value))
+        return match.group()
+
+    return re.sub(r"%([^%]+)%", fill, prefix)
+
+
+def next_place(out_dir: Path, prefix: str) -> tuple[Path, str, int]:
+    """(folder, made if absent; name; next number) for a filled-in filename_prefix. ValueError where it leads out of the output folder."""
+    subfolder, name = os.path.split(os.path.normpath(prefix))
+    folder = out_dir / subfolder
+    if not folder.resolve().is_relative_to(out_dir.resolve()):
+        raise ValueError(
+            f'filename_prefix "{prefix}" leads out of the output folder {out_dir.absolute()}; use a name or subfolder inside it'
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder, name, next_counter(folder, name)
+
+
+def next_counter(folder: Path, name: str) -> int:
+    """One more than the highest number that a file `name_NUMBER_…` of the folder has."""
+    pattern = re.compile(re.escape(os.path.normcase(name)) + r"_(\d+)(?:_|$)")
+    found = (pattern.match(os.path.normcase(entry.name)) for entry in folder.iterdir())
+    return max((int(match.group(1)) for match in found if match), default=0) + 1
