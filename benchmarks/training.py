@@ -22,7 +22,7 @@ import torch
 from torch import autocast
 from wegen.wegen_model.cli.train import open_source
 from wegen.wegen_model.runtime import Runtime
-from wegen.wegen_model.train.backend import Single
+from wegen.wegen_model.train.backend import SingleDevice
 from wegen.wegen_model.train.modules import load
 from wegen.wegen_model.train.settings import PRESETS, STAGES
 from wegen.wegen_model.train.stages.decoder import decoding_stage
@@ -56,7 +56,7 @@ def loader(model: str, data: str, stage: str, workers: int, steps: int, batch: i
     made, s = made_of(model, stage, open_source(data, PRESETS["mini"][stage].seed, batch), batch)
     rates = {}
     for n in sorted({0, workers}):
-        pieces = _ahead(made, Single(Runtime().device, s.precision), 0, n)
+        pieces = _ahead(made, SingleDevice(Runtime().device, s.precision), 0, n)
         next(pieces)  # workers start
         begun = time.perf_counter()
         for _ in itertools.islice(pieces, steps):
@@ -69,24 +69,24 @@ def stepper(model: str, data: str, stage: str, batch: int, bare: bool = False, *
     """A call that takes one optimiser step, again and again of the same batch. `bare`: as three lines of PyTorch would."""
     pieces = changes.get("pieces", 1)
     made, s = made_of(model, stage, open_source(data, PRESETS["mini"][stage].seed, batch // pieces), batch, **changes)
-    driver = Single(Runtime().device, s.precision)
-    made.place(driver.device)
+    backend = SingleDevice(Runtime().device, s.precision)
+    made.place(backend.device)
     weights = [p for p in made.model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(weights, 1e-5)
-    net, optimiser = driver.prepare(Step(made), optimiser)
+    net, optimiser = backend.prepare(Step(made), optimiser)
     net.train()
-    batches = next(_ahead(made, driver, 0, 0))
+    batches = next(_ahead(made, backend, 0, 0))
     shares = dict.fromkeys(made.counts(batches[0]), 1.0)
 
     def plain() -> None:
-        with autocast(driver.device.type, driver.dtype, enabled=driver.dtype is not None):
+        with autocast(backend.device.type, backend.dtype, enabled=backend.dtype is not None):
             loss = made.loss(batches[0], torch.Generator().manual_seed(0), shares)["loss"]
         loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimiser.step()
         optimiser.zero_grad()
 
-    return plain if bare else lambda: _step(made, driver, net, optimiser, 0, batches, Path("."))
+    return plain if bare else lambda: _step(made, backend, net, optimiser, 0, batches, Path("."))
 
 
 def measure(model: str, data: str, stage: str, workers: int, steps: int, batch: int) -> str:

@@ -102,7 +102,7 @@ class WeGenDraw:
     def draw(
         self, model, chat, guidance=1.0, mode="autoregressive", readout="aligned", trim_oldest=False, keep_features=None, keep_mask=None
     ):
-        with host.watch(model.runtime, ui_messages.filler()) as notes:
+        with host.watch(model.runtime, ui_messages.grid_progress()) as notes:
             keep = None
             if (keep_features is None) != (keep_mask is None):
                 have, lack = ("keep_features", "keep_mask") if keep_mask is None else ("keep_mask", "keep_features")

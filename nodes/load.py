@@ -31,7 +31,7 @@ PRECISION = (
         **DTYPE[1],
         "tooltip": (
             DTYPE[1]["tooltip"]
-            + " fp8, q8_0 (8 bits) and q4_0 (4 bits) quantise the tower and the language model while they are read: half or a "
+            + " fp8, q8_0 (8 bits) and q4_0 (4 bits) quantize the tower and the language model while they are read: half or a "
             "quarter of the memory, slower, less exact; the rest and the decoder stay as with default. A folder that `wegen convert --quantize` "
             "made stays as it is."
         ),

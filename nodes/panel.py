@@ -108,7 +108,7 @@ class WeGenChatPanel:
         from ..wegen_model.chat.chat_state import parse_transcript
 
         script = parse_transcript(transcript)
-        with host.watch(model.runtime, ui_messages.teller(script.id)) as notes:
+        with host.watch(model.runtime, ui_messages.chat_progress(script.id)) as notes:
             if script.ignored:
                 model.runtime.warn("The transcript was read without " + "; ".join(script.ignored) + ".")
             talk = script.conversation(ui_messages.load_picture, lambda p: model.encode(p, where="WeGen Chat Panel, an earlier picture"))

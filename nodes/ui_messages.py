@@ -89,7 +89,7 @@ def hexes(cells: Any) -> list[str]:
     return ["#%02x%02x%02x" % tuple(cell) for cell in (cells.reshape(-1, 3) * 255).round().int().tolist()]
 
 
-def teller(turn: str):
+def chat_progress(turn: str):
     """A `told` for `host.watch`: what the chat panel shows while its turn is answered, as `wegen.chat` messages."""
     kinds = {"WeGen writes": "text", "WeGen draws": "features", "Decoder": "paint"}
     last: dict[str, float] = {}
@@ -114,7 +114,7 @@ def teller(turn: str):
     return told
 
 
-def filler():
+def grid_progress():
     """A `told` for `host.watch`: the grid below the running node fills while its features are written, as `wegen.features` messages."""
     last = 0.0
 

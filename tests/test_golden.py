@@ -29,7 +29,7 @@ def wegen(converted):
 def model(wegen):
     """The generating parts. The golden checkpoint has no tokenizer: prompts are ids, the special ones the public table's."""
     tokenizer = Tokenizer(None, special_tokens(32000), 1, 2, "golden")
-    return Model(wegen.part("language").module, wegen.part("projectors").module, tokenizer, torch.device("cpu"), torch.float32)
+    return Model(wegen.component("language").module, wegen.component("projectors").module, tokenizer, torch.device("cpu"), torch.float32)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def decoder(wegen):
 
 @torch.no_grad()
 def test_tower_and_pooling(wegen, golden):
-    tokens = wegen.part("vision").module(golden["image"])
+    tokens = wegen.component("vision").module(golden["image"])
     assert_relative(tokens, golden["tower_tokens"], 1e-4)
     pooled = pool(tokens, (8, 8))
     assert_relative(pooled, golden["pooled_tokens"][:1], 1e-4)

@@ -13,7 +13,7 @@ from .config import ModelConfig
 from .features import Features, check_space
 from .generation import decoder_presets
 from .models.decoder import Decoder, noise
-from .runtime import Part, Runtime
+from .runtime import Component, Runtime
 from .validation import check_number, check_seed
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class WeGenDecoder:
         self._blank: Features | None = None
         self.loras: tuple[tuple[Path, float], ...] = ()
         self._decoder: Decoder | None = None
-        self._parts: dict[str, Part] = {}
+        self._components: dict[str, Component] = {}
 
     def with_lora(self, path: str | Path, strength: float = 1.0) -> WeGenDecoder:
         """The same decoder with an adapter (train/lora.py) added to its UNet; this one stays as it is. Weights are read anew.
@@ -83,7 +83,7 @@ class WeGenDecoder:
             if decoder.layout is not None:
                 model_folder.load_into(decoder.layout, self.folder, "layout", self.runtime.place("unet").dtype)
                 decoder.unet.wegen_layout = decoder.layout  # moves with the UNet
-            self._parts = {name: self.runtime.adopt(name, getattr(decoder, name)) for name in ("unet", "vae")}
+            self._components = {name: self.runtime.register_component(name, getattr(decoder, name)) for name in ("unet", "vae")}
             self._decoder = decoder
         return self._decoder
 
@@ -139,7 +139,7 @@ class WeGenDecoder:
         generator = torch.Generator().manual_seed(seed)
         start = noise(len(features), k, height // f, width // f, generator)
         room = decoder.sampling_bytes(len(start) * (2 if guidance_scale != 1 else 1), *start.shape[-2:], place.dtype.itemsize)
-        with self.runtime.use(self._parts["unet"], extra_bytes=room) as device:
+        with self.runtime.use(self._components["unet"], extra_bytes=room) as device:
             given, other = (None if f is None else _conditions(f, device, place.dtype) for f in (features, blank))
             latents = decoder.sample(
                 *given,
@@ -153,7 +153,7 @@ class WeGenDecoder:
                 runtime=self.runtime,
             )
         room = decoder.painting_bytes(height, width, self.runtime.place("vae").dtype.itemsize)
-        with self.runtime.use(self._parts["vae"], extra_bytes=room) as device:
+        with self.runtime.use(self._components["vae"], extra_bytes=room) as device:
             pixels = decoder.to_pixels(latents.to(device), self.runtime)
         return ((pixels + 1) / 2).clamp(0, 1).movedim(1, -1)
 

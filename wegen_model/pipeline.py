@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .chat import prompt
 from .chat.conversation import Conversation, Turn
-from .chat.reference_cutout import lay
+from .chat.reference_cutout import paste_subject
 from .chat.tokenizer import Tokenizer
 from .checkpoint import model_folder
 from .config import ModelConfig
@@ -23,8 +23,8 @@ from .features import Features, Projectors, check_space, pool
 from .generation import generate
 from .models import eva_clip
 from .models.llama import Cache, Language
-from .models.quantization import BlockLinear, scratch_bytes
-from .runtime import Part, Runtime
+from .models.quantization import QuantizedLinear, scratch_bytes
+from .runtime import Component, Runtime
 from .validation import check_draw, check_images, check_number, check_seed
 
 BATCH = 8  # pictures through the tower at once
@@ -35,7 +35,7 @@ class WeGen:
 
     def __init__(self, folder: Path, config: ModelConfig, runtime: Runtime):
         self.folder, self.config, self.runtime = folder, config, runtime
-        self._parts: dict[str, Part] = {}
+        self._components: dict[str, Component] = {}
         self._tokenizer: Tokenizer | None = None
         self._painter: WeGenDecoder | None = None
 
@@ -46,18 +46,18 @@ class WeGen:
         dtype: torch.dtype | None = None,
         runtime: Runtime | None = None,
         roots: tuple = (),
-        quantise: str = "",
+        quantize: str = "",
     ) -> WeGen:
         """Open a model folder; weights are read when a call first needs them.
 
-        `dtype` and `quantise` (tower and language model in blocks: q8_0, q4_0 or fp8) are for the default runtime; a runtime that
+        `dtype` and `quantize` (tower and language model in blocks: q8_0, q4_0 or fp8) are for the default runtime; a runtime that
         is given chooses its own.
 
         Raises:
             CheckpointError: no such folder, or one without a valid config.json.
         """
         folder = model_folder.resolve(name_or_path, roots)
-        return cls(folder, model_folder.read_config(folder), runtime or Runtime(dtype=dtype, blocks=quantise))
+        return cls(folder, model_folder.read_config(folder), runtime or Runtime(dtype=dtype, blocks=quantize))
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -73,9 +73,9 @@ class WeGen:
             self._painter.model = self
         return self._painter
 
-    def part(self, name: str) -> Part:
+    def component(self, name: str) -> Component:
         """A loaded part: vision, language or projectors."""
-        if name not in self._parts:
+        if name not in self._components:
             c = self.config
             make = {
                 "vision": lambda ops: eva_clip.VisionTower(c.vision, ops),
@@ -90,10 +90,10 @@ class WeGen:
                 name,
                 self.runtime.place(name).dtype,
                 self.runtime.blocks,
-                getattr(self.runtime.operations, "BlockLinear", BlockLinear),
+                getattr(self.runtime.operations, "QuantizedLinear", QuantizedLinear),
             )
-            self._parts[name] = self.runtime.adopt(name, module)
-        return self._parts[name]
+            self._components[name] = self.runtime.register_component(name, module)
+        return self._components[name]
 
     def features(self, tokens: Tensor) -> Features:
         """Wrap raw tokens (b,n,c) of this model's space."""
@@ -109,7 +109,7 @@ class WeGen:
             ValueError: NaN, or a shape that is no picture.
         """
         images = check_images(images, where)
-        part = self.part("vision")
+        part = self.component("vision")
         place = self.runtime.place("vision")
         out = []
         room = self.config.vision.bytes(min(BATCH, len(images)), place.dtype) + scratch_bytes(part.module)
@@ -139,7 +139,7 @@ class WeGen:
                 if r.features is None and r.picture is not None:
                     picture = check_images(r.picture[:1], where)
                     if r.box is not None and self.config.references == "placed":
-                        picture = lay(picture[0], r.box, self.config.vision.image_size)[None]
+                        picture = paste_subject(picture[0], r.box, self.config.vision.image_size)[None]
                     r = replace(r, features=self.encode(picture, where=where))
                 elif r.features is not None:
                     r.features.check_finite(where)
@@ -152,7 +152,7 @@ class WeGen:
 
     def _model(self, device: torch.device) -> generate.Model:
         place = self.runtime.place("language")
-        return generate.Model(self.part("language").module, self.part("projectors").module, self.tokenizer, device, place.dtype)
+        return generate.Model(self.component("language").module, self.component("projectors").module, self.tokenizer, device, place.dtype)
 
     @torch.no_grad()
     def chat(
@@ -190,10 +190,10 @@ class WeGen:
         n = self.config.features.count
         reserve = max_tokens + (n + 2 if picture != "never" else 0)
         context = prompt.build(conversation, self.tokenizer, self.config.language.positions, reserve, trim_oldest=trim_oldest)
-        self.part("projectors")
+        self.component("projectors")
         with (
-            self.runtime.use(self.part("language"), self._room(1, len(context), max_tokens + 1)) as device,
-            self.runtime.use(self.part("projectors")),
+            self.runtime.use(self.component("language"), self._room(1, len(context), max_tokens + 1)) as device,
+            self.runtime.use(self.component("projectors")),
         ):
             ids, opened = generate.write_text(
                 self._model(device),
@@ -244,8 +244,8 @@ class WeGen:
             kept = (earlier.tokens[0], mask.reshape(-1) > 0.5)
         rows = 2 if guidance != 1 else 1
         with (
-            self.runtime.use(self.part("language"), self._room(rows, len(context), n)) as device,
-            self.runtime.use(self.part("projectors")),
+            self.runtime.use(self.component("language"), self._room(rows, len(context), n)) as device,
+            self.runtime.use(self.component("projectors")),
         ):
             tokens = generate.write_features(
                 self._model(device), context, guidance=guidance, mode=mode, readout=readout, keep=kept, runtime=self.runtime
@@ -270,13 +270,13 @@ class WeGen:
     def _need(self, *parts: str) -> None:
         """Refuse at once, before other parts are loaded, what the folder cannot do."""
         for part in parts:
-            if part not in self._parts and not model_folder.files(self.folder, part):
+            if part not in self._components and not model_folder.files(self.folder, part):
                 model_folder.missing(self.folder, part)
 
     def _room(self, rows: int, prompt: int, new: int) -> int:
         """Bytes that generating needs beside the weights: the cache, what reading the prompt holds, and one widened layer."""
         c, dtype = self.config.language, self.runtime.place("language").dtype
-        return Cache.bytes(c, rows, prompt + new, dtype) + c.bytes(prompt, dtype) + scratch_bytes(self.part("language").module)
+        return Cache.bytes(c, rows, prompt + new, dtype) + c.bytes(prompt, dtype) + scratch_bytes(self.component("language").module)
 
     def _notes(self, conversation: Conversation, picture: str) -> None:
         turn = conversation.turns[-1]

@@ -28,7 +28,7 @@ class Placement(NamedTuple):
 
 
 @dataclass
-class Part:
+class Component:
     """A loaded part: its name (one of PARTS), its module, and whatever handle the host keeps it by."""
 
     name: str
@@ -43,7 +43,7 @@ class Runtime:
         device: "cpu", "cuda", … ; None takes CUDA when there is one.
         dtype: precision of the weights; None is float32 on the CPU and bfloat16 elsewhere.
         progress: show a tqdm bar on standard error.
-        blocks: kind that tower and language model are quantised to as they are read (blocks.MADE); empty leaves them as they lie.
+        blocks: kind that tower and language model are quantized to as they are read (blocks.MADE); empty leaves them as they lie.
     """
 
     operations: Any = torch.nn  # namespace of layer classes: Linear, LayerNorm, RMSNorm, Embedding, Conv2d
@@ -61,12 +61,12 @@ class Runtime:
         """Where and in which precision a part (one of PARTS) lives. Projectors follow the language model."""
         return Placement(self.device, self.device, self.dtype)
 
-    def adopt(self, part: str, module: torch.nn.Module) -> Part:
+    def register_component(self, part: str, module: torch.nn.Module) -> Component:
         """Take charge of a freshly loaded part."""
-        return Part(part, module.to(self.place(part).device))
+        return Component(part, module.to(self.place(part).device))
 
     @contextlib.contextmanager
-    def use(self, part: Part, extra_bytes: int = 0):
+    def use(self, part: Component, extra_bytes: int = 0):
         """Keep a part resident on its device for the duration, with room for `extra_bytes` more; yields the device."""
         yield self.place(part.name).device
 

@@ -2,7 +2,7 @@
 
     folders.py    which model folders there are         notes.py       what a node tells the person
     memory.py     the Runtime inside ComfyUI            sampling.py    the decoder as ComfyUI's own MODEL and VAE
-    blocks.py     its layer over quantised weights
+    blocks.py     its layer over quantized weights
     training.py   folders and memory of a fine-tune
 
 ComfyUI is used when it is already loaded (it is, before any pack), and never imported from outside: memory.py and sampling.py

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ...wegen_model.runtime import Part, Placement, Runtime
+from ...wegen_model.runtime import Component, Placement, Runtime
 from .progress import Notes, show
 
 UPDATES_PER_SECOND = 10  # of text and preview pictures sent to the browser
@@ -50,8 +50,8 @@ class ComfyRuntime(Notes, Runtime):
             dtype = torch.bfloat16 if mm.should_use_bf16(device) else torch.float16  # --fp8_…: stored wide for now
         return Placement(torch.device(device), torch.device(offload), dtype)
 
-    def adopt(self, part: str, module: torch.nn.Module) -> Part:
-        return Part(part, module, self.hold(part, adopt_leaves(module)))
+    def register_component(self, part: str, module: torch.nn.Module) -> Component:
+        return Component(part, module, self.hold(part, register_leaves(module)))
 
     def hold(self, part: str, module: torch.nn.Module):
         """A ModelPatcher for a part's module, placed as the loader says."""
@@ -60,7 +60,7 @@ class ComfyRuntime(Notes, Runtime):
         return streamed(held) if self.offload == "stream" else held
 
     @contextlib.contextmanager
-    def use(self, part: Part, extra_bytes: int = 0):
+    def use(self, part: Component, extra_bytes: int = 0):
         """Nested uses are loaded together, so that one does not push the other out."""
         import comfy.model_management as mm
 
@@ -96,7 +96,7 @@ class ComfyRuntime(Notes, Runtime):
         self._bar, self._what = None, ("", 0, 0)
 
 
-class Held(torch.nn.Module):
+class PatcherShell(torch.nn.Module):
     """A module under one name, where a patcher may write its own attributes."""
 
     def __init__(self, module: torch.nn.Module):
@@ -110,7 +110,7 @@ def patcher(module: torch.nn.Module, device: torch.device, offload_device: torch
 
     # diffusers' `device` is read-only, and the patcher writes it
     read_only = isinstance(getattr(type(module), "device", None), property)
-    held = type(type(module).__name__, (Held,), {})(module) if read_only else module  # the log names a model by its class
+    held = type(type(module).__name__, (PatcherShell,), {})(module) if read_only else module  # the log names a model by its class
     kind = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
     return kind(held, load_device=device, offload_device=offload_device)
 
@@ -134,7 +134,7 @@ def layers() -> Any:
     the meta device and checked against the file."""
     from comfy.ops import manual_cast
 
-    from .quantization import BlockLinear
+    from .quantization import QuantizedLinear
 
     def full(base: type) -> type:
         def load(self, *args, **kwargs):
@@ -145,11 +145,11 @@ def layers() -> Any:
     return type(
         "operations",
         (manual_cast,),
-        {"Linear": full(manual_cast.Linear), "Embedding": full(manual_cast.Embedding), "BlockLinear": BlockLinear},
+        {"Linear": full(manual_cast.Linear), "Embedding": full(manual_cast.Embedding), "QuantizedLinear": QuantizedLinear},
     )
 
 
-def adopt_leaves(module: torch.nn.Module) -> torch.nn.Module:
+def register_leaves(module: torch.nn.Module) -> torch.nn.Module:
     """Give plain layers (diffusers') ComfyUI's behaviour: streaming, casting. Others with weights take them along when they run."""
     from comfy.ops import CastWeightBiasOp
 
@@ -159,11 +159,11 @@ def adopt_leaves(module: torch.nn.Module) -> torch.nn.Module:
         if kind in kinds:
             leaf.__class__ = kinds[kind]
         elif leaf._parameters and not leaf._modules and not issubclass(kind, CastWeightBiasOp):
-            leaf.__class__ = type(kind.__name__, (Follows, kind, CastWeightBiasOp), {"comfy_cast_weights": True})
+            leaf.__class__ = type(kind.__name__, (CastOnForward, kind, CastWeightBiasOp), {"comfy_cast_weights": True})
     return module
 
 
-class Follows:
+class CastOnForward:
     """A layer that ComfyUI has no kind for (diffusers' RMSNorm): where its weights were left behind, it fetches them for the call."""
 
     def forward(self, x, *args, **kwargs):

@@ -1,4 +1,4 @@
-"""The layer over quantised weights, inside ComfyUI: it may keep the blocks elsewhere and stream them. Imported only there."""
+"""The layer over quantized weights, inside ComfyUI: it may keep the blocks elsewhere and stream them. Imported only there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ...wegen_model.models import quantization
 _give_back = getattr(comfy.ops, "uncast_bias_weight", None)  # newer versions hand out weights and want to know when they are done with
 
 
-class BlockLinear(quantization.BlockLinear, comfy.ops.CastWeightBiasOp):
+class QuantizedLinear(quantization.QuantizedLinear, comfy.ops.CastWeightBiasOp):
     """Blocks travel as bytes, as ComfyUI's memory management wills, and are widened where they are used."""
 
     comfy_cast_weights = True

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from ...wegen_model.checkpoint import model_folder
 from ...wegen_model.config import SDXL_VAE, DecoderConfig, ModelConfig
-from ...wegen_model.models.decoder import Decoder, Layout
-from .memory import adopt_leaves, layers
+from ...wegen_model.models.decoder import Decoder, FeatureToLatent
+from .memory import layers, register_leaves
 
 PREDICTIONS = {"epsilon": comfy.model_base.ModelType.EPS, "v_prediction": comfy.model_base.ModelType.V_PREDICTION}
 NEARLY_NOISE = 5.0  # sigma: above it, hardly anything of the picture is left
@@ -62,7 +62,7 @@ class WeGenModel(comfy.model_base.SDXL):
         self.model_sampling.__class__ = type(sampling.__name__, (FromNothing, sampling), {})
         self.embedder, decoder = Timestep(model_config.size_width), model_config.decoder
         with torch.device("meta"):
-            self.layout = Layout(decoder, layers()) if decoder.layout_channels else None
+            self.layout = FeatureToLatent(decoder, layers()) if decoder.layout_channels else None
 
     def extra_conds(self, **kwargs):
         self._check(
@@ -286,7 +286,7 @@ def vae(decoder) -> comfy.sd.VAE:
     with torch.device("meta"):
         module = Decoder.parts({}, c.vae)[1]
     model_folder.load_into(module, decoder.folder, "vae", place.dtype)
-    coder = Coder(adopt_leaves(module))
+    coder = Coder(register_leaves(module))
     out = comfy.sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)})  # the plainest kind: whatever attributes this ComfyUI's VAE has
     factor = Decoder.cell(c.vae)
     out.first_stage_model, out.vae_dtype, out.device = coder, place.dtype, place.device

@@ -47,7 +47,7 @@ def contents(folder):
 
 def features_of(folder, pixels):
     with torch.no_grad():
-        return WeGen.load(folder, runtime=Runtime("cpu", torch.float32)).part("vision").module(pixels)
+        return WeGen.load(folder, runtime=Runtime("cpu", torch.float32)).component("vision").module(pixels)
 
 
 # --- the whole release --------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from wegen.wegen_model.checkpoint.model_folder import CheckpointError
 from wegen.wegen_model.checkpoint.report import inspect
 from wegen.wegen_model.config import LanguageConfig
 from wegen.wegen_model.models.llama import Language
-from wegen.wegen_model.models.quantization import dequantise
+from wegen.wegen_model.models.quantization import dequantize
 
 gguf = pytest.importorskip("gguf", reason="the package gguf is not installed")
 HEADS = 4
@@ -74,7 +74,7 @@ def blocks_of(array, kind):
 def test_plain_kinds_come_back_bit_for_bit(state, tmp_path, kind):
     metadata, tensors = read_gguf(write(tmp_path / "llm.gguf", state, kind))
     assert metadata["llama.attention.head_count"] == HEADS and metadata["tokenizer.ggml.tokens"] == 100
-    read = {t.name: t.dequantise(torch.float32) for t in tensors}
+    read = {t.name: t.dequantize(torch.float32) for t in tensors}
     dtype = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[kind]
     assert set(read) == set(state)
     assert all(torch.equal(read[k], v.to(dtype).float() if v.ndim > 1 else v) for k, v in state.items())
@@ -84,7 +84,7 @@ def test_plain_kinds_come_back_bit_for_bit(state, tmp_path, kind):
 def test_blocks_come_near(state, tmp_path, kind, cosine):
     _, tensors = read_gguf(write(tmp_path / "llm.gguf", state, kind))
     for t in tensors:
-        values = t.dequantise(torch.float32)
+        values = t.dequantize(torch.float32)
         assert t.kind == (kind if values.ndim > 1 else "F32") and t.shape == tuple(state[t.name].shape)
         assert torch.cosine_similarity(values.flatten(), state[t.name].flatten(), 0) > cosine, t.name
 
@@ -100,8 +100,8 @@ def test_rows_of_blocks_are_put_in_our_order(state, tmp_path, kind):
         t = ours[f"model.layers.1.self_attn.{part}_proj.weight"]
         raw = stored[f"blk.1.attn_{part}.weight"]
         expected = torch.from_numpy(gguf.quants.dequantize(raw.data, raw.tensor_type))
-        assert torch.equal(to_rotary_pairs(t.dequantise(torch.float32), HEADS), expected)
-        assert not torch.equal(t.dequantise(torch.float32), expected)
+        assert torch.equal(to_rotary_pairs(t.dequantize(torch.float32), HEADS), expected)
+        assert not torch.equal(t.dequantize(torch.float32), expected)
 
 
 def test_wrong_files(state, tmp_path):
@@ -146,7 +146,7 @@ def test_blocks_become_a_language_model(state, tmp_path, kind):
     if kind[-1] == "0":
         least = {"Q8_0": 0.9999, "Q5_0": 0.997, "Q4_0": 0.99}[kind]
         assert all(torch.cosine_similarity(written[k].flatten(), v.flatten(), 0) > least for k, v in state.items())
-    widened = {k: dequantise(v, kind) if v.dtype == torch.uint8 else v.float() for k, v in blocks.items()}
+    widened = {k: dequantize(v, kind) if v.dtype == torch.uint8 else v.float() for k, v in blocks.items()}
     assert all(torch.equal(v.half().float() if blocks[k].dtype == torch.uint8 else v, written[k]) for k, v in widened.items())
     with torch.device("meta"):
         language, plain = Language(config), Language(config)

@@ -117,7 +117,7 @@ def test_a_layout_that_cannot_hold_it(converted, tmp_path):
 def test_a_tower_in_every_layout_gives_the_same_features(converted, tmp_path, layout, golden):
     def features(folder):
         with torch.no_grad():
-            return WeGen.load(folder, runtime=Runtime("cpu", torch.float32)).part("vision").module(golden["image"])
+            return WeGen.load(folder, runtime=Runtime("cpu", torch.float32)).component("vision").module(golden["image"])
 
     public = tmp_path / "a.safetensors"
     if layout == "wegen":

@@ -51,7 +51,7 @@ def test_saving_in_half_precision(tiny, tmp_path):
     state = model_folder.load_into(skeleton("vision", config), tiny, "vision").state_dict()
     half = model_folder.save(tmp_path / "half", config, {"vision": state}, dtype=torch.bfloat16)
     assert inspect(half).parts[0].precision == "BF16"
-    model = WeGen.load(half, runtime=Runtime("cpu", torch.float32)).part("vision").module
+    model = WeGen.load(half, runtime=Runtime("cpu", torch.float32)).component("vision").module
     assert torch.equal(model.cls_token, state["cls_token"].bfloat16().float())
 
 

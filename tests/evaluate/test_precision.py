@@ -33,7 +33,7 @@ def test_wider_is_nearer_and_smaller_is_smaller(measured, folder):
 
 
 def test_a_stored_folder_is_measured_against_what_it_was_made_from(measured, folder, tmp_path, capsys):
-    stored = convert(folder, tmp_path / "q8", quantise="q8_0").path
+    stored = convert(folder, tmp_path / "q8", quantize="q8_0").path
     assert main(["bench", "precision", str(stored)]) == 2
     assert "so there is nothing to compare with" in capsys.readouterr().err
     assert main(["bench", "precision", str(folder), "--against", str(stored)]) == 2

@@ -33,7 +33,7 @@ def test_a_blank_picture_is_zero_once_normalised(model):
     size = model.config.vision.image_size
     picture = torch.tensor(model.config.vision.mean).expand(1, size, size, 3)
     assert prepare(picture, model.config.vision).abs().max() < 1e-6
-    zero = model.part("vision").module(torch.zeros(1, 3, size, size))
+    zero = model.component("vision").module(torch.zeros(1, 3, size, size))
     assert torch.allclose(model.blank().tokens, zero, atol=1e-5)  # 8x8 patches: pooling passes them through
 
 

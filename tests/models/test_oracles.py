@@ -42,7 +42,7 @@ def test_a_folder_that_transformers_wrote_gives_its_logits(tmp_path, shards):
     theirs.save_pretrained(tmp_path / "llama", max_shard_size="50GB" if shards == 1 else "3MB")
     assert len(list((tmp_path / "llama").glob("*.safetensors"))) == shards
     convert(tmp_path / "llama", tmp_path / "model", parts=["language"])
-    ours = WeGen.load(tmp_path / "model", runtime=CPU).part("language").module
+    ours = WeGen.load(tmp_path / "model", runtime=CPU).component("language").module
     assert ours.config.eps == 3e-6 and ours.config.positions == 256  # as their config.json says
     ids = torch.randint(0, c.vocab_size, (2, 40))
     expected = theirs(ids).logits
@@ -70,7 +70,7 @@ def test_the_tower_equals_timm_s(converted, tmp_path, golden):
     assert sorted(missing) == ["norm.bias", "norm.weight"] and not unexpected
     theirs.norm = torch.nn.Identity()
     expected = theirs.forward_features(golden["image"])[:, 1:]
-    ours = WeGen.load(converted, runtime=CPU).part("vision").module(golden["image"])
+    ours = WeGen.load(converted, runtime=CPU).component("vision").module(golden["image"])
     assert expected.std() > 0.1
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
 

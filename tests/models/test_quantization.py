@@ -19,7 +19,7 @@ from wegen.wegen_model.checkpoint.report import inspect
 from wegen.wegen_model.cli.main import main
 from wegen.wegen_model.config import LanguageConfig
 from wegen.wegen_model.models import quantization
-from wegen.wegen_model.models.quantization import BlockLinear
+from wegen.wegen_model.models.quantization import QuantizedLinear
 from wegen.wegen_model.pipeline import WeGen
 from wegen.wegen_model.runtime import Runtime
 
@@ -34,10 +34,10 @@ def outputs(model):
 
 
 @pytest.fixture(scope="module")
-def quantised(tiny, tmp_path_factory):
+def quantized(tiny, tmp_path_factory):
     """kind -> the tiny model converted to it. Not to be written to."""
-    root = tmp_path_factory.mktemp("quantised")
-    return {kind: convert(tiny, root / kind, quantise=kind).path for kind in KINDS}
+    root = tmp_path_factory.mktemp("quantized")
+    return {kind: convert(tiny, root / kind, quantize=kind).path for kind in KINDS}
 
 
 # --- formats ------------------------------------------------------------------------------------------------------
@@ -53,30 +53,30 @@ def test_formats_are_ggml_s_bit_for_bit(kind):
         values = torch.randn(1500, 256, generator=torch.Generator().manual_seed(0)) * 0.02
         values[3], values[5, :32], values[7] = 0, 0, values[7].abs() + 1e-3
         stored = gguf.quants.quantize(values.numpy(), ggml)
-        assert np.array_equal(quantization.quantise(values, kind).numpy(), stored)
+        assert np.array_equal(quantization.quantize(values, kind).numpy(), stored)
     else:
         size = quantization.KINDS[kind].bytes
         stored = np.random.default_rng(0).integers(0, 256, (40, size), dtype=np.uint8)
         for at in (0, 2) if kind == "Q4_K" else (208,):
             stored[:, at : at + 2] = np.linspace(-1, 1, 40, dtype=np.float16)[:, None].view(np.uint8)
         stored = stored.reshape(20, -1)
-    assert np.array_equal(quantization.dequantise(torch.from_numpy(stored), kind).numpy(), gguf.quants.dequantize(stored, ggml))
+    assert np.array_equal(quantization.dequantize(torch.from_numpy(stored), kind).numpy(), gguf.quants.dequantize(stored, ggml))
 
 
 @pytest.mark.parametrize("columns", [33, 64])
 def test_fp8_takes_any_width_and_is_near(columns):
     values = torch.randn(50, columns, generator=torch.Generator().manual_seed(0)) * torch.logspace(-6, 3, 50)[:, None]
     values[9] = 0
-    stored = quantization.quantise(values, "FP8")
+    stored = quantization.quantize(values, "FP8")
     assert stored.shape == (50, columns + 4) and stored.dtype == torch.uint8
-    back = quantization.dequantise(stored, "FP8")
+    back = quantization.dequantize(stored, "FP8")
     step = values.abs().amax(1, keepdim=True) / 448 / 512  # float8's smallest number is 1/512
     assert ((back - values).abs() <= torch.maximum(values.abs() / 16, step)).all()  # three bits of fraction, rounded
 
 
 def test_what_cannot_be_made_is_refused():
     with pytest.raises(ValueError, match="rows of 33 values are no whole Q8_0 blocks of 32"):
-        quantization.quantise(torch.zeros(2, 33), "Q8_0")
+        quantization.quantize(torch.zeros(2, 33), "Q8_0")
     with pytest.raises(ValueError, match="'q4_k' is not one of q8_0, q4_0, fp8"):
         Runtime("cpu", blocks="q4_k")
 
@@ -85,10 +85,10 @@ def test_what_cannot_be_made_is_refused():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_the_layer_is_a_linear_layer_of_its_widened_weights(kind, dtype):
     weight, bias = torch.randn(48, 64), torch.randn(48)
-    layer = BlockLinear(64, 48, kind)
-    layer.load_state_dict({"weight": quantization.quantise(weight, kind), "bias": bias.to(dtype)}, assign=True)
+    layer = QuantizedLinear(64, 48, kind)
+    layer.load_state_dict({"weight": quantization.quantize(weight, kind), "bias": bias.to(dtype)}, assign=True)
     x = torch.randn(2, 3, 64, dtype=dtype)
-    expected = torch.nn.functional.linear(x, quantization.dequantise(layer.weight, kind, dtype), bias.to(dtype))
+    expected = torch.nn.functional.linear(x, quantization.dequantize(layer.weight, kind, dtype), bias.to(dtype))
     assert torch.equal(layer(x), expected) and layer(x).dtype == dtype
 
 
@@ -96,10 +96,10 @@ def test_the_layer_is_a_linear_layer_of_its_widened_weights(kind, dtype):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_only_the_matrices_between_the_embeddings_are_in_blocks(tiny, quantised, kind):
+def test_only_the_matrices_between_the_embeddings_are_in_blocks(tiny, quantized, kind):
     for part in ("vision", "language", "projectors", "unet", "vae"):
         whole = {k: v for path in model_folder.files(tiny, part) for k, v in read_tensors(path).items()}
-        (path,) = model_folder.files(quantised[kind], part)
+        (path,) = model_folder.files(quantized[kind], part)
         with safe_open(path, "pt") as f:
             stored = {key: f.get_tensor(key) for key in f.keys()}
             named = json.loads((f.metadata() or {}).get(model_folder.BLOCKS, "{}"))
@@ -112,25 +112,25 @@ def test_only_the_matrices_between_the_embeddings_are_in_blocks(tiny, quantised,
             if k.endswith(("qkv.weight", "attn.proj.weight", "fc1.weight", "fc2.weight", "_proj.weight")) and part in ("vision", "language")
         }
         assert all(torch.equal(v, whole[k]) for k, v in stored.items() if k not in in_blocks)
-        assert all(torch.equal(v, quantization.quantise(whole[k], kind.upper())) for k, v in stored.items() if k in in_blocks)
+        assert all(torch.equal(v, quantization.quantize(whole[k], kind.upper())) for k, v in stored.items() if k in in_blocks)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_stored_folder_equals_quantising_while_loading(tiny, quantised, kind):
-    stored, loaded, whole = WeGen.load(quantised[kind]), WeGen.load(tiny, quantise=kind), WeGen.load(tiny)
+def test_a_stored_folder_equals_quantising_while_loading(tiny, quantized, kind):
+    stored, loaded, whole = WeGen.load(quantized[kind]), WeGen.load(tiny, quantize=kind), WeGen.load(tiny)
     a, b, c = outputs(stored), outputs(loaded), outputs(whole)
     assert all(torch.equal(x, y) for x, y in zip(a, b)), "one quantisation, two ways"
     seen = torch.cosine_similarity(a[0], c[0], -1).mean()
     assert not torch.equal(a[0], c[0]) and seen > {"q8_0": 0.9999, "q4_0": 0.9, "fp8": 0.99}[kind]
     for part in ("vision", "language"):
-        layers = [m for m in stored.part(part).module.modules() if isinstance(m, BlockLinear)]
+        layers = [m for m in stored.component(part).module.modules() if isinstance(m, QuantizedLinear)]
         assert layers and {m.kind for m in layers} == {kind.upper()} and all(m.weight.dtype == torch.uint8 for m in layers)
 
 
-def test_blocks_stay_blocks_whatever_precision_is_asked_for(quantised):
-    model = WeGen.load(quantised["q8_0"], dtype=torch.bfloat16, quantise="q4_0")
-    module = model.part("vision").module
-    assert {m.kind for m in module.modules() if isinstance(m, BlockLinear)} == {"Q8_0"}
+def test_blocks_stay_blocks_whatever_precision_is_asked_for(quantized):
+    model = WeGen.load(quantized["q8_0"], dtype=torch.bfloat16, quantize="q4_0")
+    module = model.component("vision").module
+    assert {m.kind for m in module.modules() if isinstance(m, QuantizedLinear)} == {"Q8_0"}
     assert module.pos_embed.dtype == module.blocks[0].attn.qkv.bias.dtype == torch.bfloat16
     assert torch.isfinite(outputs(model)[1]).all()
 
@@ -138,19 +138,19 @@ def test_blocks_stay_blocks_whatever_precision_is_asked_for(quantised):
 def test_widths_that_are_no_whole_blocks_stay_as_they_were_and_it_is_told(tiny, tmp_path):
     config = model_folder.read_config(tiny)
     narrow = tiny_model(tmp_path / "narrow", vision=model_folder.dataclasses.replace(config.vision, mlp_width=48))
-    report = convert(narrow, tmp_path / "q4", quantise="q4_0")
+    report = convert(narrow, tmp_path / "q4", quantize="q4_0")
     assert any("2 matrices of the vision stay as they were: their rows are no whole q4_0 blocks" in note.lower() for note in report.notes)
     kinds = {k: kind for k, _, kind in model_folder.stored_tensors(tmp_path / "q4/vision.safetensors")}
     assert not kinds["blocks.1.mlp.fc2.weight"] and kinds["blocks.1.mlp.fc1.weight"] == "Q4_0"
     assert torch.isfinite(outputs(WeGen.load(tmp_path / "q4"))[0]).all()
 
 
-def test_converting_blocks_on(tiny, quantised, tmp_path):
-    """Blocks pass through bit for bit; --dtype and public layouts widen them; another kind is made from their values."""
-    source = quantised["q4_0"]
+def test_converting_blocks_on(tiny, quantized, tmp_path):
+    """Blocks pass through bit for bit; --dtype and public layouts dequantize_linear them; another kind is made from their values."""
+    source = quantized["q4_0"]
     convert(source, tmp_path / "same")
     convert(source, tmp_path / "wide", dtype=torch.float32)
-    convert(source, tmp_path / "fp8", quantise="fp8")
+    convert(source, tmp_path / "fp8", quantize="fp8")
     export(source, tmp_path / "llama.safetensors", "llama", parts=["language"])
     lies = {
         name: {k: (t, kind) for k, t, kind in model_folder.stored_tensors(folder / "language/model.safetensors")}
@@ -161,14 +161,14 @@ def test_converting_blocks_on(tiny, quantised, tmp_path):
         assert lies["same"][key][1] == kind and torch.equal(lies["same"][key][0], blocks_)
         wide = lies["wide"][key][0]
         assert not lies["wide"][key][1] and torch.equal(
-            wide, quantization.dequantise(blocks_, kind, torch.float16).float() if kind else blocks_
+            wide, quantization.dequantize(blocks_, kind, torch.float16).float() if kind else blocks_
         )
         assert torch.equal(public[key].float(), wide)
         assert lies["fp8"][key][1] == ("FP8" if kind else "")
 
 
-def test_inspecting_blocks(tiny, quantised, capsys):
-    seen, whole = inspect(quantised["q8_0"]), inspect(tiny)
+def test_inspecting_blocks(tiny, quantized, capsys):
+    seen, whole = inspect(quantized["q8_0"]), inspect(tiny)
     assert seen.parameters == whole.parameters and not any("cannot be converted" in n for n in seen.notes)
     parts = {p.name: p.precision for p in seen.parts}
     assert parts["vision"] == parts["language"] == "Q8_0 + F32" or "Q8_0" in parts["vision"] and "Q8_0" in parts["language"]
@@ -180,17 +180,17 @@ def test_the_command_line(tiny, tmp_path, capsys):
     assert "Q8_0" in capsys.readouterr().out
     for arguments, error in (
         (["--quantize", "q3"], "quantisation 'q3' is not one of q8_0, q4_0, fp8"),
-        (["--quantize", "q8_0", "--part", "unet"], "nothing to quantise: only vision and language are, and here is"),
+        (["--quantize", "q8_0", "--part", "unet"], "nothing to quantize: only vision and language are, and here is"),
         (["--quantize", "q8_0", "--layout", "wegen"], "--layout writes a model as it is"),
     ):
         assert main(["convert", str(tiny), str(tmp_path / "no"), *arguments]) == 2
         assert error in capsys.readouterr().err and not (tmp_path / "no").exists()
 
 
-def test_blocks_of_the_wrong_shape_or_an_unknown_kind(tiny, quantised, tmp_path):
+def test_blocks_of_the_wrong_shape_or_an_unknown_kind(tiny, quantized, tmp_path):
     from safetensors.torch import save_file
 
-    folder = convert(quantised["q8_0"], tmp_path / "m", parts=["vision"]).path
+    folder = convert(quantized["q8_0"], tmp_path / "m", parts=["vision"]).path
     path = folder / "vision.safetensors"
     lying = {k: t.clone() for k, t, _ in model_folder.stored_tensors(path)}
     kinds = {k: kind for k, _, kind in model_folder.stored_tensors(path) if kind}
@@ -201,9 +201,9 @@ def test_blocks_of_the_wrong_shape_or_an_unknown_kind(tiny, quantised, tmp_path)
     ):
         save_file(lying, path, {"format": "pt", model_folder.BLOCKS: json.dumps(kinds | change)})
         with pytest.raises(CheckpointError, match=error):
-            WeGen.load(folder).part("vision")
+            WeGen.load(folder).component("vision")
     save_file(lying, path, {"format": "pt", model_folder.BLOCKS: "{"})
-    for reader in (lambda: WeGen.load(folder).part("vision"), lambda: inspect(folder)):
+    for reader in (lambda: WeGen.load(folder).component("vision"), lambda: inspect(folder)):
         with pytest.raises(CheckpointError, match="what it says of its blocks is unreadable"):
             reader()
 
@@ -217,9 +217,9 @@ from wegen.wegen_model.pipeline import WeGen
 def own(): return int(re.search(r"RssAnon:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
 def do(source, target):
     if sys.argv[1] == "convert":
-        return convert(source, target, quantise="q4_0")
-    model = WeGen.load(source, dtype=torch.float16, quantise="q4_0")
-    return model, model.part("language")
+        return convert(source, target, quantize="q4_0")
+    model = WeGen.load(source, dtype=torch.float16, quantize="q4_0")
+    return model, model.component("language")
 do(sys.argv[2], sys.argv[3] + "-small")  # what is imported on the way is not counted
 going, before, peak = True, own(), 0
 def watch():

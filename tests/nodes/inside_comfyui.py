@@ -216,7 +216,7 @@ def memory(model):
     whole, _ = graph(model, image)
     mm.load_models_gpu = load
     said["asked"] = asked
-    parts = [*model._parts.values(), *model.painter._parts.values()]
+    parts = [*model._components.values(), *model.painter._components.values()]
     for share in (2, 8):  # half and an eighth of the weights resident, the others fetched layer by layer
         mm.unload_all_models()
         for part in parts:
@@ -242,7 +242,7 @@ def memory(model):
     (streaming,) = run("WeGenLoadModel", model="tiny", dtype="float32", offload="stream")
     got, (patcher, _) = graph(streaming, image)
     said["stream off by"] = max(far(a, b) for a, b in zip(whole, got))
-    held = [p.handle for p in (*streaming._parts.values(), *streaming.painter._parts.values())] + [patcher]
+    held = [p.handle for p in (*streaming._components.values(), *streaming.painter._components.values())] + [patcher]
     said["stream"] = [h.model.model_lowvram for h in held]
     (alone,) = run("WeGenLoadModel", model="tiny", offload="cpu")
     said["cpu"] = [str(p) for p in alone.runtime.place("language")]

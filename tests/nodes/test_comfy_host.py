@@ -40,11 +40,11 @@ with torch.inference_mode():
     for dtype in ("default", "bfloat16", "float16", "q8_0", "q4_0", "fp8"):
         model, = run("WeGenLoadModel", model="tiny", dtype=dtype)
         whole = graph(model, image)
-        parts = [*model._parts.values(), *model.painter._parts.values()]
+        parts = [*model._components.values(), *model.painter._components.values()]
         said[dtype] = {p.name: str(next(p.module.parameters()).dtype) for p in parts}
-        layers = [m for m in model.part("language").module.modules() if type(m).__name__ == "BlockLinear"]
+        layers = [m for m in model.component("language").module.modules() if type(m).__name__ == "QuantizedLinear"]
         said[dtype]["blocks"] = sorted({f"{m.kind} {m.weight.dtype}" for m in layers})
-        said[dtype]["bytes"] = model.part("language").handle.model_size()
+        said[dtype]["bytes"] = model.component("language").handle.model_size()
         loaded = [m.model for m in mm.current_loaded_models]
         said[dtype]["managed"] = all(any(p.handle is m for m in loaded) for p in parts)
         for p in parts:

@@ -123,7 +123,7 @@ def test_earlier_pictures_are_encoded_anew_and_words_alone_give_no_picture(model
 def test_the_teller_speaks_in_stages_and_not_too_often(monkeypatch):
     sent = []
     monkeypatch.setattr(ui_messages, "send", lambda event, data: sent.append((event, data)))
-    told = ui_messages.teller("t1")
+    told = ui_messages.chat_progress("t1")
     for i in range(1, 65):
         told(i, 64, "WeGen draws", preview=lambda i=i: mosaic(torch.randn(i, 8), (8, 8), 16))
     assert 1 < len(sent) < 64 and sent[-1][0] == "wegen.chat" and len(sent[-1][1]["cells"]) == 64 and sent[-1][1]["turn"] == "t1"
@@ -135,7 +135,7 @@ def test_the_grid_below_a_node_fills_while_features_are_written(monkeypatch):
     sent = []
     monkeypatch.setattr(ui_messages, "send", lambda event, data: sent.append((event, data)))
     monkeypatch.setattr(ui_messages.host, "executing_node", lambda: "7:3")
-    told = ui_messages.filler()
+    told = ui_messages.grid_progress()
     told(1, 3, "LanguageModel")
     assert not sent, "reading the prompt shows nothing"
     for i in range(1, 65):
@@ -149,7 +149,7 @@ def test_the_last_words_come_with_the_first_feature(monkeypatch):
     """Words that fell between two messages are not held back until the answer is finished."""
     sent = []
     monkeypatch.setattr(ui_messages, "send", lambda event, data: sent.append(data))
-    told = ui_messages.teller("t1")
+    told = ui_messages.chat_progress("t1")
     for i, text in enumerate(("a", "a fox", "a fox on"), 1):
         told(i, 128, "WeGen writes", text=text)
     told(1, 64, "WeGen draws", preview=lambda: mosaic(torch.randn(1, 8), (8, 8), 16))

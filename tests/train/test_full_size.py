@@ -17,10 +17,10 @@ from wegen.wegen_model.data.sample import Sample, Turn
 from wegen.wegen_model.models.decoder import Decoder
 from wegen.wegen_model.models.eva_clip import VisionTower
 from wegen.wegen_model.train import settings
-from wegen.wegen_model.train.backend import Single
+from wegen.wegen_model.train.backend import SingleDevice
 from wegen.wegen_model.train.flops import decoder_flops, tower_flops, with_depth, writer_flops
 from wegen.wegen_model.train.metrics_logger import memory
-from wegen.wegen_model.train.modules import Parts, Writer
+from wegen.wegen_model.train.modules import Components, LanguageModule
 from wegen.wegen_model.train.stages.decoder import decoding_stage
 from wegen.wegen_model.train.stages.language import writing_stage
 from wegen.wegen_model.train.trainer import Step, _step
@@ -37,17 +37,17 @@ class One:
         return [Sample("editing", turns, f"{part}-{i}") for i in range(count)]
 
 
-def parts_of(config, stage: str, folder) -> Parts:
+def parts_of(config, stage: str, folder) -> Components:
     torch.manual_seed(0)
     tower = VisionTower(config.vision)
     decoder = Decoder(config.decoder, config.unet, config.vae, config.scheduler)
     if stage == "visual-decoding":
-        return Parts(config, tower, decoder)
-    writer = Writer(config)
+        return Components(config, tower, decoder)
+    writer = LanguageModule(config)
     for p in writer.language.parameters():
         if p.ndim == 2:
             torch.nn.init.normal_(p, 0, 0.02)
-    return Parts(config, tower, decoder, writer, Tokenizer.load(byte_tokenizer(folder / "words")))
+    return Components(config, tower, decoder, writer, Tokenizer.load(byte_tokenizer(folder / "words")))
 
 
 @pytest.mark.slow
@@ -59,14 +59,14 @@ def test_one_step_at_the_widths_of_wegen_7b(stage, preset, tmp_path):
     parts = parts_of(config, stage, tmp_path)
     build = decoding_stage if stage == "visual-decoding" else lambda *a: writing_stage(stage, *a)
     made = build(parts, One(), s, 1)
-    driver = Single(torch.device("cpu"), s.precision)
-    made.place(driver.device)
+    backend = SingleDevice(torch.device("cpu"), s.precision)
+    made.place(backend.device)
     trained = [p for p in made.model.parameters() if p.requires_grad]
     before = [p.detach().flatten()[:1000].clone() for p in trained]
     optimiser = torch.optim.AdamW(trained, s.learning_rate, s.betas, s.eps, s.weight_decay)
-    model, optimiser = driver.prepare(Step(made), optimiser)
+    model, optimiser = backend.prepare(Step(made), optimiser)
     piece, begun = made.piece(0, 0, 1), time.perf_counter()
-    values, work = _step(made, driver, model, optimiser, 0, [piece], tmp_path)
+    values, work = _step(made, backend, model, optimiser, 0, [piece], tmp_path)
     seconds = time.perf_counter() - begun
     print(
         f"\n{stage} {preset}: {sum(p.numel() for p in trained):,} weights, {seconds:.1f} s, {work['flops'] / seconds / 1e9:.1f} GFLOP/s, "

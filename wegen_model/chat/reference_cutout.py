@@ -31,7 +31,7 @@ def border(picture: Tensor) -> tuple[Tensor, Tensor]:
     return colour, other if other.any() else torch.ones_like(other)
 
 
-def lay(picture: Tensor, box: Box, size: int) -> Tensor:
+def paste_subject(picture: Tensor, box: Box, size: int) -> Tensor:
     """Lay a picture's subject into a box of a square canvas.
 
     Args:

@@ -42,7 +42,7 @@ def convert(
     whole: bool = False,
     initialise: bool = False,
     shard: int = SHARD,
-    quantise: str = "",
+    quantize: str = "",
 ) -> Report:
     """Write a model folder from a public release (any subset of it), one of its files, or another model folder.
 
@@ -53,7 +53,7 @@ def convert(
         whole: read older PyTorch pickles into memory.
         initialise: begin training from a stock SDXL UNet or LLaMA-2 (initialise.py).
         shard: bytes of the largest file.
-        quantise: q8_0, q4_0 or fp8: the matrices of tower and language model in blocks (blocks.py), made tensor by tensor.
+        quantize: q8_0, q4_0 or fp8: the matrices of tower and language model in blocks (blocks.py), made tensor by tensor.
     Returns:
         what was written, what is missing and what was dropped and why.
     Raises:
@@ -63,7 +63,7 @@ def convert(
     runtime = runtime or Runtime()
     found, target = survey(source, whole), Path(target).expanduser()
     wanted = _choose(found, parts)
-    planned = plan(found, config, wanted, dtype, initialise, blocks=check_kind(quantise))
+    planned = plan(found, config, wanted, dtype, initialise, blocks=check_kind(quantize))
     words = found.tokenizer if "tokenizer" in wanted else None
     check_target(target, {*planned.parts, "tokenizer"} if words else set(planned.parts), Path(source).expanduser())
     if words is not None:

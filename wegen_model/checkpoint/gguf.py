@@ -39,7 +39,7 @@ class GGUFTensor:
     shape: tuple[int, ...]  # (o,i), or (i,) of a norm
     blocks: Tensor
 
-    def dequantise(self, dtype: torch.dtype = torch.float16) -> Tensor:
+    def dequantize(self, dtype: torch.dtype = torch.float16) -> Tensor:
         """The values, (o,i): a thousand rows at a time, so that nothing is held twice in 32 bits."""
         if self.kind in PLAIN:
             return self.blocks.reshape(-1).view(PLAIN[self.kind]).reshape(self.shape).to(dtype)

@@ -50,7 +50,7 @@ def _compile(pattern: str, cache: dict[str, re.Pattern] = {}) -> re.Pattern:  # 
 
 
 @dataclass(frozen=True)
-class Layout:
+class KeyMap:
     """A kind of file.
 
     `marks`: keys that tell it from others, one of which must be there; `prefixes` that may precede all keys, the usual one first.

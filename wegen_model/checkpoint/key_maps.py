@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from . import ldm
-from .key_map import Layout, Row, below
+from .key_map import KeyMap, Row, below
 
 # --- EVA-CLIP's vision tower --------------------------------------------------------------------------------------
 
@@ -47,7 +47,7 @@ SPLIT = (
     Row("blocks.{n}.attn.qkv.bias", "vision", only_read=True),  # beside the other two it is an error that says so
 )
 _HALF = tuple(f"blocks.{n}.attn.{x}_bias" for n in (0, 1) for x in "qv")
-TOWER = Layout(
+TOWER = KeyMap(
     "EVA-CLIP tower",
     ("blocks.0.attn.qkv.weight", "blocks.1.attn.qkv.weight"),
     (*FUSED, *_BESIDE),
@@ -62,9 +62,9 @@ TOWER = Layout(
         "multimodal_encoder.model.visual.",
     ),
 )
-EVA_CLIP = Layout("EVA-CLIP's own file", _HALF, (*SPLIT, *_BESIDE), ("visual.", "module.visual.", "multimodal_encoder.visual."))
-OPEN_CLIP = Layout("EVA-CLIP in open_clip's names", _HALF, (*SPLIT, *_BESIDE), ("visual.trunk.",))
-TIMM = Layout("EVA-CLIP tower in timm's names", _HALF, (*SPLIT, *_BESIDE), ("",))
+EVA_CLIP = KeyMap("EVA-CLIP's own file", _HALF, (*SPLIT, *_BESIDE), ("visual.", "module.visual.", "multimodal_encoder.visual."))
+OPEN_CLIP = KeyMap("EVA-CLIP in open_clip's names", _HALF, (*SPLIT, *_BESIDE), ("visual.trunk.",))
+TIMM = KeyMap("EVA-CLIP tower in timm's names", _HALF, (*SPLIT, *_BESIDE), ("",))
 
 # --- Emu2: its tower and decoder are of use here, its language model is not ----------------------------------------------
 
@@ -75,7 +75,7 @@ _EMU_REST = (
     Row("decoder.{rest}", None, why=_EMU),
     Row("model.decoder.{rest}", None, why=_EMU),
 )
-EMU2 = Layout(
+EMU2 = KeyMap(
     "Emu2",
     ("model.visual.blocks.0.attn.qkv.weight", "project_up.weight"),
     (*below("model.visual.", FUSED), *below("visual.", SPLIT), *_EMU_REST),
@@ -128,9 +128,9 @@ PROJECTOR_ROWS = (
     ),
     *(Row(f"regions.{leaf}.weight", "projectors") for leaf in ("number", "inner", "outer")),
 )
-LLAMA = Layout("LLaMA in Hugging Face's names", ("model.embed_tokens.weight",), LLAMA_ROWS)
-GGUF = Layout("LLaMA in GGUF's names", ("token_embd.weight",), GGUF_ROWS)
-PROJECTORS = Layout("WeGen projectors", ("input_resampler.proj.weight",), PROJECTOR_ROWS)
+LLAMA = KeyMap("LLaMA in Hugging Face's names", ("model.embed_tokens.weight",), LLAMA_ROWS)
+GGUF = KeyMap("LLaMA in GGUF's names", ("token_embd.weight",), GGUF_ROWS)
+PROJECTORS = KeyMap("WeGen projectors", ("input_resampler.proj.weight",), PROJECTOR_ROWS)
 
 # --- decoder ------------------------------------------------------------------------------------------------------
 
@@ -143,13 +143,13 @@ VAE_ROWS = (
     Row("{rest}", "vae"),
 )
 UNET_ROWS = (Row("{rest}", "unet"),)
-UNET = Layout("diffusers UNet", ("time_embedding.linear_1.weight",), UNET_ROWS)
-VAE = Layout("diffusers VAE", ("decoder.conv_in.weight",), VAE_ROWS)
-LDM_UNET = Layout("LDM UNet", ("time_embed.0.weight",), ldm.unet_rows, (ldm.UNET_PREFIX, ""))
-LDM_VAE = Layout("LDM VAE", ("decoder.up.0.block.0.conv1.weight",), ldm.vae_rows)
-LDM = Layout("SDXL checkpoint in one file", (ldm.VAE_PREFIX + "decoder.conv_in.weight",), ldm.checkpoint_rows)
-LAYOUT_MAP = Layout("WeGen layout map", ("proj.weight",), (Row("{rest}", "layout"),))
-EMU2_GEN = Layout(
+UNET = KeyMap("diffusers UNet", ("time_embedding.linear_1.weight",), UNET_ROWS)
+VAE = KeyMap("diffusers VAE", ("decoder.conv_in.weight",), VAE_ROWS)
+LDM_UNET = KeyMap("LDM UNet", ("time_embed.0.weight",), ldm.unet_rows, (ldm.UNET_PREFIX, ""))
+LDM_VAE = KeyMap("LDM VAE", ("decoder.up.0.block.0.conv1.weight",), ldm.vae_rows)
+LDM = KeyMap("SDXL checkpoint in one file", (ldm.VAE_PREFIX + "decoder.conv_in.weight",), ldm.checkpoint_rows)
+LAYOUT_MAP = KeyMap("WeGen layout map", ("proj.weight",), (Row("{rest}", "layout"),))
+EMU2_GEN = KeyMap(
     "Emu2-Gen in one file",
     ("unet.time_embedding.linear_1.weight", "multimodal_encoder.project_up.weight"),
     (
@@ -163,7 +163,7 @@ EMU2_GEN = Layout(
 
 # --- the public WeGen release: the agent's state dict ---------------------------------------------------------------
 
-AGENT = Layout(
+AGENT = KeyMap(
     "WeGen agent",
     ("llm.model.embed_tokens.weight", "input_resampler.proj.weight", "adapter.unet.conv_in.weight"),
     (
@@ -197,7 +197,7 @@ EXPORTS = {
 }
 
 
-def detect(keys: Collection[str]) -> Layout | None:
+def detect(keys: Collection[str]) -> KeyMap | None:
     """The layout of a file by its keys. The agent's file also holds the projectors' marks: it is what has more beside them."""
     keys = set(keys)
     if PROJECTORS.prefix(keys) is not None and not PROJECTORS.route(keys)[1]:

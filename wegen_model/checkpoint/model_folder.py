@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import PRESETS, ModelConfig
-from ..models.quantization import KINDS, BlockLinear, dequantise, is_quantised, quantise, replace_linears
+from ..models.quantization import KINDS, QuantizedLinear, dequantize, is_quantised, quantize, replace_linears
 
 FORMAT_VERSION = 1
 UNET_FILE, VAE_FILE = "diffusion_pytorch_model", "diffusion_pytorch_model"
@@ -176,7 +176,7 @@ def block_kinds(path: Path, metadata: dict[str, str] | None) -> dict[str, str]:
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a safetensors file as values; a damaged one is an error that names it."""
-    return {key: dequantise(tensor, kind) if kind else tensor for key, tensor, kind in stored_tensors(path)}
+    return {key: dequantize(tensor, kind) if kind else tensor for key, tensor, kind in stored_tensors(path)}
 
 
 def missing(folder: str | Path, part: str) -> None:
@@ -194,13 +194,13 @@ def load_into(
     part: str,
     dtype: torch.dtype | None = None,
     blocks: str = "",
-    layer: type[BlockLinear] = BlockLinear,
+    layer: type[QuantizedLinear] = QuantizedLinear,
 ) -> nn.Module:
     """Give a module built on the meta device the tensors of a part (assigned, not copied), strictly.
 
     Args:
         dtype: of the floating-point values; None keeps the file's.
-        blocks: kind to quantise the part's matrices to, tensor by tensor; what already lies in blocks stays as it is.
+        blocks: kind to quantize the part's matrices to, tensor by tensor; what already lies in blocks stays as it is.
         layer: what takes the place of a linear layer whose weight is in blocks.
     Raises:
         CheckpointError: the part is absent, a file is damaged, a tensor is missing, unexpected or of the wrong shape.
@@ -213,7 +213,7 @@ def load_into(
     for path in paths:
         for key, tensor, kind in stored_tensors(path):
             if blocks and not kind and is_quantised(part, key, tensor.shape) and KINDS[blocks].fits(tensor.shape[1]):
-                tensor, kind = quantise(tensor, blocks), blocks
+                tensor, kind = quantize(tensor, blocks), blocks
             if kind:
                 kinds[key] = kind
             elif dtype is not None and tensor.is_floating_point():

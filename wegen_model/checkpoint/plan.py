@@ -48,7 +48,7 @@ def plan(
 
     Args:
         quick: a decoder that is as its configuration says is not checked against diffusers' own module, whose import takes seconds.
-        blocks: kind that the matrices of tower and language model are quantised to; empty keeps blocks of the source, unless `dtype`
+        blocks: kind that the matrices of tower and language model are quantized to; empty keeps blocks of the source, unless `dtype`
             asks for values; None always gives values.
     """
     notes = list(found.notes)
@@ -68,7 +68,7 @@ def plan(
         if left:
             notes.append(f"{left} matrices of the {part} stay as they were: their rows are no whole {blocks} blocks")
     if blocks and not set(INSIDE) & set(made):
-        raise CheckpointError(f"{found.path}: nothing to quantise: only {' and '.join(INSIDE)} are, and here is {', '.join(made)}.")
+        raise CheckpointError(f"{found.path}: nothing to quantize: only {' and '.join(INSIDE)} are, and here is {', '.join(made)}.")
     if "vision" in made and found.model is None:
         positions = found.parts["vision"]["pos_embed"][0].spec.shape[1]
         if positions != 1 + full.vision.side**2:

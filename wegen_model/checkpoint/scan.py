@@ -10,7 +10,7 @@ from typing import Any
 
 from . import model_folder as own
 from .file_layouts import RELEASE, RELEASE_CONFIGS, ROOTS, TOKENIZERS, kind, llama_config, locate, shards_of
-from .key_map import Layout, Row
+from .key_map import KeyMap, Row
 from .key_maps import LAYOUTS, OWN, detect
 from .model_folder import CheckpointError, read_json
 from .tensor_file import Spec, TensorFile, open_file
@@ -169,7 +169,7 @@ def _folder(path: Path, whole: bool) -> Survey:
     return found
 
 
-def _add(found: Survey, paths: list[Path], layout: Layout | None = None, whole: bool = False) -> Layout:
+def _add(found: Survey, paths: list[Path], layout: KeyMap | None = None, whole: bool = False) -> KeyMap:
     """Take from a file, or from the shards of one, the parts that no earlier file offered. `layout`: when it is known already."""
     name = paths[0].relative_to(found.path).as_posix() if paths[0] != found.path and found.path.is_dir() else paths[0].name
     files, owner = [open_file(path, whole) for path in paths], {}

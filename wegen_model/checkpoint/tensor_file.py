@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..models.quantization import KINDS, dequantise
+from ..models.quantization import KINDS, dequantize
 from .model_folder import BLOCKS, CheckpointError, block_kinds
 
 NAMES = {
@@ -148,7 +148,7 @@ def _open_safetensors(path: Path) -> TensorFile:
         return data.view(spec.dtype).reshape(spec.shape)
 
     def read(key: str) -> Tensor:
-        return dequantise(lie(key), specs[key].kind, specs[key].dtype) if specs[key].kind else lie(key)
+        return dequantize(lie(key), specs[key].kind, specs[key].dtype) if specs[key].kind else lie(key)
 
     return TensorFile(path, specs, read, lie)
 
@@ -207,7 +207,7 @@ def _open_gguf(path: Path) -> TensorFile:
         with path.open("rb") as f:
             return gguf.read_tensor(f, places[key], language["heads"])
 
-    return TensorFile(path, specs, lambda key: tensor(key).dequantise(specs[key].dtype), lambda key: tensor(key).blocks, language)
+    return TensorFile(path, specs, lambda key: tensor(key).dequantize(specs[key].dtype), lambda key: tensor(key).blocks, language)
 
 
 def _first_line(error: Exception) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..config import ModelConfig
 from ..models.eva_clip import resize_positions
-from ..models.quantization import KINDS, is_quantised, quantise
+from ..models.quantization import KINDS, is_quantised, quantize
 from .gguf import to_rotary_pairs
 from .key_map import HALVES, Row
 from .model_folder import CheckpointError
@@ -66,7 +66,7 @@ def lay_in_blocks(
     """A part's tensors with its matrices in blocks, and how many of these stay values since their rows are no whole blocks.
 
     Args:
-        kind: to quantise to (one of blocks.MADE), or empty.
+        kind: to quantize to (one of blocks.MADE), or empty.
         keep: blocks of the source are written as they lie, where `kind` does not say otherwise; else they are widened.
     """
     out, left = dict(tensors), 0
@@ -85,7 +85,7 @@ def lay_in_blocks(
         if there == wanted:
             out[key] = stored, lambda piece=piece: piece.file.blocks(piece.key)
         else:
-            out[key] = stored, lambda make=make: quantise(make(), wanted)
+            out[key] = stored, lambda make=make: quantize(make(), wanted)
     return out, left
 
 

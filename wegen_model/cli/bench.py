@@ -9,7 +9,7 @@ def add(sub) -> None:
     """The command's arguments."""
     bench = sub.add_parser("bench", help="measure a model folder: what each precision costs")
     todo = bench.add_subparsers(dest="what", required=True, metavar="WHAT")
-    p = todo.add_parser("precision", help="features with quantised weights against those of 16 bits; written to FOLDER/precision.json")
+    p = todo.add_parser("precision", help="features with quantized weights against those of 16 bits; written to FOLDER/precision.json")
     p.add_argument("model", nargs="?", default="wegen-mini", help="model folder, or wegen-mini (bundled, default)")
     p.add_argument("--against", metavar="FOLDER", help="the 16-bit weights, when the model lies in blocks")
     p.add_argument("--only", action="append", default=[], metavar="PRECISION", help="bfloat16, float16, q8_0, q4_0, fp8 (several times)")

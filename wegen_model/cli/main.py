@@ -264,7 +264,7 @@ def _convert(args) -> None:
             )
         report = export(args.source, args.target, args.layout, **chosen)
     else:
-        report = convert(args.source, args.target, config=args.config, initialise=args.initialise, quantise=args.quantize, **chosen)
+        report = convert(args.source, args.target, config=args.config, initialise=args.initialise, quantize=args.quantize, **chosen)
     sys.stdout.write(report.text() + "\n")
 
 

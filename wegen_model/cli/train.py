@@ -212,7 +212,7 @@ def finish(stage, parts, s, model: str, folder: Path, target: Path, main: bool =
     """Write the trained model folder and the adapter; says what was written, or that the stage goes on."""
     from ..checkpoint import model_folder
     from ..models.lora import merge, save_lora
-    from ..models.quantization import widen
+    from ..models.quantization import dequantize_linear
     from ..train.modules import export, trained_config
     from ..train.trainer import finished
 
@@ -229,7 +229,7 @@ def finish(stage, parts, s, model: str, folder: Path, target: Path, main: bool =
         tensors = adapters.tensors({k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)})
         said = f"{save_lora(folder / 'lora.safetensors', tensors, {'wegen_space': parts.config.decoder.space})}\n"
         base = decoder.unet if stage.name == "visual-decoding" else writer.language
-        merge(widen(base, next(p.dtype for p in base.parameters() if p.is_floating_point())), adapters.part, tensors)
+        merge(dequantize_linear(base, next(p.dtype for p in base.parameters() if p.is_floating_point())), adapters.part, tensors)
         states = {adapters.part: base.state_dict()}
         if stage.name != "visual-decoding":
             states["projectors"] = {k[len("projectors.") :]: v for k, v in weights.items() if k.startswith("projectors.")}

@@ -53,7 +53,7 @@ class Embedder(Own):
     def embed(self, crops: Sequence[np.ndarray]) -> np.ndarray:
         tokens = torch.cat([self.model.encode(_tensor(c)[None]).tokens for c in crops])
         with torch.no_grad():
-            projectors = self.model.part("projectors").module
+            projectors = self.model.component("projectors").module
             rows = projectors.normalise(tokens.to(next(projectors.parameters()))).flatten(1).float()
         return torch.nn.functional.normalize(rows, dim=1).cpu().numpy()
 

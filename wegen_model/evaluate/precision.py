@@ -1,4 +1,4 @@
-"""What a precision costs: the features a model writes with quantised weights against those of its 16-bit weights.
+"""What a precision costs: the features a model writes with quantized weights against those of its 16-bit weights.
 
 `measure` writes `precision.json` beside the weights; `verdict` is what Load WeGen Model says of it. Continuous features are fed back
 64 times, so an error in the weights grows: no precision is recommended that was not measured on the weights at hand.
@@ -177,7 +177,7 @@ def _run(model: WeGen, talks: list[Conversation], pictures: list[Tensor]) -> tup
     begun = time.perf_counter()  # the first one warmed up
     written += [model.draw(talk)[0].tokens for talk in talks[1:]]
     seconds = (time.perf_counter() - begun) / (len(talks) - 1)
-    sizes = {f"{part}_bytes": sum(p.nbytes for p in model.part(part).module.parameters()) for part in PARTS}
+    sizes = {f"{part}_bytes": sum(p.nbytes for p in model.component(part).module.parameters()) for part in PARTS}
     return (torch.cat(written), seen), sizes | {"seconds": round(seconds, 3)}
 
 
@@ -201,7 +201,7 @@ def table(result: dict[str, Any]) -> str:
 def verdict(folder: str | Path, blocks: str = "") -> tuple[str, str]:
     """What is known of a folder as it is loaded: (text, warning), empty where there is nothing to say.
 
-    `blocks`: the kind that it is quantised to while it is read; what lies in blocks stays as it is.
+    `blocks`: the kind that it is quantized to while it is read; what lies in blocks stays as it is.
     """
     try:
         kinds = stored_kinds(folder)

@@ -21,14 +21,14 @@ from ..config import ModelConfig
 from ..data.collate import Plan, collate, embed, language_loss, predictions, unconditional
 from ..features import Features
 from ..train.losses import feature_losses
-from ..train.modules import Writer
+from ..train.modules import LanguageModule
 from ..train.trainer import Recipe, Stage
 from .stages import grid_code
 from .tasks import Sample
 from .world.pictures import Pool
 
 
-def init_writer(writer: Writer, tokenizer: Tokenizer, mean: Tensor, std: Tensor) -> None:
+def init_writer(writer: LanguageModule, tokenizer: Tokenizer, mean: Tensor, std: Tensor) -> None:
     """Scaled normal weights; placeholders and locations start as sines of where they are, in the same coordinates."""
     config = writer.language.config
     d = config.width
@@ -128,7 +128,7 @@ def dialogue_stage(
     sample_every: int = 0,
 ) -> Stage:
     """LM, MSE and cosine losses over the features (m,n,c) of the pool's pictures, raw."""
-    writer = Writer(config)
+    writer = LanguageModule(config)
     n = config.features.count
     scenes = features[: min(600, len(pool.scenes))].float()
     mean = scenes.mean((0, 1))

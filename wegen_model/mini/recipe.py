@@ -27,12 +27,12 @@ from ..config import PRESETS, ModelConfig
 from ..models.decoder import Decoder
 from ..runtime import Runtime
 from ..train.trainer import Recipe, Stage, finished, run
-from .dialogue import Bank, Options, Writer, dialogue_stage, encode_pictures
+from .dialogue import Bank, LanguageModule, Options, dialogue_stage, encode_pictures
 from .stages import EncoderHeads, encoder_stage, vae_decoder_stage, vae_stage
 from .start import load_decoder, load_tower, load_writer
 from .tasks import HARDER, MIX
 from .tokenizer import build_tokenizer
-from .visual import Painter, encode_latents, init_layout, keep, paint_latents, preview_factors, visual_stage
+from .visual import DecoderModule, encode_latents, init_layout, keep, paint_latents, preview_factors, visual_stage
 from .watch import Watch
 from .world.art import cache_dir, load_art
 from .world.concepts import NAMES, OFFERED_STYLES, TRAINED_STYLES
@@ -221,7 +221,7 @@ class Workshop:
             decoder = self.begun()
         else:
             decoder = self.decoder()[0]
-            Painter(decoder).load_state_dict(self.painter(decoder))
+            DecoderModule(decoder).load_state_dict(self.painter(decoder))
         return Watch(self.tower, decoder.eval(), self.config, self.tokenizer, self.art)
 
     @cached_property
@@ -253,9 +253,9 @@ class Workshop:
         decoder.vae.register_to_config(scaling_factor=scale)
         return decoder, (latents.float() * scale).half()
 
-    def writer(self) -> Writer:
+    def writer(self) -> LanguageModule:
         """The writer as far as the stages have reached."""
-        writer = Writer(self.config)
+        writer = LanguageModule(self.config)
         reached = [name for name in ("stage-1", "stage-2") if (self.folder / name / "checkpoint").is_dir()]
         if self.start and not reached:
             load_writer(self.start, writer, self.folder / "tokenizer")
@@ -292,7 +292,7 @@ class Workshop:
         tokens, aims = self.predicted()
         some = torch.randperm(len(aims), generator=torch.Generator().manual_seed(self.seed))[: count // 2].tolist()
         rows = [aims[i] for i in some] * 2
-        Painter(decoder).load_state_dict(self.painter(decoder))
+        DecoderModule(decoder).load_state_dict(self.painter(decoder))
         latents = paint_latents(decoder.eval(), torch.cat([tokens[some], self.features[rows[: len(some)]]]), self.seed, self.runtime)
         keep({"latents": latents, "rows": rows}, path)
         return latents, rows
@@ -302,7 +302,7 @@ class Workshop:
         for name in ("sharpen", "visual-decoding"):
             if (self.folder / name / "checkpoint").is_dir():
                 return self.weights(name)
-        return Painter(decoder).state_dict() if self.start else self.weights("visual-decoding")
+        return DecoderModule(decoder).state_dict() if self.start else self.weights("visual-decoding")
 
     def export(self, target: str | Path) -> Path:
         """Write the model folder from whatever the stages have reached; spaces carry the tower's hash."""

@@ -15,12 +15,12 @@ from ..config import ModelConfig
 from ..data.collate import Plan, collate, embed, shown_before
 from ..models.llama import Cache
 from ..runtime import Runtime
-from .dialogue import Writer, plans
+from .dialogue import LanguageModule, plans
 from .world.pictures import Pool
 
 
 @torch.no_grad()
-def write(writer: Writer, config: ModelConfig, batch_plans: list[Plan], features: Tensor, parallel: bool) -> Tensor:
+def write(writer: LanguageModule, config: ModelConfig, batch_plans: list[Plan], features: Tensor, parallel: bool) -> Tensor:
     """(b,n,c) raw features of the last picture of each plan; the plans must place it at the same position."""
     n = config.features.count
     start = batch_plans[0].pictures[-1][0]
@@ -59,7 +59,7 @@ def grouped(all_plans: list[Plan], picks: list[int], size: int) -> list[list[int
 
 
 def roll(
-    writer: Writer,
+    writer: LanguageModule,
     config: ModelConfig,
     tokenizer: Tokenizer,
     pool: Pool,

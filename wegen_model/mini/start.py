@@ -14,7 +14,7 @@ from ..checkpoint import model_folder
 from ..config import ModelConfig
 from ..models.decoder import Decoder
 from ..models.eva_clip import VisionTower
-from .dialogue import Writer
+from .dialogue import LanguageModule
 from .tokenizer import same_words
 
 
@@ -35,7 +35,7 @@ def load_decoder(folder: str | Path, decoder: Decoder) -> Decoder:
     return decoder
 
 
-def load_writer(folder: str | Path, writer: Writer, tokenizer: Path) -> Writer:
+def load_writer(folder: str | Path, writer: LanguageModule, tokenizer: Path) -> LanguageModule:
     """Fill a writer from a folder: bodies as they are, embeddings and output rows by token."""
     pairs = torch.tensor(same_words(Path(folder), tokenizer))
     state: dict[str, Tensor] = writer.state_dict()

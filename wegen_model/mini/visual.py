@@ -21,7 +21,7 @@ from ..models.decoder import Decoder
 from ..models.decoder import noise as noise_of
 from ..runtime import Runtime
 from ..train.losses import alphas_cumprod, diffusion_loss, drop_conditions
-from ..train.modules import Painter
+from ..train.modules import DecoderModule
 from ..train.trainer import Recipe, Stage
 from .stages import to_float
 
@@ -131,4 +131,4 @@ def visual_stage(
         return {"loss": value}
 
     decoder.unet.to(memory_format=torch.channels_last)  # a fifth faster on a CPU
-    return Stage(folder_name, Painter(decoder), make, loss, recipe, sample, sample_every)
+    return Stage(folder_name, DecoderModule(decoder), make, loss, recipe, sample, sample_every)

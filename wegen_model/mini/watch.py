@@ -19,7 +19,7 @@ from ..chat.tokenizer import Tokenizer
 from ..config import ModelConfig
 from ..models.decoder import Decoder
 from ..models.decoder import noise as noise_of
-from .dialogue import Bank, Writer, plans
+from .dialogue import Bank, LanguageModule, plans
 from .rollout import write
 from .tasks import TASKS, sample
 from .world.art import Art
@@ -50,7 +50,7 @@ class Watch:
         self.config, self.decoder = config, decoder
 
     @torch.no_grad()
-    def __call__(self, writer: Writer, step: int, folder: Path) -> dict[str, float]:
+    def __call__(self, writer: LanguageModule, step: int, folder: Path) -> dict[str, float]:
         errors: dict[str, list[float]] = defaultdict(list)
         rows, made = [], []
         for one, plan in zip(self.samples, self.plans):

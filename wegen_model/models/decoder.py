@@ -31,7 +31,7 @@ SCHEDULERS = (
 )
 
 
-class Layout(nn.Module):
+class FeatureToLatent(nn.Module):
     """Tokens (b,n,c) to (b,channels,h,w): one linear map a token, spread over factor x factor latent cells of its place."""
 
     def __init__(self, config: DecoderConfig, operations: Any = nn):
@@ -54,7 +54,7 @@ class Decoder(nn.Module):
         self.config = config
         self.scheduler_config = dict(scheduler)
         self.unet, self.vae = self.parts(unet, vae)
-        self.layout = Layout(config, operations) if unet and config.layout_channels else None
+        self.layout = FeatureToLatent(config, operations) if unet and config.layout_channels else None
 
     @staticmethod
     def parts(unet: dict, vae: dict) -> tuple[nn.Module | None, nn.Module | None]:

@@ -130,7 +130,7 @@ def merge(module: nn.Module, part: str, tensors: Mapping[str, Tensor], strength:
             raise ValueError(f"{name}: {key} is for a layer of {up.shape[0]}x{down.shape[1]}, this model's is {tuple(weight.shape)}.")
         if not weight.is_floating_point():
             raise ValueError(
-                f"{name}: the decoder is loaded in a quantised precision, to which no LoRA can be added. Load it in another dtype."
+                f"{name}: the decoder is loaded in a quantized precision, to which no LoRA can be added. Load it in another dtype."
             )
         scale = float(tensors.get(f"{key}.alpha", torch.tensor(float(len(down))))) / len(down)
         changed = weight.float() + strength * scale * (up @ down).to(weight.device)

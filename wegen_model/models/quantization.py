@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.nn import Linear
 from torch.nn import functional as F
 
-CHUNK = 256  # rows quantised at once: nothing is held twice in 32 bits
-INSIDE = {"vision": "blocks.", "language": "model.layers."}  # where a part's quantised matrices are
+CHUNK = 256  # rows quantized at once: nothing is held twice in 32 bits
+INSIDE = {"vision": "blocks.", "language": "model.layers."}  # where a part's quantized matrices are
 
 
 def is_quantised(part: str, key: str, shape: tuple[int, ...]) -> bool:
@@ -135,7 +135,7 @@ KINDS = {
     "Q4_K": Kind(256, 144, _read_q4_k),
     "Q6_K": Kind(256, 210, _read_q6_k),
 }
-MADE = tuple(name for name, kind in KINDS.items() if kind.make)  # what `quantise` offers
+MADE = tuple(name for name, kind in KINDS.items() if kind.make)  # what `quantize` offers
 
 
 def check_kind(name: str) -> str:
@@ -149,7 +149,7 @@ def check_kind(name: str) -> str:
     return name.upper()
 
 
-def quantise(values: Tensor, kind: str) -> Tensor:
+def quantize(values: Tensor, kind: str) -> Tensor:
     """(o,i) of any float precision to blocks, uint8 (o,bytes of a row)."""
     k = KINDS[kind]
     if not k.fits(values.shape[1]):
@@ -162,7 +162,7 @@ def quantise(values: Tensor, kind: str) -> Tensor:
     return out
 
 
-def dequantise(blocks: Tensor, kind: str, dtype: torch.dtype = torch.float32) -> Tensor:
+def dequantize(blocks: Tensor, kind: str, dtype: torch.dtype = torch.float32) -> Tensor:
     """Blocks (o,bytes of a row) to values (o,i), multiplied in float32 and rounded once."""
     k = KINDS[kind]
     blocks = blocks.unflatten(-1, (-1, k.bytes)) if k.values else blocks[:, None]
@@ -172,7 +172,7 @@ def dequantise(blocks: Tensor, kind: str, dtype: torch.dtype = torch.float32) ->
 # --- the layer ----------------------------------------------------------------------------------------------------
 
 
-class BlockLinear(nn.Module):
+class QuantizedLinear(nn.Module):
     """y = x W^T + b with W in blocks: `weight` uint8 (o,bytes of a row), `bias` (o,) in 16 bits or None."""
 
     def __init__(self, in_features: int, out_features: int, kind: str, bias: bool = True):
@@ -183,7 +183,7 @@ class BlockLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(out_features, device="meta"), requires_grad=False) if bias else None
 
     def compute(self, x: Tensor, blocks: Tensor, bias: Tensor | None) -> Tensor:
-        return F.linear(x, dequantise(blocks, self.kind, x.dtype), bias)
+        return F.linear(x, dequantize(blocks, self.kind, x.dtype), bias)
 
     def forward(self, x: Tensor) -> Tensor:
         bias = self.bias if self.bias is None else self.bias.to(x)
@@ -193,8 +193,8 @@ class BlockLinear(nn.Module):
         return f"{self.in_features}, {self.out_features}, {self.kind}, bias={self.bias is not None}"
 
 
-def replace_linears(module: nn.Module, kinds: Mapping[str, str], layer: type[BlockLinear] = BlockLinear) -> None:
-    """Put a BlockLinear in place of each linear layer whose weight, by its key, lies in blocks. Other keys are left to the loader."""
+def replace_linears(module: nn.Module, kinds: Mapping[str, str], layer: type[QuantizedLinear] = QuantizedLinear) -> None:
+    """Put a QuantizedLinear in place of each linear layer whose weight, by its key, lies in blocks. Other keys are left to the loader."""
     modules = dict(module.named_modules())
     for key, kind in kinds.items():
         name = key.removesuffix(".weight")
@@ -204,14 +204,14 @@ def replace_linears(module: nn.Module, kinds: Mapping[str, str], layer: type[Blo
             setattr(modules[parent], leaf, layer(linear.in_features, linear.out_features, kind, linear.bias is not None))
 
 
-def widen(module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Put a plain linear layer of the same values in place of each BlockLinear, one after another."""
+def dequantize_linear(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Put a plain linear layer of the same values in place of each QuantizedLinear, one after another."""
     for owner in list(module.modules()):
         for leaf, old in list(owner.named_children()):
-            if isinstance(old, BlockLinear):
+            if isinstance(old, QuantizedLinear):
                 with torch.device("meta"):
                     new = Linear(old.in_features, old.out_features, old.bias is not None)
-                new.weight = nn.Parameter(dequantise(old.weight, old.kind, dtype), requires_grad=False)
+                new.weight = nn.Parameter(dequantize(old.weight, old.kind, dtype), requires_grad=False)
                 if old.bias is not None:
                     new.bias = nn.Parameter(old.bias.detach().to(dtype), requires_grad=False)
                 setattr(owner, leaf, new)
@@ -220,4 +220,4 @@ def widen(module: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 def scratch_bytes(module: nn.Module) -> int:
     """Room that widening the largest layer takes: float32 beside the wanted precision, at most 8 bytes a value."""
-    return max((8 * m.in_features * m.out_features for m in module.modules() if isinstance(m, BlockLinear)), default=0)
+    return max((8 * m.in_features * m.out_features for m in module.modules() if isinstance(m, QuantizedLinear)), default=0)

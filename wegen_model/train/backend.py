@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, autocast, nn
 
 
-class Single:
+class SingleDevice:
     """One device in this process. For training inside a host's graph: no libraries, no global state, no other processes."""
 
     kind, main, rank, processes = "whole", True, 0, 1
@@ -72,7 +72,7 @@ class Single:
         pass
 
 
-class Accelerated:
+class AccelerateBackend:
     """accelerate, as its launcher set it up.
 
     Gradients are averaged over processes and pieces; a loss that is a mean over all of them is scaled by the stage (`share`).

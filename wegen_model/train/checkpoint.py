@@ -59,7 +59,7 @@ def _free(place: Path) -> float:
     return shutil.disk_usage(next(p for p in (place, *place.absolute().parents) if p.exists())).free / 1e9
 
 
-def save(folder: Path, step: int, name: str, driver, model, optimiser, ema: dict, keep_every: int = 0) -> None:
+def save(folder: Path, step: int, name: str, backend, model, optimiser, ema: dict, keep_every: int = 0) -> None:
     """Write `checkpoint` of a step; the one it replaces stays as `checkpoint-STEP` when `keep_every` divides its step.
 
     Raises:
@@ -67,24 +67,24 @@ def save(folder: Path, step: int, name: str, driver, model, optimiser, ema: dict
     """
     new, old, gone = folder / "checkpoint.new", folder / "checkpoint", folder / "checkpoint.old"
     error: Exception | None = None
-    if driver.main:
+    if backend.main:
         shutil.rmtree(new, ignore_errors=True)
         try:
             new.mkdir()
         except OSError as problem:
             error = problem
-    driver.agree(error is None)
-    randoms = driver.gather(_random_states())
+    backend.agree(error is None)
+    randoms = backend.gather(_random_states())
     if error is None:
         try:
-            _write(new, driver, model, optimiser, ema, randoms)
-            if driver.main:
-                _dump(new / "state.json", {"step": step, "stage": name, "kind": driver.kind, "processes": driver.processes})
+            _write(new, backend, model, optimiser, ema, randoms)
+            if backend.main:
+                _dump(new / "state.json", {"step": step, "stage": name, "kind": backend.kind, "processes": backend.processes})
         except (OSError, RuntimeError) as problem:  # torch's writer raises RuntimeError on a short write
             error = problem
-    if not driver.agree(error is None):
-        driver.wait()
-        if driver.main:
+    if not backend.agree(error is None):
+        backend.wait()
+        if backend.main:
             shutil.rmtree(new, ignore_errors=True)
         then = "There is no earlier checkpoint. Make room, then start again."
         if step_of(old):
@@ -93,7 +93,7 @@ def save(folder: Path, step: int, name: str, driver, model, optimiser, ema: dict
             f"{name}: the checkpoint of step {step} could not be written to {folder} ({_reason(error)}; "
             f"{_free(folder):.2f} GB are free there). {then}"
         )
-    if driver.main:
+    if backend.main:
         kept = step_of(old)
         shutil.rmtree(gone, ignore_errors=True)
         if old.exists():
@@ -102,10 +102,10 @@ def save(folder: Path, step: int, name: str, driver, model, optimiser, ema: dict
             os.replace(old, gone)
         os.replace(new, old)
         shutil.rmtree(folder / "checkpoint.old", ignore_errors=True)
-    driver.wait()
+    backend.wait()
 
 
-def restore(folder: Path, name: str, driver, model, optimiser) -> tuple[int, dict]:
+def restore(folder: Path, name: str, backend, model, optimiser) -> tuple[int, dict]:
     """Fill model and optimiser from the last checkpoint; (its step, its averaged weights), or (0, {}) where there is none.
 
     Args:
@@ -114,12 +114,12 @@ def restore(folder: Path, name: str, driver, model, optimiser) -> tuple[int, dic
         ValueError: it was written by another kind of run, by another stage, or of another model; or it is damaged.
     """
     place = folder / "checkpoint"
-    if driver.main and not place.exists():  # killed between the two renames
+    if backend.main and not place.exists():  # killed between the two renames
         if (folder / "checkpoint.old").exists():
             os.replace(folder / "checkpoint.old", place)
         elif kept := sorted(p for p in folder.glob("checkpoint-*") if KEPT.search(p.name)):
             shutil.copytree(kept[-1], place)
-    driver.wait()
+    backend.wait()
     if not place.exists():
         return 0, {}
     other = f"Name another --folder, or move {place} away to begin anew."
@@ -130,13 +130,13 @@ def restore(folder: Path, name: str, driver, model, optimiser) -> tuple[int, dic
         raise ValueError(f"{place} is damaged: its state.json cannot be read ({error!r}). {_kept(folder)}{other}") from error
     if stage != name:
         raise ValueError(f"{place} is of a run of {stage}, and this is {name}. {other}")
-    if kind != driver.kind:
+    if kind != backend.kind:
         raise ValueError(
-            f"{place} was written by a {_NAMES[kind]} run, and this is a {_NAMES[driver.kind]} run. Go on with the launch "
+            f"{place} was written by a {_NAMES[kind]} run, and this is a {_NAMES[backend.kind]} run. Go on with the launch "
             "configuration that it began with, or start in another folder."
         )
     try:
-        return state["step"], _read(place, driver, model, optimiser)
+        return state["step"], _read(place, backend, model, optimiser)
     except (EOFError, pickle.UnpicklingError, FileNotFoundError) as error:
         raise ValueError(f"{place} is damaged ({error!r}). {_kept(folder)}{other}") from error
     except (RuntimeError, ValueError, KeyError) as error:  # torch's ways to say that names or shapes differ, and that a file is cut off
@@ -162,32 +162,32 @@ def step_of(place: Path) -> int:
         return 0
 
 
-def _write(new: Path, driver, model, optimiser, ema: dict, randoms: list) -> None:
-    if driver.kind == "engine":
-        driver.accelerator.save_state(str(new / "engine"))
-    elif driver.kind == "sharded":
+def _write(new: Path, backend, model, optimiser, ema: dict, randoms: list) -> None:
+    if backend.kind == "engine":
+        backend.accelerator.save_state(str(new / "engine"))
+    elif backend.kind == "sharded":
         import torch.distributed.checkpoint as shards
 
         shards.save(_sharded(model, optimiser) | {"ema": dict(ema)}, checkpoint_id=str(new / "shards"))
-    if driver.main:
+    if backend.main:
         whole = {}
-        if driver.kind == "whole":
-            whole = {"model": model.state_dict(), "optimiser": driver.plain(optimiser).state_dict(), "ema": ema}
+        if backend.kind == "whole":
+            whole = {"model": model.state_dict(), "optimiser": backend.plain(optimiser).state_dict(), "ema": ema}
         with (new / "weights.pt").open("wb") as file:
             torch.save(whole | {"random": randoms}, file)
             file.flush()
             os.fsync(file.fileno())
 
 
-def _read(place: Path, driver, model, optimiser) -> dict:
+def _read(place: Path, backend, model, optimiser) -> dict:
     saved = torch.load(place / "weights.pt", map_location="cpu", weights_only=True)
     mine = saved.get("random") or []
-    if driver.rank < len(mine):
-        _set_random_states(mine[driver.rank])
-    if driver.kind == "engine":
-        driver.accelerator.load_state(str(place / "engine"))
+    if backend.rank < len(mine):
+        _set_random_states(mine[backend.rank])
+    if backend.kind == "engine":
+        backend.accelerator.load_state(str(place / "engine"))
         return {}
-    if driver.kind == "sharded":
+    if backend.kind == "sharded":
         import torch.distributed.checkpoint as shards
         from torch.distributed.checkpoint.state_dict import set_state_dict
 
@@ -196,11 +196,11 @@ def _read(place: Path, driver, model, optimiser) -> dict:
         own = model.state_dict()
         state["ema"] = {k[4:]: torch.empty_like(own[k[4:]]) for k in names if k.startswith("ema.")}
         shards.load(state, checkpoint_id=str(place / "shards"))
-        set_state_dict(model, driver.plain(optimiser), model_state_dict=state["model"], optim_state_dict=state["optimiser"])
+        set_state_dict(model, backend.plain(optimiser), model_state_dict=state["model"], optim_state_dict=state["optimiser"])
         return state["ema"]
     model.load_state_dict(saved["model"])
     optimiser.load_state_dict(saved["optimiser"])
-    return {key: value.to(driver.device) for key, value in saved["ema"].items()}
+    return {key: value.to(backend.device) for key, value in saved["ema"].items()}
 
 
 def _sharded(model, optimiser) -> dict:

@@ -23,7 +23,7 @@ from ..config import ModelConfig
 from ..data.image_folder import rows
 from ..models.lora import save_lora
 from ..runtime import Runtime
-from .modules import Parts, load_decoder
+from .modules import Components, load_decoder
 from .sample_images import paint
 from .settings import LORA, Settings, check
 from .stages.decoder import Encoded, decoding_stage, latents_of, resize
@@ -111,7 +111,7 @@ def finetune(
             runtime.tick(i + 1, len(pictures), "VAE")
         decoder.vae.cpu()
         source = EncodedPictures(tokens.clone().float(), torch.cat(latents), size, s.seed)
-        parts = Parts(config, None, decoder)
+        parts = Components(config, None, decoder)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(s.seed)
             stage = decoding_stage(parts, source, s, 1)

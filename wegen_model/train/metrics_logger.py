@@ -56,13 +56,13 @@ def memory() -> float:
 class Monitor:
     """Collects values of steps and writes a line every so many. Only the main process writes."""
 
-    def __init__(self, folder: Path, driver, step: int, tensorboard: bool = False):
-        self.path, self.driver, self.board = folder / "log.jsonl", driver, None
+    def __init__(self, folder: Path, backend, step: int, tensorboard: bool = False):
+        self.path, self.backend, self.board = folder / "log.jsonl", backend, None
         self.peak, self.begun = peak(), time.perf_counter()
         self.waited = 0.0
         self.seen: dict[str, list[float]] = {}
         self.work: dict[str, float] = {}
-        if not driver.main:
+        if not backend.main:
             return
         self._trim(step)
         if tensorboard:
@@ -107,8 +107,8 @@ class Monitor:
         means = torch.tensor([sum(self.seen[k]) / len(self.seen[k]) for k in names], dtype=torch.float64)
         kinds = sorted(self.work)
         work = torch.tensor([self.work[k] for k in kinds], dtype=torch.float64)
-        if self.driver.processes > 1:
-            means, work = self.driver.sum(means.float()).double() / self.driver.processes, self.driver.sum(work.float()).double()
+        if self.backend.processes > 1:
+            means, work = self.backend.sum(means.float()).double() / self.backend.processes, self.backend.sum(work.float()).double()
         row: dict[str, float] = {"step": step, "seconds": round(seconds, 2), "waiting": round(self.waited / seconds, 3)}
         row["rate"] = round(rate, 4)
         row |= {k: round(v, 6) for k, v in zip(names, means.tolist())}
@@ -117,13 +117,13 @@ class Monitor:
         if done.get("flops"):
             row["tflop_per_s"] = round(done["flops"] / seconds / 1e12, 3)
             if self.peak:
-                row["mfu"] = round(done["flops"] / seconds / (self.peak * self.driver.processes), 4)
+                row["mfu"] = round(done["flops"] / seconds / (self.peak * self.backend.processes), 4)
         row["memory_gb"] = round(memory(), 2)
         self.write(row)
         self.seen, self.work, self.waited, self.begun = {}, {}, 0.0, time.perf_counter()
 
     def write(self, row: dict) -> None:
-        if not self.driver.main:
+        if not self.backend.main:
             return
         try:
             with self.path.open("a") as log:

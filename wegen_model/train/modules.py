@@ -1,6 +1,6 @@
 """The parts of a model that a stage trains or only looks through, from a model folder, and back into one.
 
-Trained parts are float32 copies with gradients; frozen ones are in the computation's precision, without. `Painter` and `Writer` are
+Trained parts are float32 copies with gradients; frozen ones are in the computation's precision, without. `DecoderModule` and `LanguageModule` are
 what the stages train: UNet and layout map; language model and projectors.
 """
 
@@ -24,7 +24,7 @@ from ..models.eva_clip import VisionTower
 from ..models.llama import Language
 
 
-class Painter(nn.Module):
+class DecoderModule(nn.Module):
     """What is trained: the UNet and its layout map."""
 
     def __init__(self, decoder: Decoder):
@@ -32,7 +32,7 @@ class Painter(nn.Module):
         self.unet, self.layout = decoder.unet, decoder.layout
 
 
-class Writer(nn.Module):
+class LanguageModule(nn.Module):
     """Language model and projectors, trained together."""
 
     def __init__(self, config: ModelConfig):
@@ -42,13 +42,13 @@ class Writer(nn.Module):
 
 
 @dataclass
-class Parts:
+class Components:
     """What a stage works with; a stage of the decoder alone has no writer and no tokenizer."""
 
     config: ModelConfig
     tower: VisionTower
     decoder: Decoder | None
-    writer: Writer | None = None
+    writer: LanguageModule | None = None
     tokenizer: Tokenizer | None = None
 
     def frozen(self, *modules: nn.Module | None, device: torch.device, dtype: torch.dtype | None) -> None:
@@ -63,7 +63,7 @@ class Parts:
 
 def load(
     folder: str | Path, stage: str, roots: tuple = (), diffusion: bool = True, frozen: torch.dtype = torch.float32, lora: bool = False
-) -> Parts:
+) -> Components:
     """The parts that a stage needs, on the CPU: what it trains in float32, what it looks through in the precision `frozen`.
 
     Args:
@@ -81,12 +81,12 @@ def load(
     painting = stage == "visual-decoding"
     decoder = load_decoder(folder, config, torch.float32 if painting and not lora else frozen) if painting or diffusion else None
     if painting:
-        return Parts(config, tower, decoder)
+        return Components(config, tower, decoder)
     with torch.device("meta"):
-        writer = Writer(config)
+        writer = LanguageModule(config)
     for part in ("language", "projectors"):
         _fill(getattr(writer, part), folder, part, frozen if lora and part == "language" else torch.float32)
-    return Parts(config, tower, decoder, writer, Tokenizer.load(folder))
+    return Components(config, tower, decoder, writer, Tokenizer.load(folder))
 
 
 def _check_blocks(folder: Path, stage: str, lora: bool) -> None:

@@ -19,14 +19,14 @@ from ..chat.conversation import Conversation
 from ..features import Features
 from ..generation import generate
 from ..models.decoder import noise
-from .modules import Parts
+from .modules import Components
 from .stages.decoder import drawn, resize, see, target, tower_tokens
 
 COUNT, STEPS = 4, 12
 LOOKED_AT = 32  # steps of the source, at most, for pictures to show
 
 
-def sheet(parts: Parts, source: Any, stage: str) -> Callable[[int, Path], None]:
+def sheet(parts: Components, source: Any, stage: str) -> Callable[[int, Path], None]:
     """A `Stage.sample`: writes FOLDER/samples/STEP.png from the first samples of the source that have a picture to compare with.
 
     Raises:
@@ -54,7 +54,7 @@ def sheet(parts: Parts, source: Any, stage: str) -> Callable[[int, Path], None]:
     return write
 
 
-def tokens_of(parts: Parts, samples: list, stage: str) -> Tensor:
+def tokens_of(parts: Components, samples: list, stage: str) -> Tensor:
     """(b,n,c) features: the tower's, or those that the writer writes after each sample's last request."""
     if stage == "visual-decoding":
         return tower_tokens(parts, see(parts, [target(s) for s in samples]))
@@ -78,7 +78,7 @@ def tokens_of(parts: Parts, samples: list, stage: str) -> Tensor:
     return torch.stack(out).to(device)
 
 
-def paint(parts: Parts, tokens: Tensor, steps: int = STEPS, seed: int = 0) -> Tensor:
+def paint(parts: Components, tokens: Tensor, steps: int = STEPS, seed: int = 0) -> Tensor:
     """(b,h,w,3) in 0..1 of features (b,n,c), at the decoder's own size."""
     decoder, c = parts.decoder, parts.config.decoder
     first, side = next(decoder.unet.parameters()), c.size // decoder.factor

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from ..runtime import Runtime
-from .backend import Accelerated, Single
+from .backend import AccelerateBackend, SingleDevice
 from .checkpoint import plain_batch, restore, save
 from .metrics_logger import Monitor
 
@@ -133,46 +133,48 @@ def run(
     recipe, runtime = stage.recipe, runtime or Runtime()
     if recipe.precision == "fp16" and runtime.device.type == "cpu":
         raise ValueError("precision fp16 is for GPUs: choose bf16 or no on a CPU (--set precision=bf16).")
-    driver = Single(runtime.device, recipe.precision) if alone else Accelerated(runtime.device, recipe.precision, recipe.pieces)
-    if driver.processes * recipe.pieces > 1 and stage.piece is None:
+    backend = (
+        SingleDevice(runtime.device, recipe.precision) if alone else AccelerateBackend(runtime.device, recipe.precision, recipe.pieces)
+    )
+    if backend.processes * recipe.pieces > 1 and stage.piece is None:
         raise ValueError(f"{stage.name}: this stage's batches cannot be divided; run it in one process without accumulation.")
     if stage.place is not None:
-        stage.place(driver.device)
+        stage.place(backend.device)
     groups = stage.groups(stage.model, recipe.learning_rate) if stage.groups else [p for p in stage.model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(groups, recipe.learning_rate, recipe.betas, recipe.eps, recipe.weight_decay)
     peaks = [group["lr"] for group in optimiser.param_groups]
-    model, optimiser = driver.prepare(Step(stage), optimiser)
-    step, ema = restore(folder, stage.name, driver, stage.model, optimiser)
+    model, optimiser = backend.prepare(Step(stage), optimiser)
+    step, ema = restore(folder, stage.name, backend, stage.model, optimiser)
     stage.ema = ema or stage.ema
     if step >= recipe.steps:
         return stage
     model.train()
-    monitor, begun = Monitor(folder, driver, step, tensorboard), time.time()
+    monitor, begun = Monitor(folder, backend, step, tensorboard), time.time()
     try:
-        for batches in monitor.timed(_ahead(stage, driver, step, workers)):
+        for batches in monitor.timed(_ahead(stage, backend, step, workers)):
             for group, peak in zip(optimiser.param_groups, peaks):
                 group["lr"] = peak * recipe.rate(step)
-            monitor.add(*_step(stage, driver, model, optimiser, step, batches, folder))
+            monitor.add(*_step(stage, backend, model, optimiser, step, batches, folder))
             step += 1
             _average(stage, step)
             if step % recipe.log_every == 0 or step == recipe.steps:
                 monitor.line(step, recipe.rate(step - 1))
             try:
-                if driver.main:
+                if backend.main:
                     runtime.tick(step, recipe.steps, stage.name)
             except BaseException:  # cancelled: what was learned stays
-                if driver.processes == 1:
-                    save(folder, step, stage.name, driver, stage.model, optimiser, stage.ema, recipe.keep_every)
+                if backend.processes == 1:
+                    save(folder, step, stage.name, backend, stage.model, optimiser, stage.ema, recipe.keep_every)
                 raise
-            late = stop_after is not None and not driver.agree(time.time() - begun <= stop_after)
+            late = stop_after is not None and not backend.agree(time.time() - begun <= stop_after)
             done = step == recipe.steps or late
             if done or step % recipe.save_every == 0:
-                save(folder, step, stage.name, driver, stage.model, optimiser, stage.ema, recipe.keep_every)
+                save(folder, step, stage.name, backend, stage.model, optimiser, stage.ema, recipe.keep_every)
             if stage.sample and stage.sample_every and (step % stage.sample_every == 0 or step == recipe.steps):
                 model.eval()
                 numbers = None
-                with driver.gathered(model):
-                    if driver.main or driver.kind != "whole":
+                with backend.gathered(model):
+                    if backend.main or backend.kind != "whole":
                         try:
                             numbers = stage.sample(step, folder)
                         except OSError as error:  # only a checkpoint is worth stopping for
@@ -188,24 +190,24 @@ def run(
     return stage
 
 
-def _step(stage: Stage, driver, model: nn.Module, optimiser, step: int, batches: list, folder: Path) -> tuple[dict, dict]:
+def _step(stage: Stage, backend, model: nn.Module, optimiser, step: int, batches: list, folder: Path) -> tuple[dict, dict]:
     """One optimiser step over this process's pieces; its mean values, and its work."""
     recipe, count = stage.recipe, len(batches)
-    shares = _shares(stage, driver, batches)
+    shares = _shares(stage, backend, batches)
     values: dict[str, list[float]] = {}
     norm = None
     for i, batch in enumerate(batches):
-        part = driver.rank * count + i
+        part = backend.rank * count + i
         generator = torch.Generator().manual_seed((recipe.seed * 1_000_003 + step) * (1 if stage.piece is None else 4_099) + part)
-        with driver.piece(model, last=i + 1 == count):
-            out = driver.forward(model, batch, generator, *shares[i])
-            _finite(stage, driver, bool(torch.isfinite(out["loss"].detach())), float(out["loss"].detach()), step, part, batch, folder)
-            driver.backward(out["loss"], count)
-            norm = driver.step(model, optimiser, recipe.clip)
+        with backend.piece(model, last=i + 1 == count):
+            out = backend.forward(model, batch, generator, *shares[i])
+            _finite(stage, backend, bool(torch.isfinite(out["loss"].detach())), float(out["loss"].detach()), step, part, batch, folder)
+            backend.backward(out["loss"], count)
+            norm = backend.step(model, optimiser, recipe.clip)
         for key, value in out.items():
             values.setdefault(key, []).append(float(value.detach()))
     if norm is not None and recipe.precision != "fp16":
-        _finite(stage, driver, math.isfinite(float(norm)), float(norm), step, part, batch, folder, "gradient norm")
+        _finite(stage, backend, math.isfinite(float(norm)), float(norm), step, part, batch, folder, "gradient norm")
     work: dict[str, float] = {}
     for batch in batches if stage.work else ():
         for key, value in stage.work(batch).items():
@@ -216,21 +218,21 @@ def _step(stage: Stage, driver, model: nn.Module, optimiser, step: int, batches:
     return means, work
 
 
-def _shares(stage: Stage, driver, batches: list) -> list[tuple]:
+def _shares(stage: Stage, backend, batches: list) -> list[tuple]:
     """For each piece, how far each of its means weighs: its items over the mean number of items of all pieces."""
     if stage.counts is None:
         return [()] * len(batches)
     counts = [stage.counts(batch) for batch in batches]
     names = sorted(counts[0])
     own = torch.tensor([[c[k] for k in names] for c in counts], dtype=torch.float32)
-    total = driver.sum(own.sum(0))
-    shares = own * (len(batches) * driver.processes) / total.clamp(min=1)
+    total = backend.sum(own.sum(0))
+    shares = own * (len(batches) * backend.processes) / total.clamp(min=1)
     return [(dict(zip(names, row.tolist())),) for row in shares]
 
 
-def _finite(stage: Stage, driver, good: bool, value: float, step: int, part: int, batch: Any, folder: Path, what: str = "loss") -> None:
+def _finite(stage: Stage, backend, good: bool, value: float, step: int, part: int, batch: Any, folder: Path, what: str = "loss") -> None:
     """Stop, on every process, when a number is none; the process that has it saves its batch."""
-    if driver.agree(good):
+    if backend.agree(good):
         return
     said = f"the {what} of another process is not finite"
     if not good:
@@ -258,8 +260,8 @@ class _Pieces(torch.utils.data.Dataset):
         return [self.stage.piece(step, first + i, self.parts) for i in range(self.stage.recipe.pieces)]
 
 
-def _ahead(stage: Stage, driver, step: int, workers: int) -> Iterator[list]:
-    pieces = _Pieces(stage, driver.rank, driver.processes)
+def _ahead(stage: Stage, backend, step: int, workers: int) -> Iterator[list]:
+    pieces = _Pieces(stage, backend.rank, backend.processes)
     steps = range(step, stage.recipe.steps)
     if not workers:
         return (pieces[i] for i in steps)

@@ -13,14 +13,14 @@ import torch
 from PIL import Image, ImageFilter
 
 from ...chat.conversation import Box
-from ...chat.reference_cutout import lay
+from ...chat.reference_cutout import paste_subject
 
 
 def apply(effect: str, picture: np.ndarray, shown: np.ndarray) -> np.ndarray:
     """`effect`: "name", "name:seed" or "laid:x y width height". ValueError for an unknown name."""
     name, _, seed = effect.partition(":")
     if name == LAID:
-        canvas = lay(torch.from_numpy(picture).float() / 255, Box(*map(float, seed.split())), picture.shape[0])
+        canvas = paste_subject(torch.from_numpy(picture).float() / 255, Box(*map(float, seed.split())), picture.shape[0])
         return (canvas * 255).round().byte().numpy()
     if name not in EFFECTS:
         raise ValueError(f"no effect {name!r}: the effects are {', '.join(EFFECTS)}")

@@ -26,7 +26,7 @@ from ...models.eva_clip import prepare
 from ...models.lora import Adapters
 from ..flops import decoder_flops, tower_flops
 from ..losses import alphas_cumprod, diffusion_loss, drop_conditions
-from ..modules import Painter, Parts
+from ..modules import Components, DecoderModule
 from ..settings import Settings
 from ..trainer import Recipe, Stage
 
@@ -70,7 +70,7 @@ def resize(picture: np.ndarray, size: int, crop: bool = False) -> Tensor:
     return x[0].movedim(0, -1).round().clamp(0, 255).byte()
 
 
-def see(parts: Parts, pictures: list[np.ndarray], crop: bool = False) -> Tensor:
+def see(parts: Components, pictures: list[np.ndarray], crop: bool = False) -> Tensor:
     """(b,3,s,s) normalised pixels for the tower, made exactly as in inference."""
     fit = "crop" if crop else "squash"
     size = parts.config.vision.image_size
@@ -79,7 +79,7 @@ def see(parts: Parts, pictures: list[np.ndarray], crop: bool = False) -> Tensor:
 
 
 @torch.no_grad()
-def tower_tokens(parts: Parts, seen: Tensor, at_once: int = 32) -> Tensor:
+def tower_tokens(parts: Components, seen: Tensor, at_once: int = 32) -> Tensor:
     """(b,n,c) float32 raw features of pixels (b,3,s,s)."""
     first = next(parts.tower.parameters())
     out = [pool(parts.tower(some.to(first.device, first.dtype)), tuple(parts.config.features.grid)).float() for some in seen.split(at_once)]
@@ -108,7 +108,9 @@ def denoising(
     return diffusion_loss(decoder, alphas, latents, tokens, tokens.mean(1), steps, noise, ids, s.gamma or None)[0]
 
 
-def decoding_stage(parts: Parts, source: Any, s: Settings, parts_per_step: int, pieces: int = 1, groups: Callable | None = None) -> Stage:
+def decoding_stage(
+    parts: Components, source: Any, s: Settings, parts_per_step: int, pieces: int = 1, groups: Callable | None = None
+) -> Stage:
     """The stage over a source of samples (order.py).
 
     Args:
@@ -118,7 +120,7 @@ def decoding_stage(parts: Parts, source: Any, s: Settings, parts_per_step: int, 
     size = s.size or parts.config.decoder.size
     alphas, told = alphas_cumprod(decoder), set()
     dtype = DTYPES[s.precision]
-    trained = Adapters("unet", decoder.unet, s.lora) if s.lora else Painter(decoder)
+    trained = Adapters("unet", decoder.unet, s.lora) if s.lora else DecoderModule(decoder)
     _recompute(decoder.unet, s.checkpointing)
 
     def piece(step: int, part: int, of: int) -> Pictures | Encoded:

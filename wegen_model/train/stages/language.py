@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ...chat.reference_cutout import lay
+from ...chat.reference_cutout import paste_subject
 from ...data.collate import Batch, Plan, collate, embed, language_loss, predictions, unconditional
 from ...data.image_folder import tell
 from ...data.sample import Sample, plan
@@ -30,7 +30,7 @@ from ...models.lora import Adapters
 from ...models.pointer import Shown
 from ..flops import decoder_flops, tower_flops, writer_flops
 from ..losses import alphas_cumprod, feature_losses
-from ..modules import Parts
+from ..modules import Components
 from ..settings import Settings
 from ..trainer import Stage
 from .decoder import DTYPES, denoising, latents_of, recipe_of, resize, see, tower_tokens
@@ -56,7 +56,7 @@ class Adapted(nn.Module):
         self.adapters, self.projectors = adapters, projectors
 
 
-def make_talk(parts: Parts, samples: list[Sample], s: Settings, rng: np.random.Generator) -> Talk:
+def make_talk(parts: Components, samples: list[Sample], s: Settings, rng: np.random.Generator) -> Talk:
     """Samples as the model is shown them.
 
     A share `rewrite` of the answers with words before their picture keeps the words; a share `unconditional` of the samples with a
@@ -109,7 +109,7 @@ def placed(sample: Sample, size: int) -> Sample:
     def laid(picture, box):
         if picture is None or box is None:
             return picture
-        return (lay(torch.from_numpy(np.array(picture)).float() / 255, box, size) * 255).round().byte().numpy()
+        return (paste_subject(torch.from_numpy(np.array(picture)).float() / 255, box, size) * 255).round().byte().numpy()
 
     return replace(
         sample,
@@ -120,7 +120,7 @@ def placed(sample: Sample, size: int) -> Sample:
 
 
 def writing_stage(
-    name: str, parts: Parts, source: Any, s: Settings, parts_per_step: int, pieces: int = 1, groups: Callable | None = None
+    name: str, parts: Components, source: Any, s: Settings, parts_per_step: int, pieces: int = 1, groups: Callable | None = None
 ) -> Stage:
     """The stage over a source of samples (order.py). Arguments as `decoding.decoding_stage`."""
     writer, decoder, count = parts.writer, parts.decoder, s.batch // parts_per_step

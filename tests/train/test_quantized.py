@@ -12,7 +12,7 @@ from wegen.wegen_model.checkpoint import model_folder
 from wegen.wegen_model.checkpoint.convert import convert
 from wegen.wegen_model.models.llama import Language
 from wegen.wegen_model.models.lora import Adapters, read_lora
-from wegen.wegen_model.models.quantization import BlockLinear
+from wegen.wegen_model.models.quantization import QuantizedLinear
 from wegen.wegen_model.pipeline import WeGen
 from wegen.wegen_model.train.modules import load
 
@@ -21,7 +21,7 @@ from wegen.wegen_model.train.modules import load
 def place(tiny, tmp_path_factory):
     """tiny/: blocks of 8 bits; pictures/: three captioned ones. Not to be written to."""
     place = tmp_path_factory.mktemp("blocks")
-    convert(shutil.copytree(tiny, place / "wide"), place / "tiny", quantise="q8_0")
+    convert(shutil.copytree(tiny, place / "wide"), place / "tiny", quantize="q8_0")
     (place / "pictures").mkdir()
     for i in range(3):
         Image.fromarray(np.random.default_rng(i).integers(0, 255, (30, 40, 3), np.uint8)).save(place / "pictures" / f"{i}.png")
@@ -65,7 +65,7 @@ def test_an_adapter_is_trained_on_blocks_and_merged_into_values(place, tmp_path,
         == 0
     )
     blocks = load(place / "tiny", "stage-1", lora=True).writer.language
-    assert sum(isinstance(m, BlockLinear) for m in blocks.modules()) == 7 * len(blocks.model.layers)
+    assert sum(isinstance(m, QuantizedLinear) for m in blocks.modules()) == 7 * len(blocks.model.layers)
     made = tmp_path / "model"
     assert not [kind for path in model_folder.files(made, "language") for kind in model_folder.stored_kinds(path)]
     assert [kind for path in model_folder.files(made, "vision") for kind in model_folder.stored_kinds(path)]  # copied as it was
