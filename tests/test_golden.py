@@ -3,7 +3,7 @@
 import pytest
 import torch
 from wegen.wegen_model.chat.conversation import Conversation
-from wegen.wegen_model.chat.prompt import Prompt
+from wegen.wegen_model.chat.prompt import Prompt, Slot
 from wegen.wegen_model.chat.tokenizer import Tokenizer, special_tokens
 from wegen.wegen_model.features import pool
 from wegen.wegen_model.generation.generate import Model, write_features
@@ -36,8 +36,8 @@ def model(wegen):
 def prompt(wegen, golden):
     """The golden prompt: one reference picture, ending in <img>."""
     ids, mask = golden["prompt_ids"][0].tolist(), golden["prompt_feature_mask"][0].tolist()
-    none = [False] * len(ids)
-    return Prompt(ids, mask, none, none, [wegen.features(golden["reference_features"])])
+    features = wegen.features(golden["reference_features"])
+    return Prompt(sum(mask), ids, [False] * len(ids), [Slot(mask.index(True), False, 0, 0)], features=[features])
 
 
 @pytest.fixture(scope="module")

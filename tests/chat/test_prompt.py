@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 from wegen.tests.support import byte_tokenizer, picture
+from wegen.wegen_model.box import BOX_IDS, LOCATIONS, Box
 from wegen.wegen_model.chat import prompt
-from wegen.wegen_model.chat.conversation import Box, Conversation, Reference, Turn
+from wegen.wegen_model.chat.conversation import Conversation, Reference, Turn
 from wegen.wegen_model.chat.tokenizer import Tokenizer, special_tokens
 from wegen.wegen_model.features import Features
 
@@ -151,6 +152,62 @@ def test_a_folder_without_tokenizer_or_table(tmp_path):
     (tmp_path / "added_tokens.json").write_text('{"<img>": 300}')
     with pytest.raises(ValueError, match="lacks WeGen's special tokens.*<box_end>"):
         Tokenizer.load(tmp_path)
+
+
+# --- slots --------------------------------------------------------------------------------------------------------
+
+
+def talk_of_pictures():
+    """Two exchanges: pictures shown by the user (one before the text), one shown by the assistant, and two that it drew."""
+    first = (Reference(picture()), Reference(picture(), box=BOX), Reference(box=Box(0, 0, 1, 1)))
+    then = (Reference(box=Box(0.5, 0.5, 0.25, 0.25)),)
+    return Conversation(
+        (
+            Turn("user", "<bbox_3> and <image_2>", first),
+            Turn("assistant", "as in <image_1>", (Reference(picture(), box=BOX),), pictures=(features(1), features(2))),
+            Turn("user", "again <bbox_1>", then),
+            Turn("assistant", "", pictures=(features(3),)),
+        )
+    )
+
+
+def test_slots_say_whose_picture_stands_where(tokenizer):
+    """A layout needs no features: only how many a picture has."""
+    laid = prompt.layout(talk_of_pictures(), tokenizer, 4096, 9, end=True)
+    assert [(s.turn, s.reference, s.drawn, s.written) for s in laid.slots] == [
+        (0, 0, 0, False),
+        (0, 1, 0, False),
+        (1, 0, 0, False),
+        (1, None, 0, True),
+        (1, None, 1, True),
+        (3, None, 0, True),
+    ]
+    asked, again = (Box(0, 0, 1, 1), BOX), (Box(0.5, 0.5, 0.25, 0.25),)
+    assert [s.boxes for s in laid.slots] == [(), (), (), asked, asked, again] and laid.asked == again
+    assert [number for _, number in laid.boxes] == [0, 1, 0], "an assistant's box is an answer and has no number"
+    for slot in laid.slots:
+        assert laid.ids[slot.start - 1 : slot.start + 10] == image(tokenizer, 9)
+        assert laid.trained[slot.start - 1] is slot.written and not any(laid.trained[slot.start : slot.start + 10])
+    assert sum(laid.read) == sum(laid.written) == 3 * 9
+
+
+def test_slots_count_the_turns_that_were_forgotten(tokenizer):
+    talk = talk_of_pictures()
+    short = len(prompt.layout(Conversation(talk.turns[2:]), tokenizer, 4096, 64))
+    laid = prompt.layout(talk, tokenizer, short, 64, trim_oldest=True)
+    assert [(s.turn, s.reference, s.drawn) for s in laid.slots] == [(3, None, 0)]
+    assert torch.equal(prompt.features_at(talk, laid.slots[0]).tokens, features(3).tokens)
+
+
+def test_features_of_unlike_counts_are_refused(tokenizer):
+    with pytest.raises(ValueError, match="a picture of 16 features among pictures of 64"):
+        prompt.build(Conversation().user("a", (Reference(features=features()), Reference(features=features(n=16)))), tokenizer, 4096)
+
+
+def test_every_place_of_a_box_has_its_id(tokenizer):
+    assert len(prompt.box_ids(BOX, tokenizer)) == BOX_IDS
+    assert Box(1 - 1e-3, 0, 1e-3, 1).locations() == (LOCATIONS - 1, LOCATIONS // 2, 0, LOCATIONS - 1)
+    assert tokenizer.names[tokenizer.location(LOCATIONS - 1)] == "<loc-223>" and tokenizer.location(LOCATIONS) == tokenizer.box_start
 
 
 # --- replies ------------------------------------------------------------------------------------------------------

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from wegen.wegen_model.box import BOX_IDS
 from wegen.wegen_model.chat import prompt
 from wegen.wegen_model.chat.conversation import Box, Conversation, Reference, Turn
 from wegen.wegen_model.chat.tokenizer import Tokenizer
 from wegen.wegen_model.features import Features
-from wegen.wegen_model.models.box_embedding import IDS, MOST, WHERE, Regions, overlaps, where
+from wegen.wegen_model.models.box_embedding import MOST, WHERE, Regions, overlaps, where
 
 D = 16
 
@@ -56,5 +57,5 @@ def test_boxes_count_from_the_turn_that_asks(tiny):
     )
     made = prompt.build(talk, t, 1024)
     assert [number for _, number in made.boxes] == [0, 1, 0]
-    assert all(made.ids[at] == t.box_start and made.ids[at + IDS - 1] == t.box_end for at, _ in made.boxes)
-    assert made.regions == [(a, b), (b,)] and made.asked == ()
+    assert all(made.ids[at] == t.box_start and made.ids[at + BOX_IDS - 1] == t.box_end for at, _ in made.boxes)
+    assert [slot.boxes for slot in made.slots] == [(a, b), (b,)] and made.asked == ()

@@ -97,18 +97,13 @@ def test_writing_is_what_training_predicts(writer, mode):
     model, asked, known = writer
     with torch.no_grad():
         made = generate.write_features(model, asked, mode=mode)
-        starts = [
-            i
-            for i, now in enumerate(a or b for a, b in zip(asked.read, asked.written))
-            if now and not (asked.read[i - 1] or asked.written[i - 1])
-        ]
         ids = [*asked.ids, *prompt.picture_ids(N, model.tokenizer)]
         plan = Plan(
             ids,
             [False] * len(ids),
-            [(starts[0], 0, False), (starts[1], 1, False), (starts[2], 2, True), (len(asked), 3, True)],
+            [*((slot.start, row, slot.written) for row, slot in enumerate(asked.slots)), (len(asked), 3, True)],
             asked.boxes,
-            [*asked.regions, asked.asked],
+            [*(slot.boxes for slot in asked.slots), asked.asked],
         )
         fed, batch = torch.cat([known, made[None]]), collate([plan])
         blank = torch.tensor([False, False, False, mode == "parallel"])

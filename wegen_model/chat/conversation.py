@@ -1,4 +1,4 @@
-"""The values that people and nodes pass around: boxes, references, turns, conversations. All frozen.
+"""The values that people and nodes pass around: references, turns, conversations. All frozen.
 
 `<image_k>` and `<bbox_k>` in a turn's text say where reference k's picture or box stands; k counts from 1 within the turn.
 A box is the place of its reference in the picture to be made, in fractions of the side, top-left corner.
@@ -6,54 +6,15 @@ A box is the place of its reference in the picture to be made, in fractions of t
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from ..box import Box
 from ..features import Features
 
 TAG = re.compile(r"<(image|bbox)_(\d+)>")
-
-
-@dataclass(frozen=True)
-class Box:
-    """x, y (top-left), width, height in fractions 0..1, inside the picture; errors name what is wrong."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-
-    def __post_init__(self):
-        where = f"box ({self.x:g}, {self.y:g}, {self.width:g}, {self.height:g})"
-        if not all(math.isfinite(v) for v in (self.x, self.y, self.width, self.height)):
-            raise ValueError(f"{where} is not made of numbers: use fractions of the side between 0 and 1.")
-        if self.width <= 0 or self.height <= 0:
-            raise ValueError(
-                f"{where} is empty or reversed: width and height must be above 0. "
-                "Boxes are x, y, width, height with x, y the top-left corner."
-            )
-        if self.x < -1e-6 or self.y < -1e-6 or self.x + self.width > 1 + 1e-4 or self.y + self.height > 1 + 1e-4:
-            raise ValueError(
-                f"{where} reaches outside the picture: use fractions of the side between 0 and 1, with x + width and y + height at most 1."
-            )
-
-    @property
-    def centre(self) -> tuple[float, float]:
-        return self.x + self.width / 2, self.y + self.height / 2
-
-    def locations(self) -> tuple[int, int, int, int]:
-        """x centre, y centre, width, height in 224ths of the side: floor, at most 223."""
-        return tuple(min(int(v * 224 + 1e-6), 223) for v in (*self.centre, self.width, self.height))
-
-    @classmethod
-    def from_locations(cls, values: tuple[int, int, int, int]) -> Box:
-        """The box at the middle of each 224th, cut to the picture."""
-        cx, cy, w, h = ((v + 0.5) / 224 for v in values)
-        x0, y0 = max(cx - w / 2, 0.0), max(cy - h / 2, 0.0)
-        return cls(x0, y0, min(cx + w / 2, 1.0) - x0, min(cy + h / 2, 1.0) - y0)
 
 
 @dataclass(frozen=True)

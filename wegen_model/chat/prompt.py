@@ -1,6 +1,9 @@
-"""A conversation becomes token ids with features at their places; a reply becomes text and boxes.
+"""A conversation becomes token ids with slots for its pictures; a reply becomes text and boxes.
 
 l tokens · n features of a picture
+
+    layout(conversation, n) -> PromptLayout: ids, and a Slot for each picture         needs no feature's value
+    build(conversation)     -> Prompt: the same with each slot's Features
 
 Source: SEED-X's format, which WeGen's public code uses: `[INST] {instruction} [/INST]\\n` and the response, each a segment
 tokenised on its own, later turns after a newline, <s> once at the start, </s> once at the end. A picture is <img>, n ids
@@ -11,120 +14,85 @@ transformers 4.30.2, which the public code pins.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ..box import BOX_IDS, LOCATIONS, Box
+from ..config import FeatureConfig
 from ..features import Features
-from .conversation import TAG, Box, Conversation, Reference, Turn
+from .conversation import TAG, Conversation, Reference, Turn
 from .tokenizer import Tokenizer
 
 
-@dataclass
-class Prompt:
-    """Lists of one length l: `ids`; `read`, `written`: True at the features of input and of output pictures; `trained`: True
-    where the language-model loss counts. `features`: the pictures' Features in order of their appearance, read and written."""
+@dataclass(frozen=True)
+class Slot:
+    """Where a picture stands in a prompt, and which one of the conversation's it is."""
 
+    start: int  # position of its first feature; <img> stands before it
+    written: bool  # by the model; otherwise it is only read
+    turn: int  # index of its turn in the conversation, those that were trimmed counted
+    reference: int | None  # index among the turn's references; None: a picture that the turn drew, …
+    drawn: int = 0  # … its `drawn`-th, from 0
+    boxes: tuple[Box, ...] = ()  # where it is written: the boxes that the user's turn before it asked for, in the prompt's order
+
+
+@dataclass
+class PromptLayout:
+    """Token ids (l) and what stands where among them. Pictures of `n` features have a slot each, in order of their appearance."""
+
+    n: int
     ids: list[int] = field(default_factory=list)
-    read: list[bool] = field(default_factory=list)
-    written: list[bool] = field(default_factory=list)
-    trained: list[bool] = field(default_factory=list)
-    features: list[Features] = field(default_factory=list)
+    trained: list[bool] = field(default_factory=list)  # (l) where the language-model loss counts
+    slots: list[Slot] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)  # where each turn begins
     boxes: list[tuple[int, int]] = field(default_factory=list)  # of users' turns: where each one's ids begin, its number in the turn
     asked: tuple[Box, ...] = ()  # the boxes of the latest user's turn
-    regions: list[tuple[Box, ...]] = field(default_factory=list)  # beside `features`: the boxes asked for, where it is written
+
+    @property
+    def read(self) -> list[bool]:
+        """(l) True at the features of pictures that are shown to the model."""
+        return self._mask(False)
+
+    @property
+    def written(self) -> list[bool]:
+        """(l) True at the features of pictures that the model wrote."""
+        return self._mask(True)
+
+    def _mask(self, written: bool) -> list[bool]:
+        out = [False] * len(self.ids)
+        for slot in self.slots:
+            if slot.written == written:
+                out[slot.start : slot.start + self.n] = [True] * self.n
+        return out
 
     def add(self, ids: list[int], trained: bool = False) -> None:
         self.ids += ids
-        self.read += [False] * len(ids)
-        self.written += [False] * len(ids)
         self.trained += [trained] * len(ids)
-
-    def picture(self, features: Features, t: Tokenizer, written: bool) -> None:
-        n = features.tokens.shape[1]
-        self.add([t.image_start], trained=written)
-        self.ids += [t.image_first + i for i in range(n)]
-        self.read += [not written] * n
-        self.written += [written] * n
-        self.trained += [False] * n
-        self.add([t.image_end])
-        self.features.append(features)
-        self.regions.append(self.asked if written else ())
-
-    def box(self, box: Box, t: Tokenizer, written: bool) -> None:
-        if not written:
-            self.boxes.append((len(self), len(self.asked)))
-            self.asked += (box,)
-        self.add(box_ids(box, t), trained=written)
 
     def __len__(self) -> int:
         return len(self.ids)
 
 
-def box_ids(box: Box, t: Tokenizer) -> list[int]:
-    return [t.box_start, *(t.location(v) for v in box.locations()), t.box_end]
+@dataclass
+class Prompt(PromptLayout):
+    """A layout whose pictures are known: `features`, each (1,n,c), beside `slots`."""
+
+    features: list[Features] = field(default_factory=list)
 
 
-def _segment(prompt: Prompt, pieces: list, t: Tokenizer, written: bool = False) -> None:
-    """Append text (str), boxes (Box) and pictures (Features); neighbouring texts are joined first."""
-    joined: list = []
-    for piece in pieces:
-        if isinstance(piece, str) and joined and isinstance(joined[-1], str):
-            joined[-1] += piece
-        else:
-            joined.append(piece)
-    for i, piece in enumerate(joined):
-        if isinstance(piece, str):
-            if i > 0:
-                piece = piece.lstrip()
-            if i + 1 < len(joined):
-                piece = piece.rstrip()
-            if piece:
-                prompt.add(t.encode(piece), trained=written)
-        elif isinstance(piece, Box):
-            prompt.box(piece, t, written)
-        else:
-            prompt.picture(piece, t, written=False)
-
-
-def body(turn: Turn) -> list:
-    """A turn's text with its tags replaced; references that no tag names come first. A box that no tag names follows its picture,
-    where the picture stands first."""
-    turn.check()
-    tags = turn.tags()
-    pieces: list = []
-    for k, reference in enumerate(turn.references, 1):
-        if reference.has_picture and ("image", k) not in tags:
-            pieces.append(_features(reference, k))
-            if reference.box is not None and ("bbox", k) not in tags:
-                pieces.append(reference.box)
-        elif not reference.has_picture and ("bbox", k) not in tags:
-            pieces.append(reference.box)
-    end, placed = 0, {k for kind, k in tags if kind == "bbox"}
-    for match in TAG.finditer(turn.text):
-        k = int(match[2])
-        reference = turn.references[k - 1]
-        pieces.append(turn.text[end : match.start()])
-        pieces.append(reference.box if match[1] == "bbox" else _features(reference, k))
-        if reference.box is not None and k not in placed:
-            pieces.append(reference.box)
-            placed.add(k)
-        end = match.end()
-    return [*pieces, turn.text[end:]]
-
-
-def _features(reference: Reference, k: int) -> Features:
-    if reference.features is None:
-        raise ValueError(f"image_{k} was not encoded: encode references before building the prompt.")
-    return reference.features[:1]
-
-
-def build(
-    conversation: Conversation, tokenizer: Tokenizer, positions: int, reserve: int = 0, end: bool = False, trim_oldest: bool = False
-) -> Prompt:
-    """Token ids and features of a conversation whose references are encoded.
+def layout(
+    conversation: Conversation,
+    tokenizer: Tokenizer,
+    positions: int,
+    n: int,
+    reserve: int = 0,
+    end: bool = False,
+    trim_oldest: bool = False,
+) -> PromptLayout:
+    """Token ids and slots of a conversation; its pictures need not be encoded.
 
     Args:
-        positions: the model's limit in tokens.
+        positions: the model's limit in tokens. n: features of a picture.
         reserve: tokens that must still fit after the prompt (the reply, the picture).
         end: close with </s> (training); otherwise an answer follows.
         trim_oldest: drop the oldest exchanges until it fits, instead of an error.
@@ -132,27 +100,60 @@ def build(
         ValueError: past the limit, naming the turns to drop; or ids of another tokenizer.
     """
     check_tokenizer(conversation, tokenizer)
-    turns = list(conversation.turns)
+    turns, first = conversation.turns, 0
     while True:
-        prompt = _build(turns, tokenizer, end)
-        if len(prompt) + reserve <= positions:
-            return prompt
-        if trim_oldest and len(turns) > 2:
-            turns = turns[2:]
+        out = _Writer(tokenizer, n).write(turns, first, end)
+        if len(out) + reserve <= positions:
+            return out
+        if trim_oldest and len(turns) - first > 2:
+            first += 2
             continue
-        need = len(prompt) + reserve - positions
-        first = prompt.starts[0]
-        drop = next((i for i, s in enumerate(prompt.starts) if i and s - first >= need and turns[i].role == "user"), None)
+        need = len(out) + reserve - positions
+        kept = turns[first:]
+        drop = next((i for i, s in enumerate(out.starts) if i and s - out.starts[0] >= need and kept[i].role == "user"), None)
         if drop is None:
             raise ValueError(
-                f"chat: the last message alone needs {len(prompt) + reserve} tokens, the model has {positions}. "
-                f"Shorten the text, use fewer pictures (each takes {tokenizer_picture(prompt)} tokens), or lower max_tokens "
+                f"chat: the last message alone needs {len(out) + reserve} tokens, the model has {positions}. "
+                f"Shorten the text, use fewer pictures (each takes {n + 2} tokens), or lower max_tokens "
                 f"({reserve} tokens are reserved for the answer)."
             )
         raise ValueError(
-            f"chat: the conversation needs {len(prompt) + reserve} tokens, the model has {positions}. Drop the first "
-            f"{drop} turns (up to «{turns[drop - 1].text[:40]}»), or switch trim_oldest on."
+            f"chat: the conversation needs {len(out) + reserve} tokens, the model has {positions}. Drop the first "
+            f"{drop} turns (up to «{kept[drop - 1].text[:40]}»), or switch trim_oldest on."
         )
+
+
+def build(
+    conversation: Conversation, tokenizer: Tokenizer, positions: int, reserve: int = 0, end: bool = False, trim_oldest: bool = False
+) -> Prompt:
+    """`layout` of a conversation whose references are encoded, with their features.
+
+    Raises:
+        ValueError: as `layout`; a reference that was not encoded; pictures of unlike numbers of features.
+    """
+    pictures = [f for turn in conversation.turns for f in (*(r.features for r in turn.references), *turn.pictures) if f is not None]
+    n = pictures[0].tokens.shape[1] if pictures else FeatureConfig().count
+    laid = layout(conversation, tokenizer, positions, n, reserve, end, trim_oldest)
+    return attach(laid, [features_at(conversation, slot) for slot in laid.slots])
+
+
+def features_at(conversation: Conversation, slot: Slot) -> Features:
+    """The features (1,n,c) of the picture that stands in a slot of the conversation's prompt."""
+    turn = conversation.turns[slot.turn]
+    if slot.reference is None:
+        return turn.pictures[slot.drawn][:1]
+    features = turn.references[slot.reference].features
+    if features is None:
+        raise ValueError(f"image_{slot.reference + 1} was not encoded: encode references before building the prompt.")
+    return features[:1]
+
+
+def attach(laid: PromptLayout, features: Sequence[Features]) -> Prompt:
+    """The layout with its slots' features (1,n,c), in the order of the slots."""
+    for f in features:
+        if f.tokens.shape[1] != laid.n:
+            raise ValueError(f"chat: a picture of {f.tokens.shape[1]} features among pictures of {laid.n}: encode them with one model.")
+    return Prompt(**vars(laid), features=list(features))
 
 
 def check_tokenizer(conversation: Conversation, tokenizer: Tokenizer) -> None:
@@ -164,48 +165,120 @@ def check_tokenizer(conversation: Conversation, tokenizer: Tokenizer) -> None:
         )
 
 
-def tokenizer_picture(prompt: Prompt) -> int:
-    return prompt.features[0].tokens.shape[1] + 2 if prompt.features else 66
+def body(turn: Turn) -> list[str | Box | int]:
+    """A turn's text with its tags replaced: pieces of text, boxes, and the index of each reference whose picture stands there.
+
+    References that no tag names come first. A box that no tag names follows its picture, where the picture stands first:
+    `a <image_1>` with a box is "a ", 0, box, "".
+    """
+    turn.check()
+    tags = turn.tags()
+    pieces: list[str | Box | int] = []
+    for k, reference in enumerate(turn.references, 1):
+        if reference.has_picture and ("image", k) not in tags:
+            pieces.append(k - 1)
+            if reference.box is not None and ("bbox", k) not in tags:
+                pieces.append(reference.box)
+        elif reference.box is not None and not reference.has_picture and ("bbox", k) not in tags:
+            pieces.append(reference.box)
+    end, placed = 0, {k for kind, k in tags if kind == "bbox"}
+    for match in TAG.finditer(turn.text):
+        k = int(match[2])
+        box = turn.references[k - 1].box
+        pieces.append(turn.text[end : match.start()])
+        if match[1] == "image":
+            pieces.append(k - 1)
+        if box is not None and (match[1] == "bbox" or k not in placed):
+            pieces.append(box)
+            placed.add(k)
+        end = match.end()
+    return [*pieces, turn.text[end:]]
 
 
-def _build(turns: list[Turn], t: Tokenizer, end: bool) -> Prompt:
-    prompt = Prompt()
-    prompt.add([t.bos])
-    for i, turn in enumerate(turns):
-        prompt.starts.append(len(prompt))
-        if turn.role == "user":
-            prompt.asked = ()
-            _segment(prompt, [("\n" if i else "") + "[INST] ", *body(turn), " [/INST]\n"], t)
-        elif turn.ids is not None:
-            _replay(prompt, turn, t)
-        else:
-            _segment(prompt, body(turn), t, written=True)
-            for features in turn.pictures:
-                prompt.picture(features, t, written=True)
-            if turn.open_image:
-                prompt.add([t.image_start], trained=True)
-    if end:
-        prompt.add([t.eos], trained=True)
-    return prompt
+class _Writer:
+    """Writes turns one after another into a layout."""
+
+    def __init__(self, tokenizer: Tokenizer, n: int):
+        self.t, self.out = tokenizer, PromptLayout(n)
+
+    def write(self, turns: Sequence[Turn], first: int, end: bool) -> PromptLayout:
+        """The layout of the turns from `first` on."""
+        out, t = self.out, self.t
+        out.add([t.bos])
+        for index in range(first, len(turns)):
+            turn = turns[index]
+            out.starts.append(len(out))
+            if turn.role == "user":
+                pieces = body(turn)
+                out.asked = tuple(p for p in pieces if isinstance(p, Box))
+                self.segment([("\n" if index > first else "") + "[INST] ", *pieces, " [/INST]\n"], index, user=True)
+            elif turn.ids is not None:
+                self.replay(turn, index)
+            else:
+                self.segment(body(turn), index)
+                for drawn in range(len(turn.pictures)):
+                    self.picture(index, None, drawn)
+                if turn.open_image:
+                    out.add([t.image_start], trained=True)
+        if end:
+            out.add([t.eos], trained=True)
+        return out
+
+    def segment(self, pieces: list[str | Box | int], index: int, user: bool = False) -> None:
+        """Append the pieces of turn `index` (see `body`); neighbouring texts are joined first."""
+        joined: list[str | Box | int] = []
+        for piece in pieces:
+            if isinstance(piece, str) and joined and isinstance(joined[-1], str):
+                joined[-1] += piece
+            else:
+                joined.append(piece)
+        number = 0
+        for i, piece in enumerate(joined):
+            if isinstance(piece, str):
+                if i > 0:
+                    piece = piece.lstrip()
+                if i + 1 < len(joined):
+                    piece = piece.rstrip()
+                if piece:
+                    self.out.add(self.t.encode(piece), trained=not user)
+            elif isinstance(piece, Box):
+                if user:
+                    self.out.boxes.append((len(self.out), number))
+                    number += 1
+                self.out.add(box_ids(piece, self.t), trained=not user)
+            else:
+                self.picture(index, piece)
+
+    def replay(self, turn: Turn, index: int) -> None:
+        """An assistant's turn from its own ids; slots stand where it wrote pictures."""
+        t, ids = self.t, turn.ids or ()
+        at, drawn = 0, 0
+        while at < len(ids):
+            if ids[at] == t.image_start and at + 1 < len(ids) and ids[at + 1] == t.image_first:
+                if drawn == len(turn.pictures):
+                    raise ValueError(
+                        "chat: an assistant's turn holds a picture whose features are lost. Start a new conversation, or "
+                        "pass on the chat output of AR Feature Decode unchanged."
+                    )
+                self.picture(index, None, drawn)
+                drawn += 1
+                at += self.out.n + 2
+            else:
+                if ids[at] != t.eos:
+                    self.out.add([ids[at]], trained=True)
+                at += 1
+
+    def picture(self, index: int, reference: int | None, drawn: int = 0) -> None:
+        """A slot: of reference `reference`, which is read, or of the `drawn`-th picture of the turn, which the model writes."""
+        out, t, written = self.out, self.t, reference is None
+        out.add([t.image_start], trained=written)
+        out.slots.append(Slot(len(out), written, index, reference, drawn, out.asked if written else ()))
+        out.add(picture_ids(out.n, t))
 
 
-def _replay(prompt: Prompt, turn: Turn, t: Tokenizer) -> None:
-    """An assistant's turn from its own ids; features stand where it wrote pictures."""
-    pictures = iter(turn.pictures)
-    rest = list(turn.ids)
-    while rest:
-        token = rest.pop(0)
-        if token == t.image_start and rest and rest[0] == t.image_first:
-            features = next(pictures, None)
-            if features is None:
-                raise ValueError(
-                    "chat: an assistant's turn holds a picture whose features are lost. Start a new conversation, or "
-                    "pass on the chat output of AR Feature Decode unchanged."
-                )
-            prompt.picture(features, t, written=True)
-            del rest[: features.tokens.shape[1] + 1]
-        elif token != t.eos:
-            prompt.add([token], trained=True)
+def box_ids(box: Box, t: Tokenizer) -> list[int]:
+    """The BOX_IDS ids of a box."""
+    return [t.box_start, *(t.location(v) for v in box.locations()), t.box_end]
 
 
 def picture_ids(n: int, t: Tokenizer) -> list[int]:
@@ -213,24 +286,26 @@ def picture_ids(n: int, t: Tokenizer) -> list[int]:
     return [*(t.image_first + i for i in range(n)), t.image_end]
 
 
+def read_box(ids: Sequence[int], t: Tokenizer) -> Box | None:
+    """The box whose BOX_IDS ids stand at the beginning of `ids`; None where there is no well-formed one."""
+    if len(ids) < BOX_IDS or ids[0] != t.box_start or ids[BOX_IDS - 1] != t.box_end:
+        return None
+    x, y, width, height = (v - t.loc_first for v in ids[1 : BOX_IDS - 1])
+    return Box.from_locations((x, y, width, height)) if all(0 <= v < LOCATIONS for v in (x, y, width, height)) else None
+
+
 def parse(ids: list[int], t: Tokenizer) -> tuple[str, tuple[Reference, ...]]:
     """A reply's text and its boxes; each well-formed box becomes `<bbox_k>` in the text and reference k."""
     text, boxes, run = "", [], []
     i = 0
     while i < len(ids):
-        inside = ids[i + 1 : i + 5]
-        if (
-            ids[i] == t.box_start
-            and i + 5 < len(ids)
-            and ids[i + 5] == t.box_end
-            and all(t.loc_first <= v < t.loc_first + 224 for v in inside)
-        ):
-            text += t.decode(run)
-            run = []
-            boxes.append(Reference(box=Box.from_locations(tuple(v - t.loc_first for v in inside))))
-            text += f"<bbox_{len(boxes)}>"
-            i += 6
-        else:
+        box = read_box(ids[i : i + BOX_IDS], t)
+        if box is None:
             run.append(ids[i])
             i += 1
+        else:
+            boxes.append(Reference(box=box))
+            text += t.decode(run) + f"<bbox_{len(boxes)}>"
+            run = []
+            i += BOX_IDS
     return (text + t.decode(run)).strip(), tuple(boxes)

@@ -12,7 +12,9 @@ import hashlib
 import json
 from pathlib import Path
 
-IMAGE_TOKENS, LOCATIONS = 100, 224
+from ..box import LOCATIONS
+
+IMAGE_TOKENS = 100  # <img_00000> … : how many features a picture may have
 
 
 def special_tokens(first: int, images: int = IMAGE_TOKENS) -> dict[str, int]:
@@ -29,7 +31,7 @@ class Tokenizer:
         self._backend = backend
         self.special = special
         self.bos, self.eos, self.hash = bos, eos, hash
-        need = ("<img_00000>", "<img>", "</img>", "<loc-0>", "<loc-223>", "<box_start>", "<box_end>")
+        need = ("<img_00000>", "<img>", "</img>", "<loc-0>", f"<loc-{LOCATIONS - 1}>", "<box_start>", "<box_end>")
         missing = [name for name in need if name not in special]
         if missing:
             raise ValueError(

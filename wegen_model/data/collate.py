@@ -11,15 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..chat.conversation import Box
-from ..chat.prompt import Prompt, picture_ids
+from ..box import BOX_IDS, LOCATIONS, Box
+from ..chat.prompt import PromptLayout, picture_ids
 from ..chat.tokenizer import Tokenizer
 from ..features import Projectors
-from ..models.box_embedding import IDS, Regions
+from ..models.box_embedding import Regions
 from ..models.llama import Language
 from ..models.pointer import Shown
-
-PLACES = 224  # locations along a side
 
 
 @dataclass
@@ -29,17 +27,14 @@ class Plan:
     ids: list[int]
     trained: list[bool]
     pictures: list[tuple[int, int, bool]]  # position of the first feature, row in the table of features, written?
-    boxes: list[tuple[int, int]] = field(default_factory=list)  # as of Prompt
+    boxes: list[tuple[int, int]] = field(default_factory=list)  # as of PromptLayout
     regions: list[tuple[Box, ...]] = field(default_factory=list)  # beside `pictures`; none without boxes
 
     @classmethod
-    def of(cls, prompt: Prompt, rows: list[int]) -> Plan:
-        """`rows`: the pictures' rows in the table, in the order of `prompt.features`."""
-        spots = [a or b for a, b in zip(prompt.read, prompt.written)]
-        starts = [i for i in range(len(spots)) if spots[i] and not spots[i - 1]]
-        return cls(
-            prompt.ids, prompt.trained, [(s, r, prompt.written[s]) for s, r in zip(starts, rows, strict=True)], prompt.boxes, prompt.regions
-        )
+    def of(cls, laid: PromptLayout, rows: list[int]) -> Plan:
+        """`rows`: the pictures' rows in the table, in the order of the slots."""
+        pictures = [(slot.start, row, slot.written) for slot, row in zip(laid.slots, rows, strict=True)]
+        return cls(laid.ids, laid.trained, pictures, laid.boxes, [slot.boxes for slot in laid.slots])
 
 
 @dataclass
@@ -107,9 +102,9 @@ def _tell_boxes(x: Tensor, regions: Regions, batch: Batch, n: int) -> Tensor:
     """Embeddings (b,t,d) with the boxes' numbers at their ids, and each slot's region where the slot is predicted."""
     if batch.boxes:
         sample, at, number = (torch.tensor(v, device=x.device) for v in zip(*batch.boxes))
-        at = at[:, None] + torch.arange(IDS, device=x.device)
-        codes = regions.numbers(number.tolist(), x.device)[:, None].expand(-1, IDS, -1)
-        x = x.index_put((sample[:, None].expand(-1, IDS), at), codes.to(x.dtype), accumulate=True)
+        at = at[:, None] + torch.arange(BOX_IDS, device=x.device)
+        codes = regions.numbers(number.tolist(), x.device)[:, None].expand(-1, BOX_IDS, -1)
+        x = x.index_put((sample[:, None].expand(-1, BOX_IDS), at), codes.to(x.dtype), accumulate=True)
     told = [m for m, boxes in enumerate(batch.regions) if boxes]
     if told:
         at = batch.place[told, 1:] - 1 + torch.arange(n, device=x.device)
@@ -149,9 +144,9 @@ def language_loss(language: Language, hidden: Tensor, batch: Batch, locations: i
     logits, wanted = language.logits(hidden[:, :-1][mask]), labels[mask]
     loss = F.cross_entropy(logits, wanted, reduction="none")
     place = wanted - locations if locations is not None and spread else None
-    if place is not None and (some := (place >= 0) & (place < PLACES)).any():
-        away = torch.arange(PLACES, device=logits.device) - place[some, None]
+    if place is not None and (some := (place >= 0) & (place < LOCATIONS)).any():
+        away = torch.arange(LOCATIONS, device=logits.device) - place[some, None]
         bell = (-0.5 * (away / spread).square()).softmax(-1)
-        near = -(bell * logits[some].log_softmax(-1)[:, locations : locations + PLACES]).sum(-1)
+        near = -(bell * logits[some].log_softmax(-1)[:, locations : locations + LOCATIONS]).sum(-1)
         loss = loss.index_put((some.nonzero().flatten(),), (loss[some] + near) / 2)
     return loss.mean()

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from ..box import BOX_IDS, LOCATIONS, Box
 from ..chat.boxes import COLOURS, _font, edges
-from ..chat.conversation import Box
 from ..chat.tokenizer import Tokenizer
 from .loader import Step
 
@@ -62,10 +62,10 @@ def runs(ids: list[int], trained: list[bool], places: dict[int, int], t: Tokeniz
             flush(trained[i - 1])
             out.append(Run(f"[picture {places[i] + 1}: {n} features]", trained[i], row=places[i]))
             i += n
-        elif ids[i] == t.box_start and len(inside) == 4 and all(0 <= v < 224 for v in inside):
+        elif ids[i] == t.box_start and len(inside) == 4 and all(0 <= v < LOCATIONS for v in inside):
             flush(trained[i])
             out.append(Run(f"[box {' '.join(map(str, inside))}]", trained[i], box=Box.from_locations(tuple(inside))))
-            i += 6
+            i += BOX_IDS
         elif ids[i] in special:
             flush(trained[i])
             out.append(Run(special[ids[i]], trained[i]))

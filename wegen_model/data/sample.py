@@ -17,8 +17,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from ..box import Box
 from ..chat import prompt
-from ..chat.conversation import Box, Conversation, Reference
+from ..chat.conversation import Conversation, Reference
 from ..chat.conversation import Turn as Said
 from ..chat.tokenizer import Tokenizer
 from ..features import Features
@@ -77,24 +78,24 @@ class Sample:
         return [p for turn in self.turns for p in (*turn.pictures, turn.drawn) if p is not None]
 
 
-def conversation(sample: Sample, n: int) -> tuple[Conversation, list[np.ndarray]]:
-    """The sample as the library's Conversation. Each picture has n stand-in features that hold its number in the list returned."""
-    pictures: list[np.ndarray] = []
-
-    def stand_in(picture: np.ndarray | None) -> Features | None:
-        if picture is None:
-            return None
-        pictures.append(picture)
-        return Features(torch.full((1, 1, 1), float(len(pictures) - 1)).expand(1, n, 1), (1, n), "", "")
-
+def conversation(sample: Sample, n: int) -> Conversation:
+    """The sample as the library's Conversation, with n blank features for every picture: what a prompt's layout needs of it."""
+    blank = Features(torch.zeros(1, n, 1), (1, n), "", "")
     turns = []
     for turn in sample.turns:
-        references = tuple(Reference(features=stand_in(p), box=b) for p, b in zip(turn.pictures, turn.boxes, strict=True))
-        drawn = stand_in(turn.drawn)
-        made = Said(turn.role, turn.text, references, pictures=() if drawn is None else (drawn,))
+        references = tuple(Reference(features=None if p is None else blank, box=b) for p, b in zip(turn.pictures, turn.boxes, strict=True))
+        made = Said(turn.role, turn.text, references, pictures=() if turn.drawn is None else (blank,))
         made.check()
         turns.append(made)
-    return Conversation(tuple(turns)), pictures
+    return Conversation(tuple(turns))
+
+
+def picture_at(sample: Sample, slot: prompt.Slot) -> np.ndarray:
+    """The picture (h,w,3) that stands in a slot of the sample's prompt."""
+    turn = sample.turns[slot.turn]
+    picture = turn.drawn if slot.reference is None else turn.pictures[slot.reference]
+    assert picture is not None, "a slot has a picture"
+    return picture
 
 
 def plan(sample: Sample, tokenizer: Tokenizer, positions: int, n: int, trim_oldest: bool = True) -> tuple[Plan, list[np.ndarray]]:
@@ -103,10 +104,8 @@ def plan(sample: Sample, tokenizer: Tokenizer, positions: int, n: int, trim_olde
     Raises:
         ValueError: longer than the model's positions, even without its oldest exchanges.
     """
-    talk, pictures = conversation(sample, n)
-    built = prompt.build(talk, tokenizer, positions, end=True, trim_oldest=trim_oldest)
-    order = [int(f.tokens[0, 0, 0]) for f in built.features]
-    return Plan.of(built, list(range(len(order)))), [pictures[i] for i in order]
+    laid = prompt.layout(conversation(sample, n), tokenizer, positions, n, end=True, trim_oldest=trim_oldest)
+    return Plan.of(laid, list(range(len(laid.slots)))), [picture_at(sample, slot) for slot in laid.slots]
 
 
 def batch(plans: Sequence[tuple[Plan, list[np.ndarray]]], pad: int = 0) -> tuple[Batch, list[np.ndarray]]:

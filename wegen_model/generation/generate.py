@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..box import BOX_IDS
 from ..chat.prompt import Prompt
 from ..chat.tokenizer import Tokenizer
 from ..features import Projectors, mosaic
-from ..models.box_embedding import IDS
 from ..models.llama import Cache, Language
 from ..models.pointer import Shown
 from ..runtime import Runtime
@@ -51,8 +51,8 @@ class Model:
     def embeds(self, prompt: Prompt) -> Tensor:
         """(1,l,d): token embeddings, overwritten by features at their places."""
         x = self.language.embed(torch.tensor([prompt.ids], device=self.device))
-        spots = torch.tensor([[a or b for a, b in zip(prompt.read, prompt.written)]], device=self.device)
         if prompt.features:
+            spots = torch.tensor([[a or b for a, b in zip(prompt.read, prompt.written)]], device=self.device)
             tokens = torch.cat([f.tokens for f in prompt.features]).to(self.device)
             x[spots] = self.feature_embeds(tokens).flatten(0, 1).to(x)
         return x if self.projectors.regions is None else self._with_boxes(x, prompt)
@@ -63,12 +63,10 @@ class Model:
         if prompt.boxes:
             codes = regions.numbers([number for _, number in prompt.boxes], self.device)
             for (at, _), code in zip(prompt.boxes, codes):
-                x[0, at : at + IDS] += code.to(x)
-        spots = [a or b for a, b in zip(prompt.read, prompt.written)]
-        starts = [i for i in range(1, len(spots)) if spots[i] and not spots[i - 1]]
-        for start, boxes in zip(starts, prompt.regions):
-            if boxes:
-                x[0, start - 1 : start - 1 + n] += regions([boxes], self.device)[0].to(x)
+                x[0, at : at + BOX_IDS] += code.to(x)
+        for slot in prompt.slots:
+            if slot.boxes:
+                x[0, slot.start - 1 : slot.start - 1 + n] += regions([slot.boxes], self.device)[0].to(x)
         if prompt.ids[-1] == self.tokenizer.image_start:
             x[0, -1] += self.region(prompt, 0)[0]
         return x

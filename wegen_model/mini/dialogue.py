@@ -83,8 +83,10 @@ def plans(pool: Pool, tokenizer: Tokenizer, positions: int, samples: list[Sample
     """The plans of a pool's samples, or of some of them."""
     out = []
     for sample in pool.samples if samples is None else samples:
-        talk, rows = conversation(sample, pool.index)
-        out.append(Plan.of(prompt.build(talk, tokenizer, positions, end=True), rows))
+        talk, _ = conversation(sample, pool.index)
+        laid = prompt.layout(talk, tokenizer, positions, 64, end=True)
+        turns = [(sample.turns[slot.turn], slot.reference) for slot in laid.slots]
+        out.append(Plan.of(laid, [pool.index[turn.picture if k is None else turn.references[k].scene] for turn, k in turns]))
     return out
 
 

@@ -20,11 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
-    from ..chat.conversation import Box
+    from ..box import Box
 
 MOST = 8  # boxes of a turn that are numbered; later ones share the last number
 HIDDEN = 128
-IDS = 6  # of a box in the prompt: start, four locations, end
 WHERE = 44
 
 

@@ -58,22 +58,21 @@ def tokens_of(parts: Components, samples: list, stage: str) -> Tensor:
     """(b,n,c) features: the tower's, or those that the writer writes after each sample's last request."""
     if stage == "visual-decoding":
         return tower_tokens(parts, see(parts, [target(s) for s in samples]))
-    from ..data.sample import conversation
+    from ..data.sample import conversation, picture_at
 
     f, first = parts.config.features, parts.writer.language.model.norm.weight
     device = first.device
     model = generate.Model(parts.writer.language, parts.writer.projectors, parts.tokenizer, device, first.dtype)
     out = []
     for sample in samples:
-        talk, pictures = conversation(sample, f.count)
-        read = tower_tokens(parts, see(parts, pictures))
-        turns = list(talk.turns)
+        turns = list(conversation(sample, f.count).turns)
         while turns and turns[-1].role == "assistant":
             turns.pop()
-        context = prompt.build(Conversation(tuple(turns)), parts.tokenizer, parts.config.language.positions, f.count + 2)
-        rows = [int(v.tokens[0, 0, 0]) for v in context.features]
-        context.features = [Features(read[row : row + 1], tuple(f.grid), f.space, f.tower) for row in rows]
-        context.add([parts.tokenizer.image_start])
+        laid = prompt.layout(Conversation(tuple(turns)), parts.tokenizer, parts.config.language.positions, f.count, f.count + 2)
+        laid.add([parts.tokenizer.image_start])
+        shown = [picture_at(sample, slot) for slot in laid.slots]
+        read = tower_tokens(parts, see(parts, shown)).split(1) if shown else ()
+        context = prompt.attach(laid, [Features(tokens, tuple(f.grid), f.space, f.tower) for tokens in read])
         out.append(generate.write_features(model, context))
     return torch.stack(out).to(device)
 
