@@ -10,10 +10,10 @@ import torch
 from wegen.wegen_model import config as configs
 from wegen.wegen_model.chat.tokenizer import special_tokens
 from wegen.wegen_model.checkpoint import model_folder
-from wegen.wegen_model.features import Projectors
 from wegen.wegen_model.models.decoder import Decoder
 from wegen.wegen_model.models.eva_clip import VisionTower
 from wegen.wegen_model.models.llama import Language
+from wegen.wegen_model.models.projectors import Projectors
 
 
 def tiny_config(**changes) -> configs.ModelConfig:

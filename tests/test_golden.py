@@ -56,7 +56,7 @@ def test_tower_and_pooling(wegen, golden):
 
 @torch.no_grad()
 def test_first_hidden_and_logits(model, prompt, golden):
-    hidden = model.language(model.embeds(prompt))[:, -1]
+    hidden = model.language(model.embeds([prompt]))[:, -1]
     assert_relative(hidden, golden["first_hidden"], 1e-4)
     assert_relative(model.language.logits(hidden), golden["first_logits"], 1e-4)
 

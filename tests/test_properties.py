@@ -80,7 +80,7 @@ def test_rows_of_different_length_equal_each_alone(model):
     rows = [torch.randn(1, n + steps, 32, generator=generator) for n in lengths]
     cache = model.cache(3, 20)
     for i, (row, n) in enumerate(zip(rows, lengths)):
-        model.language(row[:, :n], cache.row(i))
+        model.language(row[:, :n], cache.rows(i, i + 1))
     start = torch.tensor(lengths)[:, None]
     for step in range(steps):
         batch = torch.cat([row[:, n + step : n + step + 1] for row, n in zip(rows, lengths)])
@@ -131,7 +131,7 @@ def test_written_words_are_the_likeliest_by_a_full_pass(wegen, model):
     allowed = torch.ones(model.language.config.vocab_size, dtype=torch.bool)
     special = wegen.tokenizer.special
     allowed[[i for name, i in special.items() if name.startswith(("<img", "</img", "<patch", "</patch"))]] = False
-    x = model.embeds(built)
+    x = model.embeds([built])
     for token in ids:
         logits = model.language.logits(model.language(x)[0, -1]).masked_fill(~allowed, -torch.inf)
         assert int(logits.argmax()) == token
@@ -143,7 +143,7 @@ def test_written_words_are_the_likeliest_by_a_full_pass(wegen, model):
 
 def test_each_feature_equals_a_full_pass_over_those_before(model, context, drawn):
     tokens = drawn[0].tokens[0]
-    x = model.embeds(context)
+    x = model.embeds([context])
     for i in range(64):
         close(model.projectors.write(model.language(x)[0, -1]), tokens[i])
         x = torch.cat([x, model.feature_embeds(tokens[None, i : i + 1], first=i)], 1)
@@ -157,14 +157,14 @@ def test_generation_equals_teacher_forcing(wegen, model, drawn):
     assert written.sum() == 64 and finished.ids[-1] == wegen.tokenizer.eos
     before = written.roll(-1)
     assert finished.ids[int(before.nonzero()[0])] == wegen.tokenizer.image_start
-    close(model.projectors.write(model.language(model.embeds(finished))[0, before]), features.tokens[0])
+    close(model.projectors.write(model.language(model.embeds([finished]))[0, before]), features.tokens[0])
 
 
 @pytest.mark.parametrize("guidance", [0.0, 2.5])
 def test_batched_guidance_equals_two_passes(model, context, guidance):
     tokens = generate.write_features(model, context, guidance=guidance)
     opening = model.language.embed(torch.tensor([[model.tokenizer.image_start]]))
-    rows = [model.embeds(context), opening]
+    rows = [model.embeds([context]), opening]
     for i in range(64):
         conditional, blank = (model.projectors.write(model.language(row)[0, -1]) for row in rows)
         close(blank + guidance * (conditional - blank), tokens[i])
@@ -192,7 +192,7 @@ def test_keeping_all_that_was_drawn_changes_nothing(wegen, asked, drawn):
 
 def test_parallel_predicts_from_placeholders(wegen, model, asked, context):
     features, _ = wegen.draw(asked, mode="parallel")
-    x = torch.cat([model.embeds(context), model.slots(0, 63)[None]], 1)
+    x = torch.cat([model.embeds([context]), model.slots(0, 63)[None]], 1)
     close(features.tokens[0], model.projectors.write(model.language(x)[0, -64:]))
 
 
@@ -332,7 +332,7 @@ def test_parts_load_only_when_needed(tmp_path: Path):
 def test_normalised_features_are_raw_outside(tmp_path: Path):
     """The miniature's z-scoring: what the model writes and reads is raw; prediction happens in normalised space."""
     from wegen.wegen_model.config import FeatureConfig
-    from wegen.wegen_model.features import Projectors
+    from wegen.wegen_model.models.projectors import Projectors
 
     config = dataclasses.replace(FeatureConfig(), width=6, normalised=True)
     projectors = Projectors(config, 10)

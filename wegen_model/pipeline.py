@@ -19,10 +19,11 @@ from .chat.tokenizer import Tokenizer
 from .checkpoint import model_folder
 from .config import ModelConfig
 from .decoder_pipeline import WeGenDecoder
-from .features import Features, Projectors, check_space, pool
+from .features import Features, check_space, pool
 from .generation import generate
 from .models import eva_clip
 from .models.llama import Cache, Language
+from .models.projectors import Projectors
 from .models.quantization import QuantizedLinear, scratch_bytes
 from .runtime import Component, Runtime
 from .validation import check_draw, check_images, check_number, check_seed

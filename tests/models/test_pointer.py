@@ -9,10 +9,11 @@ from wegen.wegen_model.chat import prompt
 from wegen.wegen_model.chat.conversation import Box, Conversation, Reference, Turn
 from wegen.wegen_model.chat.tokenizer import Tokenizer
 from wegen.wegen_model.data.collate import Plan, collate, embed, predictions
-from wegen.wegen_model.features import Features, Projectors
+from wegen.wegen_model.features import Features
 from wegen.wegen_model.generation import generate
 from wegen.wegen_model.models.llama import Language
 from wegen.wegen_model.models.pointer import MOST, Pointer, Shown
+from wegen.wegen_model.models.projectors import Projectors
 
 C, D, N = 32, 32, 64
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from ..config import ModelConfig
-from ..features import Projectors
+from ..models.projectors import Projectors
 from . import model_folder
 from .model_folder import CheckpointError
 

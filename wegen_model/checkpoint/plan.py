@@ -295,10 +295,10 @@ def _adapt(part: str, tensors: dict[str, Source], config: ModelConfig) -> str:
 
 def skeleton(part: str, config: ModelConfig) -> nn.Module:
     """The module of a part on the meta device: names and shapes without memory."""
-    from ..features import Projectors
     from ..models.decoder import Decoder
     from ..models.eva_clip import VisionTower
     from ..models.llama import Language
+    from ..models.projectors import Projectors
 
     with torch.device("meta"):
         if part == "vision":

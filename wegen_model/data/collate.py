@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..box import BOX_IDS, LOCATIONS, Box
+from ..box import LOCATIONS, Box
 from ..chat.prompt import PromptLayout, picture_ids
 from ..chat.tokenizer import Tokenizer
-from ..features import Projectors
-from ..models.box_embedding import Regions
 from ..models.llama import Language
 from ..models.pointer import Shown
+from ..models.projectors import Projectors
+from ..models.prompt_embedding import embed_prompts
 
 
 @dataclass
@@ -82,35 +82,7 @@ def embed(language: Language, projectors: Projectors, batch: Batch, fed: Tensor,
 
     `blank` (m,): pictures whose places keep the placeholders' own embeddings (parallel writing).
     """
-    x = language.embed(batch.ids)
-    if not len(batch.place):
-        return x
-    n = fed.shape[1]
-    at = batch.place[:, 1:] + torch.arange(n, device=x.device)
-    sample = batch.place[:, :1].expand(-1, n)
-    features = projectors.input_resampler(fed)
-    own = x[sample, at]
-    if projectors.config.slot_embedding:
-        features = features + own
-    if blank is not None:
-        features = torch.where(blank[:, None, None], own, features)
-    x = x.index_put((sample, at), features.to(x.dtype))
-    return x if projectors.regions is None else _tell_boxes(x, projectors.regions, batch, n)
-
-
-def _tell_boxes(x: Tensor, regions: Regions, batch: Batch, n: int) -> Tensor:
-    """Embeddings (b,t,d) with the boxes' numbers at their ids, and each slot's region where the slot is predicted."""
-    if batch.boxes:
-        sample, at, number = (torch.tensor(v, device=x.device) for v in zip(*batch.boxes))
-        at = at[:, None] + torch.arange(BOX_IDS, device=x.device)
-        codes = regions.numbers(number.tolist(), x.device)[:, None].expand(-1, BOX_IDS, -1)
-        x = x.index_put((sample[:, None].expand(-1, BOX_IDS), at), codes.to(x.dtype), accumulate=True)
-    told = [m for m, boxes in enumerate(batch.regions) if boxes]
-    if told:
-        at = batch.place[told, 1:] - 1 + torch.arange(n, device=x.device)
-        codes = regions([batch.regions[m] for m in told], x.device)
-        x = x.index_put((batch.place[told, :1].expand(-1, n), at), codes.to(x.dtype), accumulate=True)
-    return x
+    return embed_prompts(language, projectors, batch.ids, batch.place, fed, boxes=batch.boxes, regions=batch.regions, blank=blank)
 
 
 def predictions(projectors: Projectors, hidden: Tensor, batch: Batch, n: int, features: Tensor | None = None) -> Tensor:

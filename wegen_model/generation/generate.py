@@ -1,6 +1,6 @@
 """Two loops over the language model: words until the turn ends or opens a picture, and the n features of a picture.
 
-b rows (1, or 2 with guidance: conditional, unconditional) · l prompt tokens · n features · c feature width · d model width
+b prompts · r rows (b, or 2b with guidance, in the order of guidance.py) · l prompt tokens · n features · c feature width · d model width
 
 Source: the public WeGen code (`LlamaForCausalLMVAR.greedy_search`) with its defects mended: features x0..x(n-1) are read where
 they were trained to be (at <img>, <img_0> … ), guided features are what is returned, a picture starts its unconditional row anew.
@@ -9,18 +9,20 @@ they were trained to be (at <img>, <img_0> … ), guided features are what is re
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..box import BOX_IDS
 from ..chat.prompt import Prompt
 from ..chat.tokenizer import Tokenizer
-from ..features import Projectors, mosaic
+from ..features import mosaic
+from ..models.guidance import guide
 from ..models.llama import Cache, Language
 from ..models.pointer import Shown
+from ..models.projectors import Projectors
+from ..models.prompt_embedding import embed_prompts
 from ..runtime import Runtime
 
 CELL = 16  # pixels of a feature in previews
@@ -48,41 +50,44 @@ class Model:
         ids = torch.arange(first, first + count, device=self.device) + self.tokenizer.image_first
         return self.language.embed(ids)
 
-    def embeds(self, prompt: Prompt) -> Tensor:
-        """(1,l,d): token embeddings, overwritten by features at their places."""
-        x = self.language.embed(torch.tensor([prompt.ids], device=self.device))
-        if prompt.features:
-            spots = torch.tensor([[a or b for a, b in zip(prompt.read, prompt.written)]], device=self.device)
-            tokens = torch.cat([f.tokens for f in prompt.features]).to(self.device)
-            x[spots] = self.feature_embeds(tokens).flatten(0, 1).to(x)
-        return x if self.projectors.regions is None else self._with_boxes(x, prompt)
-
-    def _with_boxes(self, x: Tensor, prompt: Prompt) -> Tensor:
-        """Embeddings (1,l,d), told of the boxes as in training (train/batch.py). A picture that opens at the end is told of, too."""
-        regions, n = self.projectors.regions, self.projectors.config.count
-        if prompt.boxes:
-            codes = regions.numbers([number for _, number in prompt.boxes], self.device)
-            for (at, _), code in zip(prompt.boxes, codes):
-                x[0, at : at + BOX_IDS] += code.to(x)
-        for slot in prompt.slots:
-            if slot.boxes:
-                x[0, slot.start - 1 : slot.start - 1 + n] += regions([slot.boxes], self.device)[0].to(x)
-        if prompt.ids[-1] == self.tokenizer.image_start:
-            x[0, -1] += self.region(prompt, 0)[0]
+    def embeds(self, prompts: Sequence[Prompt]) -> Tensor:
+        """(b,l,d) input embeddings of prompts, padded on the right. One that ends in <img> is told of the boxes asked for."""
+        length = max(map(len, prompts))
+        ids = torch.tensor([[*p.ids, *[0] * (length - len(p))] for p in prompts], device=self.device)
+        place = [(row, slot.start) for row, p in enumerate(prompts) for slot in p.slots]
+        features = [f.tokens.to(self.device, torch.float32) for p in prompts for f in p.features]
+        x = embed_prompts(
+            self.language,
+            self.projectors,
+            ids,
+            torch.tensor(place, device=self.device).view(-1, 2),
+            self.projectors.normalise(torch.cat(features)).to(self.dtype) if features else torch.empty(0),
+            boxes=[(row, at, number) for row, p in enumerate(prompts) for at, number in p.boxes],
+            regions=[slot.boxes for p in prompts for slot in p.slots],
+        )
+        told = self.told(prompts)
+        if told is not None:
+            for row, p in enumerate(prompts):
+                if p.ids[-1] == self.tokenizer.image_start:
+                    x[row, len(p) - 1] += told[row, 0]
         return x
 
-    def region(self, prompt: Prompt, first: int) -> Tensor:
-        """(n-first,d) what the slots from `first` of the picture to come are told of the boxes; zeros (…,1) without."""
-        if self.projectors.regions is None or not prompt.asked:
-            return torch.zeros(self.projectors.config.count - first, 1, device=self.device, dtype=self.dtype)
-        return self.projectors.regions([prompt.asked], self.device)[0, first:].to(self.dtype)
+    def told(self, prompts: Sequence[Prompt]) -> Tensor | None:
+        """(b,n,d) what the slots of the pictures to come are told of the boxes asked for; None where there are none."""
+        if self.projectors.regions is None or not any(p.asked for p in prompts):
+            return None
+        return self.projectors.regions([p.asked for p in prompts], self.device).to(self.dtype)
 
-    def shown(self, prompt: Prompt, rows: int) -> Shown | None:
-        """The prompt's pictures, which models that point may point at, for the first of the rows; the others have none."""
+    def shown(self, prompts: Sequence[Prompt], rows: int) -> Shown | None:
+        """The prompts' pictures, which models that point may point at, for the first of the rows; the others have none."""
         if not self.projectors.config.pointer:
             return None
-        pictures = [self.projectors.normalise(f.tokens[0].to(self.device, torch.float32)) for f in prompt.features]
-        return Shown.of([pictures, *([[]] * (rows - 1))], torch.empty(0, device=self.device))
+        pictures = [[self.projectors.normalise(f.tokens[0].to(self.device, torch.float32)) for f in p.features] for p in prompts]
+        return Shown.of([*pictures, *([[]] * (rows - len(prompts)))], torch.empty(0, device=self.device))
+
+    def opening(self) -> Tensor:
+        """(1,1,d) <img>, with which an unconditional row begins."""
+        return self.language.embed(torch.tensor([[self.tokenizer.image_start]], device=self.device))
 
     def cache(self, rows: int, slots: int) -> Cache:
         return Cache.empty(self.language.config, rows, slots, self.device, self.dtype)
@@ -122,7 +127,7 @@ def write_text(
     t = model.tokenizer
     generator = torch.Generator().manual_seed(seed)
     cache = model.cache(1, len(prompt) + max_tokens + 1)
-    hidden = model.language(model.embeds(prompt), cache, runtime=runtime)[:, -1]
+    hidden = model.language(model.embeds([prompt]), cache, runtime=runtime)[:, -1]
     size = model.language.config.vocab_size
     banned = torch.zeros(size, dtype=torch.bool)
     banned[[i for name, i in t.special.items() if i < size and name.startswith(("<img_", "</img", "<patch", "</patch"))]] = True
@@ -150,7 +155,7 @@ def write_text(
 
 def write_features(
     model: Model,
-    prompt: Prompt,
+    prompt: Prompt | Sequence[Prompt],
     *,
     guidance: float = 1.0,
     mode: str = "autoregressive",
@@ -161,67 +166,78 @@ def write_features(
     """Write the n features of a picture after a prompt that ends in <img>: P(x|c) = prod p(x_i | x_<i, c), paper eq. 1.
 
     Args:
-        guidance: unconditional + guidance * (conditional - unconditional), on the features; 1 is off. The unconditional
-            row is <img> and the features so far, from position 0.
+        prompt: one, or several of any lengths, whose pictures are written side by side, each as it would be alone.
+        guidance: unconditional + guidance * (conditional - unconditional), on the features; 1 is off. A prompt's unconditional
+            row is <img> and its features so far, from position 0.
         mode: "autoregressive", or "parallel": all at once from placeholders (the supplement's comparison).
         readout: "aligned" x0..x(n-1); "released" what the public code returns: x1..xn, unguided.
-        keep: (tokens (n,c), mask (n,) bool): kept cells are fed back and returned as they are.
+        keep: (tokens (n,c), mask (n,) bool), or (b,n,c) and (b,n): kept cells are fed back and returned as they are.
     Returns:
-        (n,c) raw features, float32 on the CPU.
+        (n,c) raw features of one prompt, (b,n,c) of several; float32 on the CPU.
     """
-    runtime = runtime or Runtime()
-    if prompt.ids[-1] != model.tokenizer.image_start:
+    prompts = [prompt] if isinstance(prompt, Prompt) else list(prompt)
+    if any(p.ids[-1] != model.tokenizer.image_start for p in prompts):
         raise ValueError("the prompt must end in <img>.")
-    n = model.projectors.config.count
-    guided = guidance != 1.0
     if mode == "parallel":
-        return _parallel(model, prompt, n, guidance, runtime)
-    length = len(prompt)
-    cache = model.cache(2 if guided else 1, length + n)
-    hidden = [model.language(model.embeds(prompt), cache.row(0), runtime=runtime)[:, -1:]]
-    starts = [length]
-    if guided:
-        opening = model.language.embed(torch.tensor([[model.tokenizer.image_start]], device=model.device))
-        hidden.append(model.language(opening, cache.row(1))[:, -1:])
-        starts.append(1)
-    hidden = torch.cat(hidden)
-    shown = model.shown(prompt, len(hidden))
-    start = torch.tensor(starts, device=model.device)[:, None]
-    told = model.region(prompt, 0)
-    fed, after = [], []
-    for i in range(n):
-        x = guide(model.projectors.predict(hidden, shown and shown.slots(i, 1)).float(), guidance)
-        raw = model.projectors.denormalise(x)
-        if keep is not None and bool(keep[1][i]):
-            raw = keep[0][i].to(raw).expand_as(raw)
-        fed.append(raw[0, 0].float().cpu())
-        if i + 1 < n or readout == "released":
-            embeds = model.feature_embeds(raw, first=i).to(model.dtype)
-            rows = embeds.expand(len(hidden), -1, -1)
-            if i + 1 < n:  # the unconditional row knows of no boxes
-                rows = torch.cat([rows[:1] + told[i + 1], rows[1:]])
-            hidden = model.language(rows, cache, start + i)
-            there = model.shown(prompt, 1) if i + 1 < n else None
-            after.append(model.projectors.write(hidden[:1], there and there.slots(i + 1, 1))[0, 0].float().cpu())
-        runtime.tick(i + 1, n, "WeGen draws", preview=lambda: mosaic(torch.stack(fed), model.projectors.config.grid, CELL))
-    out = torch.stack(after if readout == "released" else fed)
+        out = _parallel(model, prompts, guidance, runtime or Runtime())
+    else:
+        out = _autoregressive(model, prompts, guidance, readout == "released", keep, runtime or Runtime())
+    return out[0] if isinstance(prompt, Prompt) else out
+
+
+def _autoregressive(
+    model: Model, prompts: list[Prompt], guidance: float, released: bool, keep: tuple[Tensor, Tensor] | None, runtime: Runtime
+) -> Tensor:
+    """(b,n,c) features, one after another. Every row has its own positions: those behind its prompt's end are overwritten as it goes."""
+    projectors, b, n = model.projectors, len(prompts), model.projectors.config.count
+    rows = b if guidance == 1 else 2 * b
+    lengths = torch.tensor([len(p) for p in prompts], device=model.device)
+    cache = model.cache(rows, int(lengths.max()) + n)
+    hidden = model.language(model.embeds(prompts), cache.rows(0, b), runtime=runtime)
+    hidden = hidden[torch.arange(b, device=model.device), lengths - 1][:, None]
+    if rows > b:
+        hidden = torch.cat([hidden, model.language(model.opening().expand(b, -1, -1), cache.rows(b, rows))])
+    start = torch.cat([lengths, torch.ones_like(lengths)])[:rows, None]
+    shown, told = model.shown(prompts, rows), model.told(prompts)
     if keep is not None:
-        out = torch.where(keep[1].cpu()[:, None], keep[0].cpu().float(), out)
-    return out
+        kept, mask = (value.to(model.device).expand(b, *value.shape[-rank:]) for value, rank in zip(keep, (2, 1)))
+    fed: list[Tensor] = []  # on the CPU, (b,c) each
+    after: list[Tensor] = []
+
+    def preview() -> Tensor:
+        return mosaic(torch.stack([x[0] for x in fed]), projectors.config.grid, CELL)
+
+    for i in range(n):
+        raw = projectors.denormalise(guide(projectors.predict(hidden, shown and shown.slots(i, 1)).float(), guidance))
+        if keep is not None:
+            raw = torch.where(mask[:, i, None, None], kept[:, i : i + 1].to(raw), raw)
+        fed.append(raw[:, 0].float().cpu())
+        if i + 1 < n or released:
+            embeds = model.feature_embeds(raw, first=i).to(model.dtype)
+            conditional = embeds if told is None or i + 1 == n else embeds + told[:, i + 1 : i + 2]
+            hidden = model.language(conditional if rows == b else torch.cat([conditional, embeds]), cache, start + i)
+        if released:
+            there = model.shown(prompts, b) if i + 1 < n else None
+            after.append(projectors.write(hidden[:b], there and there.slots(i + 1, 1))[:, 0].float().cpu())
+        runtime.tick(i + 1, n, "WeGen draws", preview=preview)
+    out = torch.stack(after if released else fed, 1)
+    return out if keep is None else torch.where(mask.cpu()[..., None], kept.cpu().float(), out)
 
 
-def guide(x: Tensor, guidance: float) -> Tensor:
-    """(2,…) conditional and unconditional rows to one (1,…); a single row passes through."""
-    return x if len(x) == 1 else x[1:] + guidance * (x[:1] - x[1:])
-
-
-def _parallel(model: Model, prompt: Prompt, n: int, guidance: float, runtime: Runtime) -> Tensor:
-    slots = model.slots(0, n - 1)[None]
-    rows = [torch.cat([model.embeds(prompt), slots + model.region(prompt, 1)], 1)]
-    if guidance != 1.0:
-        opening = model.language.embed(torch.tensor([[model.tokenizer.image_start]], device=model.device))
-        rows.append(torch.cat([opening, slots], 1))
-    shown = [model.shown(prompt, 1), None]
-    x = torch.cat([model.projectors.predict(model.language(row, runtime=runtime)[:, -n:], s).float() for row, s in zip(rows, shown)])
+def _parallel(model: Model, prompts: list[Prompt], guidance: float, runtime: Runtime) -> Tensor:
+    """(b,n,c) features, all at once from the placeholders behind <img>."""
+    projectors, b, n = model.projectors, len(prompts), model.projectors.config.count
+    slots, told = model.slots(0, n - 1), model.told(prompts)
+    embeds = model.embeds(prompts)
+    rows = [
+        torch.cat([embeds[row, : len(p)], slots if told is None else slots + told[row, 1:]]) for row, p in enumerate(prompts)
+    ]  # padded on the right, where causal attention never looks
+    hidden = model.language(torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), runtime=runtime)
+    at = torch.tensor([len(p) - 1 for p in prompts], device=model.device)[:, None] + torch.arange(n, device=model.device)
+    hidden = hidden[torch.arange(b, device=model.device)[:, None], at]
+    x = projectors.predict(hidden, model.shown(prompts, b)).float()
+    if guidance != 1:  # from placeholders, unconditional rows are all alike
+        alone = model.language(torch.cat([model.opening(), slots[None]], 1), runtime=runtime)
+        x = torch.cat([x, projectors.predict(alone).float().expand(b, -1, -1)])
     runtime.tick(n, n, "WeGen draws")
-    return model.projectors.denormalise(guide(x, guidance))[0].float().cpu()
+    return projectors.denormalise(guide(x, guidance)).float().cpu()

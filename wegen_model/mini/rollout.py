@@ -1,19 +1,21 @@
 """Written features in bulk: what the writer really produces, for many samples at once.
 
-b samples of one length · n features · c feature width
+b samples · n features · c feature width
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor
 
+from ..chat.prompt import Prompt, Slot
 from ..chat.tokenizer import Tokenizer
 from ..config import ModelConfig
-from ..data.collate import Plan, collate, embed, shown_before
-from ..models.llama import Cache
+from ..data.collate import Plan
+from ..features import Features
+from ..generation import generate
 from ..runtime import Runtime
 from .dialogue import LanguageModule, plans
 from .world.pictures import Pool
@@ -21,32 +23,19 @@ from .world.pictures import Pool
 
 @torch.no_grad()
 def write(writer: LanguageModule, config: ModelConfig, batch_plans: list[Plan], features: Tensor, parallel: bool) -> Tensor:
-    """(b,n,c) raw features of the last picture of each plan; the plans must place it at the same position."""
-    n = config.features.count
-    start = batch_plans[0].pictures[-1][0]
-    if any(p.pictures[-1][0] != start for p in batch_plans):
-        raise ValueError("plans of one call must open their last picture at the same position.")
-    cut = [replace(p, ids=p.ids[: start + n], trained=p.trained[: start + n]) for p in batch_plans]
-    batch = collate(cut)
-    b = len(cut)
-    known = writer.projectors.normalise(features[batch.rows].float())
-    last = torch.zeros(len(batch.rows), dtype=torch.bool)
-    last[torch.tensor([len(p.pictures) for p in cut]).cumsum(0) - 1] = True
-    shown = shown_before(batch, known, last) if writer.projectors.config.pointer else None
-    x = embed(writer.language, writer.projectors, batch, known, last)
-    if parallel:
-        hidden = writer.language(x[:, : start + n - 1])[:, -n:]
-        return writer.projectors.write(hidden, shown)
-    cache = Cache.empty(config.language, b, start + n, x.device, x.dtype)
-    hidden = writer.language(x[:, :start], cache)[:, -1:]
-    out = []
-    for i in range(n):
-        guess = writer.projectors.predict(hidden, shown and shown.slots(i, 1))
-        out.append(guess)
-        if i + 1 < n:
-            fed = x[:, start + i : start + i + 1] + writer.projectors.input_resampler(guess)
-            hidden = writer.language(fed, cache, torch.full((b, 1), start + i))
-    return writer.projectors.denormalise(torch.cat(out, 1))
+    """(b,n,c) raw features of the last picture of each plan."""
+    prompts = []
+    for one in batch_plans:
+        *known, (start, _, _) = one.pictures
+        slots = [Slot(at, written, 0, None, boxes=asked) for (at, _, written), asked in zip(known, one.regions)]
+        shown = [Features(features[[row]].float(), config.features.grid, "", "") for _, row, _ in known]
+        boxes, asked = [box for box in one.boxes if box[0] < start], one.regions[-1]
+        prompts.append(Prompt(config.features.count, one.ids[:start], one.trained[:start], slots, [], boxes, asked, shown))
+    start, ids = batch_plans[0].pictures[-1][0], batch_plans[0].ids
+    known_ids = SimpleNamespace(image_start=ids[start - 1], image_first=ids[start])  # all that writing features asks of a tokenizer
+    first = next(writer.parameters())
+    model = generate.Model(writer.language, writer.projectors, known_ids, first.device, first.dtype)
+    return generate.write_features(model, prompts, mode="parallel" if parallel else "autoregressive")
 
 
 def grouped(all_plans: list[Plan], picks: list[int], size: int) -> list[list[int]]:

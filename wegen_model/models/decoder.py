@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from ..config import TIME_IDS, DecoderConfig
 from ..runtime import Runtime
+from .guidance import guide
 
 VAES = ("AutoencoderKL", "AutoencoderDC")
 SCHEDULERS = (
@@ -149,7 +150,7 @@ class Decoder(nn.Module):
         guided = guidance_scale != 1.0
         if guided:
             blank = negative or (torch.zeros_like(tokens), torch.zeros_like(pooled))
-            tokens, pooled = torch.cat([blank[0].expand_as(tokens), tokens]), torch.cat([blank[1].expand_as(pooled), pooled])
+            tokens, pooled = torch.cat([tokens, blank[0].expand_as(tokens)]), torch.cat([pooled, blank[1].expand_as(pooled)])
         sizes = self.time_ids(height, width, len(tokens), noise.device, time_ids)
         latents = noise * solver.init_noise_sigma
         extra = {}
@@ -158,9 +159,7 @@ class Decoder(nn.Module):
         for i, timestep in enumerate(solver.timesteps):
             x = solver.scale_model_input(torch.cat([latents] * 2) if guided else latents, timestep)
             out = self.denoise(x.to(tokens.dtype), timestep, tokens, pooled, sizes)
-            if guided:
-                blank_out, out = out.chunk(2)
-                out = blank_out + guidance_scale * (out - blank_out)
+            out = guide(out, guidance_scale)
             step = solver.step(out.to(latents.dtype), timestep, latents, **extra)
             latents = step.prev_sample
             clean = getattr(step, "pred_original_sample", None)

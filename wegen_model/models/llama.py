@@ -36,9 +36,9 @@ class Cache:
     def bytes(config: LanguageConfig, rows: int, slots: int, dtype: torch.dtype) -> int:
         return 2 * config.layers * rows * slots * config.width * dtype.itemsize
 
-    def row(self, i: int) -> Cache:
-        """A view of one row: what is written through it lands in the whole."""
-        return Cache(self.keys[:, i : i + 1], self.values[:, i : i + 1])
+    def rows(self, first: int, end: int) -> Cache:
+        """A view of some rows: what is written through it lands in the whole."""
+        return Cache(self.keys[:, first:end], self.values[:, first:end])
 
     def write(self, layer: int, positions: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Store k, v (b,h,t,d) at positions (b,t); returns the layer's whole keys and values (b,h,n,d)."""

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from ..chat.tokenizer import Tokenizer
 from ..checkpoint import model_folder
 from ..config import ModelConfig
-from ..features import Projectors
 from ..models.decoder import Decoder
 from ..models.eva_clip import VisionTower
 from ..models.llama import Language
+from ..models.projectors import Projectors
 
 
 class DecoderModule(nn.Module):

@@ -63,7 +63,7 @@ def tokens_of(parts: Components, samples: list, stage: str) -> Tensor:
     f, first = parts.config.features, parts.writer.language.model.norm.weight
     device = first.device
     model = generate.Model(parts.writer.language, parts.writer.projectors, parts.tokenizer, device, first.dtype)
-    out = []
+    prompts = []
     for sample in samples:
         turns = list(conversation(sample, f.count).turns)
         while turns and turns[-1].role == "assistant":
@@ -72,9 +72,8 @@ def tokens_of(parts: Components, samples: list, stage: str) -> Tensor:
         laid.add([parts.tokenizer.image_start])
         shown = [picture_at(sample, slot) for slot in laid.slots]
         read = tower_tokens(parts, see(parts, shown)).split(1) if shown else ()
-        context = prompt.attach(laid, [Features(tokens, tuple(f.grid), f.space, f.tower) for tokens in read])
-        out.append(generate.write_features(model, context))
-    return torch.stack(out).to(device)
+        prompts.append(prompt.attach(laid, [Features(tokens, tuple(f.grid), f.space, f.tower) for tokens in read]))
+    return generate.write_features(model, prompts).to(device)
 
 
 def paint(parts: Components, tokens: Tensor, steps: int = STEPS, seed: int = 0) -> Tensor:

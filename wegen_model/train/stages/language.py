@@ -25,9 +25,9 @@ from ...chat.reference_cutout import paste_subject
 from ...data.collate import Batch, Plan, collate, embed, language_loss, predictions, unconditional
 from ...data.image_folder import tell
 from ...data.sample import Sample, plan
-from ...features import Projectors
 from ...models.lora import Adapters
 from ...models.pointer import Shown
+from ...models.projectors import Projectors
 from ..flops import decoder_flops, tower_flops, writer_flops
 from ..losses import alphas_cumprod, feature_losses
 from ..modules import Components
