@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from .checkpoint import model_folder
 from .config import ModelConfig
+from .encoder_pipeline import WeGenEncoder
 from .features import Features, check_space
-from .generation import decoder_presets
-from .models.decoder import Decoder, noise
+from .generation import decoder_presets, paint
+from .models.decoder import Decoder
 from .runtime import Component, Runtime
 from .validation import check_number, check_seed
-
-if TYPE_CHECKING:
-    from .pipeline import WeGen
 
 
 class WeGenDecoder:
     """UNet, VAE and scheduler of a folder: features in, pictures out."""
 
-    def __init__(self, folder: Path, config: ModelConfig, runtime: Runtime):
+    def __init__(self, folder: Path, config: ModelConfig, runtime: Runtime, blank: Callable[[], Features] | None = None):
+        """`blank`: gives the features of the blank picture that some decoders are guided against; None asks the tower of the folder."""
         self.folder, self.config, self.runtime = folder, config, runtime
-        self.model: WeGen | None = None  # whose tower looks at the blank picture that some decoders are guided against
+        self._make_blank = blank
         self._blank: Features | None = None
         self.loras: tuple[tuple[Path, float], ...] = ()
         self._decoder: Decoder | None = None
         self._components: dict[str, Component] = {}
 
     def with_lora(self, path: str | Path, strength: float = 1.0) -> WeGenDecoder:
-        """The same decoder with an adapter (train/lora.py) added to its UNet; this one stays as it is. Weights are read anew.
+        """The same decoder with an adapter (models/lora.py) added to its UNet; this one stays as it is. Weights are read anew.
 
         Raises:
             ValueError: no such adapter, or one for another space of features.
@@ -40,16 +39,23 @@ class WeGenDecoder:
         from .models.lora import read_lora
 
         read_lora(path, self.config.decoder.space)
-        out = WeGenDecoder(self.folder, self.config, self.runtime)
-        out.model, out._blank = self.model, self._blank  # shared, not copied
+        out = WeGenDecoder(self.folder, self.config, self.runtime, self._make_blank)
+        out._blank = self._blank  # shared, not copied
         out.loras = (*self.loras, (Path(path), strength))
         return out
 
     @classmethod
-    def load(cls, name_or_path: str | Path, runtime: Runtime | None = None, roots: tuple = (), preset: str | None = None) -> WeGenDecoder:
+    def load(
+        cls,
+        name_or_path: str | Path,
+        runtime: Runtime | None = None,
+        roots: tuple = (),
+        preset: str | None = None,
+        blank: Callable[[], Features] | None = None,
+    ) -> WeGenDecoder:
         """Open a decoder folder (or a model folder's decoder). Weights are read at the first decode.
 
-        `preset`: drive it like another public decoder (a key of config.DECODERS); None as its configuration says.
+        `preset`: drive it like another public decoder (a key of config.DECODERS); None as its configuration says. `blank` as of the class.
         """
         folder = model_folder.resolve(name_or_path, roots)
         config = model_folder.read_config(folder)
@@ -59,14 +65,12 @@ class WeGenDecoder:
                     f"{folder.name}: no {part}/ folder with its configuration, so there is no decoder here. "
                     f"The folder has: {', '.join(model_folder.parts(folder)) or 'nothing'}."
                 )
-        return cls(folder, decoder_presets.preset(config, preset), runtime or Runtime())
+        return cls(folder, decoder_presets.preset(config, preset), runtime or Runtime(), blank)
 
     def blank(self) -> Features:
-        """Features of a blank picture, by the tower of `model` or of the decoder's own folder."""
+        """Features of a blank picture, by the model that the decoder belongs to or the tower of its own folder."""
         if self._blank is None:
-            from .pipeline import WeGen
-
-            self._blank = (self.model or WeGen(self.folder, self.config, self.runtime)).blank()
+            self._blank = (self._make_blank or WeGenEncoder(self.folder, self.config, self.runtime).blank)()
         return self._blank
 
     def _load(self) -> Decoder:
@@ -129,36 +133,31 @@ class WeGenDecoder:
         note = check_space(features, c.space, c.tower, f"the decoder '{self.name}'", "SDXL Feature Decoder, features", width=c.width)
         if note:
             self.runtime.warn(note)
-        see = self.blank if self.model or model_folder.files(self.folder, "vision") else None
+        see = self.blank if self._make_blank or model_folder.files(self.folder, "vision") else None
         blank = decoder_presets.unconditional(self.config, negative, see, self.runtime) if guidance_scale != 1 else None
         decoder = self._load()
-        k, f = decoder.vae.config.latent_channels, decoder.factor
+        f = decoder.factor
         if width % f or height % f:
             raise ValueError(f"width and height must be multiples of {f} for this decoder.")
         place = self.runtime.place("unet")
-        generator = torch.Generator().manual_seed(seed)
-        start = noise(len(features), k, height // f, width // f, generator)
-        room = decoder.sampling_bytes(len(start) * (2 if guidance_scale != 1 else 1), *start.shape[-2:], place.dtype.itemsize)
+        rows = len(features) * (2 if guidance_scale != 1 else 1)
+        room = decoder.sampling_bytes(rows, height // f, width // f, place.dtype.itemsize)
         with self.runtime.use(self._components["unet"], extra_bytes=room) as device:
-            given, other = (None if f is None else _conditions(f, device, place.dtype) for f in (features, blank))
-            latents = decoder.sample(
-                *given,
-                start.to(device),
+            latents = paint.latents(
+                decoder,
+                features.tokens,
+                seed=seed,
+                width=width,
+                height=height,
                 steps=steps,
                 guidance_scale=guidance_scale,
-                negative=other,
+                negative=None if blank is None else blank.tokens,
                 scheduler=scheduler,
                 time_ids=time_ids,
-                generator=generator,
+                device=device,
+                dtype=place.dtype,
                 runtime=self.runtime,
             )
         room = decoder.painting_bytes(height, width, self.runtime.place("vae").dtype.itemsize)
         with self.runtime.use(self._components["vae"], extra_bytes=room) as device:
-            pixels = decoder.to_pixels(latents.to(device), self.runtime)
-        return ((pixels + 1) / 2).clamp(0, 1).movedim(1, -1)
-
-
-def _conditions(features: Features, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Tokens and their mean, taken in float32."""
-    tokens = features.tokens.to(device, torch.float32)
-    return tokens.to(dtype), tokens.mean(1).to(dtype)
+            return paint.pictures(decoder, latents.to(device), self.runtime)

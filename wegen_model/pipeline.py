@@ -1,4 +1,4 @@
-"""What nodes and the command line call: `WeGen` sees, talks and draws; `WeGenDecoder` (painter.py) paints.
+"""What nodes and the command line call: `WeGen` sees, talks and draws; `WeGenDecoder` (decoder_pipeline.py) paints.
 
 Parts load when first needed, through the runtime; a part that is absent is an error only in the call that needs it.
 """
@@ -6,8 +6,10 @@ Parts load when first needed, through the runtime; a part that is absent is an e
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,24 +21,21 @@ from .chat.tokenizer import Tokenizer
 from .checkpoint import model_folder
 from .config import ModelConfig
 from .decoder_pipeline import WeGenDecoder
-from .features import Features, check_space, pool
+from .encoder_pipeline import WeGenEncoder
+from .features import Features, check_space
 from .generation import generate
-from .models import eva_clip
 from .models.llama import Cache, Language
 from .models.projectors import Projectors
-from .models.quantization import QuantizedLinear, scratch_bytes
-from .runtime import Component, Runtime
+from .models.quantization import scratch_bytes
+from .runtime import Runtime
 from .validation import check_draw, check_images, check_number, check_seed
 
-BATCH = 8  # pictures through the tower at once
 
-
-class WeGen:
-    """One model folder. See `load`."""
+class WeGen(WeGenEncoder):
+    """One model folder: an encoder that also talks and draws. See `load`."""
 
     def __init__(self, folder: Path, config: ModelConfig, runtime: Runtime):
-        self.folder, self.config, self.runtime = folder, config, runtime
-        self._components: dict[str, Component] = {}
+        super().__init__(folder, config, runtime)
         self._tokenizer: Tokenizer | None = None
         self._painter: WeGenDecoder | None = None
 
@@ -70,60 +69,15 @@ class WeGen:
     def painter(self) -> WeGenDecoder:
         """The model's own decoder."""
         if self._painter is None:
-            self._painter = WeGenDecoder.load(self.folder, self.runtime)
-            self._painter.model = self
+            self._painter = WeGenDecoder.load(self.folder, self.runtime, blank=self.blank)
         return self._painter
 
-    def component(self, name: str) -> Component:
-        """A loaded part: vision, language or projectors."""
-        if name not in self._components:
-            c = self.config
-            make = {
-                "vision": lambda ops: eva_clip.VisionTower(c.vision, ops),
-                "language": lambda ops: Language(c.language, ops),
-                "projectors": lambda ops: Projectors(c.features, c.language.width, ops),
-            }[name]
-            with torch.device("meta"):
-                module = make(self.runtime.operations)
-            model_folder.load_into(
-                module,
-                self.folder,
-                name,
-                self.runtime.place(name).dtype,
-                self.runtime.blocks,
-                getattr(self.runtime.operations, "QuantizedLinear", QuantizedLinear),
-            )
-            self._components[name] = self.runtime.register_component(name, module)
-        return self._components[name]
-
-    def features(self, tokens: Tensor) -> Features:
-        """Wrap raw tokens (b,n,c) of this model's space."""
-        f = self.config.features
-        return Features(tokens.float().cpu(), tuple(f.grid), f.space, f.tower)
-
-    @torch.no_grad()
-    def encode(self, images: Tensor, fit: str = "squash", where: str = "EVA-CLIP Encode, image") -> Features:
-        """Pictures (b,h,w,3), (b,h,w,1) or (b,h,w,4), float 0..1, to features. `fit`: squash, crop or pad to the square.
-        `where` names the input in errors.
-
-        Raises:
-            ValueError: NaN, or a shape that is no picture.
-        """
-        images = check_images(images, where)
-        part = self.component("vision")
-        place = self.runtime.place("vision")
-        out = []
-        room = self.config.vision.bytes(min(BATCH, len(images)), place.dtype) + scratch_bytes(part.module)
-        with self.runtime.use(part, room) as device:
-            for chunk in images.split(BATCH):
-                pixels = eva_clip.prepare(chunk.to(device), self.config.vision, fit).to(place.dtype)
-                out.append(pool(part.module(pixels, self.runtime), tuple(self.config.features.grid)).float().cpu())
-        return self.features(torch.cat(out))
-
-    def blank(self) -> Features:
-        """Features (1,n,c) of a blank picture: all zero once normalised, the mean colour (Emu2's unconditional input)."""
-        mean = torch.tensor(self.config.vision.mean)
-        return self.encode(mean.expand(1, *(self.config.vision.image_size,) * 2, 3), where="the blank picture")
+    def modules(self) -> dict[str, Callable[[Any], torch.nn.Module]]:
+        c = self.config
+        return super().modules() | {
+            "language": lambda ops: Language(c.language, ops),
+            "projectors": lambda ops: Projectors(c.features, c.language.width, ops),
+        }
 
     def encode_references(self, conversation: Conversation) -> Conversation:
         """The same conversation with every reference's features filled in.

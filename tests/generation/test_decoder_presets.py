@@ -39,8 +39,7 @@ def test_a_blank_picture_is_zero_once_normalised(model):
 
 @pytest.mark.parametrize("name", DECODERS)
 def test_a_preset_is_its_four_settings(alone, model, features, name):
-    decoder, plain = (WeGenDecoder.load(alone, Runtime("cpu"), preset=p) for p in (name, None))
-    decoder.model = model
+    decoder, plain = (WeGenDecoder.load(alone, Runtime("cpu"), preset=p, blank=model.blank) for p in (name, None))
     values = DECODERS[name]
     assert values["guidance_scale"] == {"wegen": 6, "emu2": 3, "blip3o": 3}[name]
     assert values["negative"] in NEGATIVES and values["time_ids"] in TIME_IDS

@@ -75,7 +75,7 @@ def save_lora(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, 
     """Write an adapter file, beside and renamed. SaveFailed: the disk is full."""
     from safetensors.torch import save_file
 
-    from ..train.checkpoint import writing
+    from ..saving import writing
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

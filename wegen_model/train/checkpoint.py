@@ -10,53 +10,20 @@ A run that is killed while it writes leaves `checkpoint` as it was; one that is 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pickle
 import random
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..saving import SaveFailed, free_gb, reason
+
 KEPT = re.compile(r"checkpoint-(\d+)$")
-
-
-class SaveFailed(OSError):
-    """The disk is full, or the folder cannot be written; what was there before is intact."""
-
-
-@contextlib.contextmanager
-def writing(what: str, target: Path, kept: str) -> Iterator[None]:
-    """SaveFailed for whatever cannot be written into `target`; `kept` says what there still is, and what to do."""
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        raise SaveFailed(
-            f"{what} could not be written to {target} ({_reason(error)}; {_free(target):.2f} GB are free there). {kept}"
-        ) from error
-
-
-def _reason(error: Exception | None) -> str:
-    """One line: shutil tells of every file, torch of a line of its source."""
-    if error is None:
-        return "another process failed"
-    if isinstance(error, RuntimeError):
-        return f"a file came out short: {str(error).splitlines()[0].partition('] ')[2].strip(' .') or error}"
-    if isinstance(error, shutil.Error):
-        return str(error.args[0][0][2])
-    return str(error)
-
-
-def _free(place: Path) -> float:
-    """GB free where a file or folder lies or would lie."""
-    return shutil.disk_usage(next(p for p in (place, *place.absolute().parents) if p.exists())).free / 1e9
 
 
 def save(folder: Path, step: int, name: str, backend, model, optimiser, ema: dict, keep_every: int = 0) -> None:
@@ -90,8 +57,8 @@ def save(folder: Path, step: int, name: str, backend, model, optimiser, ema: dic
         if step_of(old):
             then = f"The checkpoint of step {step_of(old)} in {folder} is intact. Make room, then start again: it goes on from there."
         raise SaveFailed(
-            f"{name}: the checkpoint of step {step} could not be written to {folder} ({_reason(error)}; "
-            f"{_free(folder):.2f} GB are free there). {then}"
+            f"{name}: the checkpoint of step {step} could not be written to {folder} ({reason(error)}; "
+            f"{free_gb(folder):.2f} GB are free there). {then}"
         )
     if backend.main:
         kept = step_of(old)

@@ -153,7 +153,7 @@ def export(
     """
     from safetensors.torch import save_file
 
-    from .checkpoint import writing
+    from ..saving import writing
 
     source, target = Path(source), Path(target)
     model_folder.check_target(target, {*model_folder.PLACES, "tokenizer"}, source)

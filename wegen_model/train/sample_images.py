@@ -18,7 +18,7 @@ from ..chat import prompt
 from ..chat.conversation import Conversation
 from ..features import Features
 from ..generation import generate
-from ..models.decoder import noise
+from ..generation import paint as painting
 from .modules import Components
 from .stages.decoder import drawn, resize, see, target, tower_tokens
 
@@ -77,14 +77,11 @@ def tokens_of(parts: Components, samples: list, stage: str) -> Tensor:
 
 
 def paint(parts: Components, tokens: Tensor, steps: int = STEPS, seed: int = 0) -> Tensor:
-    """(b,h,w,3) in 0..1 of features (b,n,c), at the decoder's own size."""
-    decoder, c = parts.decoder, parts.config.decoder
-    first, side = next(decoder.unet.parameters()), c.size // decoder.factor
-    start = noise(len(tokens), decoder.vae.config.latent_channels, side, side, seed).to(first.device)
-    tokens = tokens.to(first.device, first.dtype)
-    latents = decoder.sample(tokens, tokens.mean(1), start, steps=steps, guidance_scale=c.guidance_scale)
-    pixels = torch.cat([decoder.to_pixels(row[None]) for row in latents])
-    return ((pixels + 1) / 2).clamp(0, 1).movedim(1, -1).float().cpu()
+    """(b,h,w,3) in 0..1 of features (b,n,c), as the decoder was made to paint them; without a tower guided against zeros."""
+    c, side = parts.config, parts.config.vision.image_size
+    blank = c.decoder.negative == "blank" and parts.tower is not None
+    negative = tower_tokens(parts, torch.zeros(1, 3, side, side)) if blank else None  # all zero once normalised
+    return painting.paint(parts.decoder, tokens, seed=seed, steps=steps, negative=negative)
 
 
 def save(path: Path, originals: list[np.ndarray], made: Tensor) -> None:

@@ -1,0 +1,72 @@
+"""`WeGenEncoder` sees: the EVA-CLIP tower of a folder, pictures in, features out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .checkpoint import model_folder
+from .config import ModelConfig
+from .features import Features, pool
+from .models import eva_clip
+from .models.quantization import QuantizedLinear, scratch_bytes
+from .runtime import Component, Runtime
+from .validation import check_images
+
+BATCH = 8  # pictures through the tower at once
+
+
+class WeGenEncoder:
+    """The part of a model folder that looks. Weights are read when a call first needs them, through the runtime."""
+
+    def __init__(self, folder: Path, config: ModelConfig, runtime: Runtime):
+        self.folder, self.config, self.runtime = folder, config, runtime
+        self._components: dict[str, Component] = {}
+
+    def modules(self) -> dict[str, Callable[[Any], torch.nn.Module]]:
+        """Component -> what builds its module from a namespace of layer classes."""
+        return {"vision": lambda ops: eva_clip.VisionTower(self.config.vision, ops)}
+
+    def component(self, name: str) -> Component:
+        """A loaded component, one of `modules`."""
+        if name not in self._components:
+            ops = self.runtime.operations
+            with torch.device("meta"):
+                module = self.modules()[name](ops)
+            dtype, layer = self.runtime.place(name).dtype, getattr(ops, "QuantizedLinear", QuantizedLinear)
+            model_folder.load_into(module, self.folder, name, dtype, self.runtime.blocks, layer)
+            self._components[name] = self.runtime.register_component(name, module)
+        return self._components[name]
+
+    def features(self, tokens: Tensor) -> Features:
+        """Wrap raw tokens (b,n,c) of this model's space."""
+        f = self.config.features
+        return Features(tokens.float().cpu(), tuple(f.grid), f.space, f.tower)
+
+    @torch.no_grad()
+    def encode(self, images: Tensor, fit: str = "squash", where: str = "EVA-CLIP Encode, image") -> Features:
+        """Pictures (b,h,w,3), (b,h,w,1) or (b,h,w,4), float 0..1, to features. `fit`: squash, crop or pad to the square.
+        `where` names the input in errors.
+
+        Raises:
+            ValueError: NaN, or a shape that is no picture.
+        """
+        images = check_images(images, where)
+        part = self.component("vision")
+        place = self.runtime.place("vision")
+        out = []
+        room = self.config.vision.bytes(min(BATCH, len(images)), place.dtype) + scratch_bytes(part.module)
+        with self.runtime.use(part, room) as device:
+            for chunk in images.split(BATCH):
+                pixels = eva_clip.prepare(chunk.to(device), self.config.vision, fit).to(place.dtype)
+                out.append(pool(part.module(pixels, self.runtime), tuple(self.config.features.grid)).float().cpu())
+        return self.features(torch.cat(out))
+
+    def blank(self) -> Features:
+        """Features (1,n,c) of a blank picture: all zero once normalised, the mean colour (Emu2's unconditional input)."""
+        mean = torch.tensor(self.config.vision.mean)
+        return self.encode(mean.expand(1, *(self.config.vision.image_size,) * 2, 3), where="the blank picture")

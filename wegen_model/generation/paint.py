@@ -1,0 +1,76 @@
+"""Features become pictures: noise, denoising under the decoder's guidance, the VAE. Inference, training's sample sheets and the
+miniature's recipe paint through these.
+
+b pictures · n features · c feature width · k latent channels · h,w latent height and width · H,W pixels
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..models.decoder import Decoder, noise
+from ..runtime import Runtime
+
+
+@torch.no_grad()
+def latents(
+    decoder: Decoder,
+    tokens: Tensor,
+    *,
+    seed: int = 0,
+    width: int | None = None,
+    height: int | None = None,
+    steps: int | None = None,
+    guidance_scale: float | None = None,
+    negative: Tensor | None = None,
+    scheduler: str | None = None,
+    time_ids: str | None = None,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    runtime: Runtime | None = None,
+) -> Tensor:
+    """(b,k,h,w) latents, scaled as `Decoder.to_pixels` takes them.
+
+    Args:
+        tokens: (b,n,c) raw features.
+        seed: of the noise; one generator a batch, on the CPU.
+        width, height: in pixels. They, steps, guidance_scale, scheduler and time_ids: None takes what the decoder was made for.
+        negative: (1,n,c) or (b,n,c) features that guidance pushes away from (decoder_presets.unconditional); None is zeros.
+        device, dtype: where and in which precision to compute; None as the UNet's weights are.
+    """
+    c, first = decoder.config, next(decoder.unet.parameters())
+    device, dtype = first.device if device is None else device, first.dtype if dtype is None else dtype
+    width, height = c.size if width is None else width, c.size if height is None else height
+    generator = torch.Generator().manual_seed(seed)
+    start = noise(len(tokens), decoder.vae.config.latent_channels, height // decoder.factor, width // decoder.factor, generator)
+    conditions, other = (None if x is None else _conditions(x, device, dtype) for x in (tokens, negative))
+    return decoder.sample(
+        *conditions,
+        start.to(device),
+        steps=c.steps if steps is None else steps,
+        guidance_scale=c.guidance_scale if guidance_scale is None else guidance_scale,
+        negative=other,
+        scheduler=scheduler,
+        time_ids=time_ids,
+        generator=generator,
+        runtime=runtime,
+    )
+
+
+def pictures(decoder: Decoder, latents: Tensor, runtime: Runtime | None = None) -> Tensor:
+    """(b,H,W,3) in 0..1, on the CPU, of scaled latents (b,k,h,w) that lie where the VAE is."""
+    return ((decoder.to_pixels(latents, runtime) + 1) / 2).clamp(0, 1).movedim(1, -1)
+
+
+def paint(decoder: Decoder, tokens: Tensor, *, runtime: Runtime | None = None, **options: Any) -> Tensor:
+    """(b,H,W,3) pictures in 0..1 of features (b,n,c), on the CPU; options as `latents`."""
+    return pictures(decoder, latents(decoder, tokens, runtime=runtime, **options), runtime)
+
+
+def _conditions(tokens: Tensor, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Tokens and their mean, taken in float32."""
+    tokens = tokens.to(device, torch.float32)
+    return tokens.to(dtype), tokens.mean(1).to(dtype)
