@@ -6,6 +6,7 @@ Exit codes: 0 done · 1 failed · 2 wrong usage or input · 3 a workflow with fo
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -96,6 +97,9 @@ def _model(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
+    if not _has_torch():
+        _say("wegen needs PyTorch, which is not installed: `pip install torch`, or `make demo`, which sets up everything; then try again.")
+        return 2
     args = _parser().parse_args(argv)
     try:
         return COMMANDS[args.command](args) or 0
@@ -111,6 +115,14 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError, RuntimeError) as error:
         _say(f"wegen {args.command}: {error}")
         return 2 if isinstance(error, (ValueError, OSError)) else 1
+
+
+def _has_torch() -> bool:
+    """Whether torch is there, without loading it."""
+    try:
+        return importlib.util.find_spec("torch") is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def _say(text: str) -> None:
