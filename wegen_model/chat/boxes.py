@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .conversation import Box, Reference, Turn
+from ..box import Box
+from .conversation import Reference, Turn
 
 FORMATS = ("xywh", "xyxy")  # of bare tuples: x, y, width, height | left, top, right, bottom
 SIDE = ("x", "y", "width", "height")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .conversation import Box
+from ..box import Box
 
 PLAIN = 0.8  # share of the rim that must have one colour for the border to be cut off
 NEAR = 0.06  # in 0..1: largest difference from the rim's colour that still counts as border
