@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from wegen.wegen_model.checkpoint.convert import skeleton
-from wegen.wegen_model.checkpoint.key_maps import AGENT
+from wegen.wegen_model.checkpoint.formats.wegen import AGENT
 from wegen.wegen_model.config import PRESETS, ModelConfig
 
 # In a process of its own, so that its peak is its own; RSS counts mapped pages too. Imports come first and are told apart.
@@ -39,7 +39,7 @@ def release(folder: Path, config: ModelConfig, dtype: torch.dtype = torch.bfloat
     agent = {
         key: shapes[part][target]
         for part in ("language", "projectors", "unet", "vae")
-        for key, target, _ in AGENT.export(part, list(shapes[part]))
+        for key, target, _ in AGENT.export_keys(part, list(shapes[part]))
     }
     for name, table in (("EVA-CLIP/visual.pt", shapes["vision"]), ("pytorch_model.bin", agent)):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -6,13 +6,15 @@ o rows (outputs) · i columns (inputs) · blocks run along a row, so rows can be
 Source: the GGUF specification (versions 2 and 3, little endian) and llama.cpp's converter, which reorders the rows of the query and
 key projections for its own rotary layout: per head (2, d/2) becomes (d/2, 2). That is undone here. Block formats are those of the
 `gguf` package, which is imported late and needed only for sizes and dequantisation.
+
+Why the header is read here and not by gguf.GGUFReader: that one maps the whole file, makes objects of every word of the vocabulary, and
+trusts the lengths that it finds. Here tensors stream one at a time, long arrays are skipped, and a cut or damaged file is an error.
 """
 
 from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,7 +22,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from .key_maps import GGUF
+from .formats.llama import GGUF
 from .model_folder import CheckpointError
 
 PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}  # kinds that are no blocks
@@ -62,25 +64,6 @@ class Entry:
     shape: tuple[int, ...]
     offset: int  # bytes from the file's beginning
     bytes: int
-
-
-def read_gguf(path: str | Path) -> tuple[dict[str, Any], Iterator[GGUFTensor]]:
-    """The file's metadata (its own keys; the vocabulary's arrays as their lengths), and its tensors one by one, read as they come.
-
-    Raises:
-        CheckpointError: damaged, incomplete, split in several files, of another architecture, or with grouped heads.
-    """
-    path = Path(path)
-    metadata, entries = read_header(path)
-    heads = language_config(path, metadata)["heads"]
-
-    def tensors() -> Iterator[GGUFTensor]:
-        with path.open("rb") as f:
-            for entry in entries:
-                if entry.name:
-                    yield read_tensor(f, entry, heads)
-
-    return metadata, tensors()
 
 
 def read_tensor(f: BinaryIO, entry: Entry, heads: int) -> GGUFTensor:
@@ -156,7 +139,7 @@ def _header(f: BinaryIO, path: Path, size: int) -> tuple[dict[str, Any], list[En
     align = metadata.get("general.alignment", 32)
     start = -(-f.tell() // align) * align
     routed, _ = GGUF.route([key for key, *_ in tensors])
-    targets = {key: (target, row.how) for key, target, row in routed if row.part}
+    targets = {key: (target, rule.how) for key, target, rule in routed if rule.part}
     entries = []
     for key, shape, number, offset in tensors:
         kind, count_bytes = _size(path, key, shape, number)

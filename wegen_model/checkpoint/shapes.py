@@ -1,4 +1,7 @@
-"""Names and shapes of the decoder's parts from their configurations alone, so that `inspect` need not import diffusers (seconds).
+"""Names and shapes of the decoder's parts from their configurations alone, so that `wegen inspect` need not import diffusers.
+
+Measured on one CPU core: `wegen inspect` takes 1.8 s; importing diffusers' UNet and VAE takes 2.4 to 3.0 s more, building SDXL's on the
+meta device 0.35 s. That is why these hundred lines stay.
 
 Only the SDXL-shaped UNet and the plain AutoencoderKL are known; for anything else, and for any difference, diffusers is asked.
 Source: diffusers' UNet2DConditionModel and AutoencoderKL; a test compares every name and shape.

@@ -1,7 +1,7 @@
 """Tensor files: what is in them without reading it, one tensor at a time, and writing one without holding it.
 
 Read: safetensors; PyTorch's zip format (`.bin`, `.pt`, `.pth`) mapped into memory with weights_only, so that no code in it runs;
-GGUF (gguf_file.py). PyTorch's older pickles cannot be mapped: they are read whole, when asked for. Anything that wants to import
+GGUF (gguf.py). PyTorch's older pickles cannot be mapped: they are read whole, when asked for. Anything that wants to import
 code is refused. Written: safetensors. Of what is read only the tensor at hand stays in memory.
 """
 
@@ -51,7 +51,7 @@ class Spec:
 
     shape: tuple[int, ...]
     dtype: torch.dtype
-    kind: str = ""  # name of the blocks it is stored in (blocks.KINDS, or GGML's other ones), else empty
+    kind: str = ""  # name of the blocks it is stored in (quantization.KINDS, or GGML's other ones), else empty
 
     @property
     def count(self) -> int:
