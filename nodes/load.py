@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..wegen_model.checkpoint import formats
 from . import host
 from .sockets import CATEGORY, DECODER, MODEL
 
-DTYPE = (
+DTYPE: tuple[list[str], dict[str, Any]] = (
     list(host.DTYPES),
     {
         "default": "default",

@@ -1,6 +1,7 @@
 """Public formats: one file each is all that inspection, conversion, nodes and messages need; docs/real-weights.md says the same."""
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
@@ -157,6 +158,17 @@ def test_formats_speak_of_known_roles():
     assert len({f.name for f in formats.FORMATS}) == len(formats.FORMATS)
     names = [m.name for f in formats.FORMATS for m in f.key_maps]
     assert len(set(names)) == len(names)
+
+
+def test_formats_are_read_without_torch():
+    """ComfyUI reads presets and tooltips from them when it starts."""
+    code = (
+        f"import sys, types; root = types.ModuleType('wegen'); root.__path__ = [{str(ROOT)!r}]; sys.modules['wegen'] = root\n"
+        "sys.modules |= dict.fromkeys(('torch', 'diffusers', 'transformers', 'numpy'))\n"
+        "from wegen.wegen_model.checkpoint import formats\nsys.stdout.write(' '.join(formats.inference_presets()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "wegen emu2 blip3o"
 
 
 def test_a_preset_of_unknown_settings_is_refused():

@@ -16,8 +16,9 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,7 +67,7 @@ class Entry:
     bytes: int
 
 
-def read_tensor(f: BinaryIO, entry: Entry, heads: int) -> GGUFTensor:
+def read_tensor(f: BufferedReader, entry: Entry, heads: int) -> GGUFTensor:
     """One tensor of an open file."""
     buffer = bytearray(entry.bytes)
     f.seek(entry.offset)
@@ -123,7 +124,7 @@ def read_header(path: Path) -> tuple[dict[str, Any], list[Entry]]:
             raise CheckpointError(f"{path}: a damaged or incomplete GGUF header ({error}). Copy or download it again.") from error
 
 
-def _header(f: BinaryIO, path: Path, size: int) -> tuple[dict[str, Any], list[Entry]]:
+def _header(f: BufferedReader, path: Path, size: int) -> tuple[dict[str, Any], list[Entry]]:
     magic, version, count, pairs = struct.unpack("<4sIQQ", f.read(24))
     if magic != b"GGUF" or version not in (2, 3):
         raise CheckpointError(f"{path}: no GGUF of version 2 or 3 in little-endian order (it begins with {magic!r}, version {version}).")
@@ -151,18 +152,18 @@ def _header(f: BinaryIO, path: Path, size: int) -> tuple[dict[str, Any], list[En
     return metadata, entries
 
 
-def _one(f: BinaryIO, code: str) -> Any:
+def _one(f: BufferedReader, code: str) -> Any:
     return struct.unpack("<" + code, f.read(struct.calcsize(code)))[0]
 
 
-def _string(f: BinaryIO, limit: int) -> str:
+def _string(f: BufferedReader, limit: int) -> str:
     length = _one(f, "Q")
     if length > limit:
         raise struct.error(f"a text of {length:,} bytes")
     return f.read(length).decode()
 
 
-def _value(f: BinaryIO, kind: int, limit: int) -> Any:
+def _value(f: BufferedReader, kind: int, limit: int) -> Any:
     if kind == _STRING:
         return _string(f, limit)
     if kind != _ARRAY:

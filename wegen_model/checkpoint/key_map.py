@@ -98,8 +98,8 @@ class KeyMap:
         Raises:
             KeyError: a target that the map has no place for.
         """
-        rules = self.rules(targets) if callable(self.rules) else self.rules
-        rules = [rule for rule in rules if rule.part == part and not rule.only_read]
+        table = self.rules(targets) if callable(self.rules) else self.rules
+        rules = [rule for rule in table if rule.part == part and not rule.only_read]
         exact: dict[str, list[KeyRule]] = {}
         for rule in rules:
             if "{" not in (rule.target or rule.pattern):

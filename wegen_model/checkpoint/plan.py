@@ -75,7 +75,7 @@ def plan(
             full = dataclasses.replace(full, features=dataclasses.replace(full.features, tower=RESIZED))
     if found.model is None:
         notes += _defaults(found, made, full)
-    empty = {name: {} for name in ("unet", "vae") if name not in made} | ({} if "unet" in made else {"scheduler": {}})
+    empty: dict[str, Any] = {name: {} for name in ("unet", "vae") if name not in made} | ({} if "unet" in made else {"scheduler": {}})
     return Plan(dataclasses.replace(full, **empty), made, notes)
 
 
@@ -170,7 +170,7 @@ def _preset(sizes: dict[str, dict[str, int]], found: Scan, given: dict[str, Any]
     if not chosen:
         base, name = PRESETS["wegen-7b"], str(given.get("name", "custom"))
         width = next(iter(_feature_widths(sizes).values()), base.features.width)
-        shared = dict(space=f"{name}/8x8x{width}", tower=name, width=width)
+        shared: dict[str, Any] = dict(space=f"{name}/8x8x{width}", tower=name, width=width)
         return dataclasses.replace(
             base, name=name, features=dataclasses.replace(base.features, **shared), decoder=dataclasses.replace(base.decoder, **shared)
         )

@@ -184,7 +184,8 @@ def _folder(path: Path, whole: bool) -> Scan:
 def _add(found: Scan, paths: list[Path], key_map: KeyMap | None = None, whole: bool = False) -> KeyMap:
     """Take from a file, or from the shards of one, the parts that no earlier file offered. `key_map`: when it is known already."""
     name = paths[0].relative_to(found.path).as_posix() if paths[0] != found.path and found.path.is_dir() else paths[0].name
-    files, owner = [open_file(path, whole) for path in paths], {}
+    files = [open_file(path, whole) for path in paths]
+    owner: dict[str, TensorFile] = {}
     for file in files:
         twice = sorted(set(file.specs) & set(owner))
         if twice:

@@ -143,7 +143,7 @@ def _open_safetensors(path: Path) -> TensorFile:
         if spec.bytes:
             with path.open("rb") as f:  # read, not mapped: pages of a mapping would count as memory in use
                 f.seek(8 + length + places[key][0])
-                if f.readinto(memoryview(data.numpy())) != spec.bytes:
+                if f.readinto(data.numpy().data) != spec.bytes:
                     raise CheckpointError(f"{path}: ends inside {key}. Copy or download it again.")
         return data.view(spec.dtype).reshape(spec.shape)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -82,11 +83,15 @@ def lay_in_blocks(
             left += 1
             continue
         stored = Spec((spec.shape[0], KINDS[wanted].row(spec.shape[1])), torch.uint8, wanted)
-        if there == wanted:
-            out[key] = stored, lambda piece=piece: piece.file.blocks(piece.key)
+        if there == wanted and piece.file.blocks:
+            out[key] = stored, partial(piece.file.blocks, piece.key)
         else:
-            out[key] = stored, lambda make=make: quantize(make(), wanted)
+            out[key] = stored, partial(_quantized, make, wanted)
     return out, left
+
+
+def _quantized(make: Callable[[], Tensor], kind: str) -> Tensor:
+    return quantize(make(), kind)
 
 
 def disassemble(key: str, target: str, rule: KeyRule, source: LazyTensor, config: ModelConfig) -> LazyTensor:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..config import NEGATIVES, TIME_IDS, ModelConfig
 
@@ -34,7 +34,7 @@ class InferencePreset:
         if self.negative not in NEGATIVES or self.time_ids not in TIME_IDS:
             raise ValueError(f"decoder preset {self.name!r}: negative {self.negative!r} or time_ids {self.time_ids!r} is not known.")
 
-    def settings(self) -> dict[str, str | float | int]:
+    def settings(self) -> dict[str, Any]:
         """The fields of a DecoderConfig that it sets."""
         return dict(preset=self.name, negative=self.negative, guidance_scale=self.guidance_scale, steps=self.steps, time_ids=self.time_ids)
 

@@ -156,6 +156,8 @@ def quantize(values: Tensor, kind: str) -> Tensor:
     k = KINDS[kind]
     if not k.fits(values.shape[1]):
         raise ValueError(f"rows of {values.shape[1]} values are no whole {kind} blocks of {k.values}.")
+    if k.make is None:
+        raise ValueError(f"{kind} is only read; what can be made is {', '.join(QUANTIZATIONS)}.")
     out = torch.empty(len(values), k.row(values.shape[1]), dtype=torch.uint8)
     for start in range(0, len(values), CHUNK):
         x = values[start : start + CHUNK].float()
