@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .checkpoint import model_folder
+from .checkpoint import formats, model_folder
 from .config import ModelConfig
 from .features import Features, check_space
 from .generation import decoder_presets
@@ -49,7 +49,7 @@ class WeGenDecoder:
     def load(cls, name_or_path: str | Path, runtime: Runtime | None = None, roots: tuple = (), preset: str | None = None) -> WeGenDecoder:
         """Open a decoder folder (or a model folder's decoder). Weights are read at the first decode.
 
-        `preset`: drive it like another public decoder (a key of config.DECODERS); None as its configuration says.
+        `preset`: drive it like another public decoder (a name of checkpoint.formats.inference_presets()); None as its configuration says.
         """
         folder = model_folder.resolve(name_or_path, roots)
         config = model_folder.read_config(folder)
@@ -59,7 +59,7 @@ class WeGenDecoder:
                     f"{folder.name}: no {part}/ folder with its configuration, so there is no decoder here. "
                     f"The folder has: {', '.join(model_folder.parts(folder)) or 'nothing'}."
                 )
-        return cls(folder, decoder_presets.preset(config, preset), runtime or Runtime())
+        return cls(folder, decoder_presets.apply(config, formats.inference_preset(preset)), runtime or Runtime())
 
     def blank(self) -> Features:
         """Features of a blank picture, by the tower of `model` or of the decoder's own folder."""

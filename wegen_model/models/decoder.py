@@ -17,18 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..config import TIME_IDS, DecoderConfig
+from ..config import SAMPLERS, TIME_IDS, DecoderConfig
 from ..runtime import Runtime
 
 VAES = ("AutoencoderKL", "AutoencoderDC")
-SCHEDULERS = (
-    "EulerDiscreteScheduler",
-    "DDIMScheduler",
-    "DPMSolverMultistepScheduler",
-    "EulerAncestralDiscreteScheduler",
-    "UniPCMultistepScheduler",
-    "DDPMScheduler",
-)
 
 
 class FeatureToLatent(nn.Module):
@@ -108,8 +100,8 @@ class Decoder(nn.Module):
         config = dict(self.scheduler_config)
         own = config.pop("_class_name", "EulerDiscreteScheduler")
         name = name or own
-        if name not in SCHEDULERS:
-            raise ValueError(f"decoder: scheduler {name!r} is not one of {', '.join(SCHEDULERS)}.")
+        if name not in SAMPLERS.values():
+            raise ValueError(f"decoder: scheduler {name!r} is not one of {', '.join(SAMPLERS.values())}.")
         return getattr(diffusers, name).from_config({k: v for k, v in config.items() if not k.startswith("_")})
 
     @torch.no_grad()
