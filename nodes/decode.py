@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+from ..wegen_model.checkpoint.formats import presets_with
+from ..wegen_model.config import NEGATIVES, SAMPLERS, TIME_IDS
 from . import host
 from .sockets import CATEGORY, DECODER, FEATURES, MODEL, SEED, own_decoder
 
-SCHEDULERS = {
-    "from decoder": None,
-    "euler": "EulerDiscreteScheduler",
-    "euler ancestral": "EulerAncestralDiscreteScheduler",
-    "ddim": "DDIMScheduler",
-    "dpm++ 2m": "DPMSolverMultistepScheduler",
-    "unipc": "UniPCMultistepScheduler",
-    "ddpm": "DDPMScheduler",
-}
-NEGATIVES = {"from decoder": None, "zeros": "zeros", "blank picture": "blank"}
-TIME_IDS = {"from decoder": None, "size": "size", "trained": "trained", "zeros": "zeros"}
+OWN_CHOICE = "from decoder"  # the folder's configuration decides
+# widget's value -> what the library takes
+SCHEDULER_CHOICES = {OWN_CHOICE: None, **SAMPLERS}
+NEGATIVE_CHOICES = {OWN_CHOICE: None, **{negative.label: name for name, negative in NEGATIVES.items()}}
+TIME_ID_CHOICES = {OWN_CHOICE: None, **{name: name for name in TIME_IDS}}
 OWN = {"label_on": "decoder's own", "label_off": "as set below"}
 
 
@@ -104,9 +100,9 @@ class WeGenDecode:
                     },
                 ),
                 "scheduler": (
-                    list(SCHEDULERS),
+                    list(SCHEDULER_CHOICES),
                     {
-                        "default": "from decoder",
+                        "default": OWN_CHOICE,
                         "advanced": True,
                         "tooltip": ("The sampling method. «from decoder» is the one it was made for."),
                     },
@@ -114,24 +110,24 @@ class WeGenDecode:
             },
             "optional": {  # widgets since 0.1.0: API prompts of before do not name them
                 "negative": (
-                    list(NEGATIVES),
+                    list(NEGATIVE_CHOICES),
                     {
-                        "default": "from decoder",
+                        "default": OWN_CHOICE,
                         "advanced": True,
                         "tooltip": (
-                            "What guidance pushes away from. WeGen's decoder: zeros. Emu2's and BLIP3-o's: the features of a blank picture, which "
-                            "take a tower: the decoder's own, or that of a model at negative_features."
+                            f"What guidance pushes away from. zeros: as {presets_with('negative', 'zeros')}. blank picture: its features, as "
+                            f"{presets_with('negative', 'blank')}, which take a tower: the decoder's own, or that of a model at negative_features."
                         ),
                     },
                 ),
                 "time_ids": (
-                    list(TIME_IDS),
+                    list(TIME_ID_CHOICES),
                     {
-                        "default": "from decoder",
+                        "default": OWN_CHOICE,
                         "advanced": True,
                         "tooltip": (
-                            "The size numbers that SDXL is told. size: the picture's, twice (WeGen). trained: the trained size, then the picture's "
-                            "(Emu2, BLIP3-o). zeros: as the public WeGen was trained."
+                            f"The size numbers that SDXL is told. size: the picture's, twice ({presets_with('time_ids', 'size')}). trained: the "
+                            f"trained size, then the picture's ({presets_with('time_ids', 'trained')}). zeros: as the public WeGen was trained."
                         ),
                     },
                 ),
@@ -158,20 +154,20 @@ class WeGenDecode:
         use_default_size=True,
         width=1024,
         height=1024,
-        scheduler="from decoder",
-        negative="from decoder",
-        time_ids="from decoder",
+        scheduler=OWN_CHOICE,
+        negative=OWN_CHOICE,
+        time_ids=OWN_CHOICE,
         negative_features=None,
     ):
         from ..wegen_model.pipeline import WeGen
 
         options = {} if use_defaults else {"steps": steps, "guidance_scale": guidance_scale}
-        options |= {"negative": NEGATIVES[negative], "time_ids": TIME_IDS[time_ids]}
+        options |= {"negative": NEGATIVE_CHOICES[negative], "time_ids": TIME_ID_CHOICES[time_ids]}
         if negative_features is not None and negative != "zeros":
             options["negative"] = negative_features.blank() if isinstance(negative_features, WeGen) else negative_features
         if not use_default_size:
             options |= {"width": width, "height": height}
         painter = own_decoder(decoder)
         with host.watch(painter.runtime) as notes:
-            image = painter.decode(features, seed=seed, scheduler=SCHEDULERS[scheduler], **options)
+            image = painter.decode(features, seed=seed, scheduler=SCHEDULER_CHOICES[scheduler], **options)
             return host.shown((image,), notes)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from ..wegen_model.checkpoint import formats
 from . import host
 from .sockets import CATEGORY, DECODER, MODEL
 
-DTYPE = (
+DTYPE: tuple[list[str], dict[str, Any]] = (
     list(host.DTYPES),
     {
         "default": "default",
@@ -38,7 +41,20 @@ PRECISION = (
     },
 )
 
-PRESETS = {"from checkpoint": None, "wegen": "wegen", "emu2": "emu2", "blip3o": "blip3o"}
+OWN_CHOICE = "from checkpoint"  # the folder's configuration decides
+
+
+def preset_choices() -> dict[str, str | None]:
+    """Widget's value -> the name of an inference preset."""
+    return {OWN_CHOICE: None, **{name: name for name in formats.inference_presets()}}
+
+
+def preset_words() -> str:
+    """What each preset sets: "wegen: guidance 6 against zeros, 50 steps. …". Presets with the same settings share a sentence."""
+    names: dict[str, list[str]] = {}
+    for name, preset in formats.inference_presets().items():
+        names.setdefault(preset.text(), []).append(name)
+    return " ".join(f"{', '.join(who)}: {text}." for text, who in names.items())
 
 
 class WeGenLoadModel:
@@ -121,13 +137,12 @@ class WeGenLoadDecoder:
             "optional": {
                 "offload": OFFLOAD,
                 "preset": (
-                    list(PRESETS),
+                    list(preset_choices()),
                     {
-                        "default": "from checkpoint",
+                        "default": OWN_CHOICE,
                         "advanced": True,
                         "tooltip": (
-                            "How the decoder is driven. from checkpoint: as its folder says, which `wegen convert` knows. wegen: guidance 6 against "
-                            "zeros. emu2, blip3o: guidance 3 against the features of a blank picture, 50 steps."
+                            "How the decoder is driven. from checkpoint: as its folder says, which `wegen convert` knows. " + preset_words()
                         ),
                     },
                 ),
@@ -142,12 +157,12 @@ class WeGenLoadDecoder:
     def IS_CHANGED(cls, decoder, **_):
         return host.fingerprint(decoder)
 
-    def load(self, decoder, dtype="default", offload="default", preset="from checkpoint"):
+    def load(self, decoder, dtype="default", offload="default", preset=OWN_CHOICE):
         from ..wegen_model.generation.decoder_presets import describe
         from ..wegen_model.pipeline import WeGenDecoder
 
         _check(decoder, "decoder")
-        loaded = WeGenDecoder.load(decoder, runtime=host.runtime(dtype, offload), roots=host.model_roots(), preset=PRESETS[preset])
+        loaded = WeGenDecoder.load(decoder, runtime=host.runtime(dtype, offload), roots=host.model_roots(), preset=preset_choices()[preset])
         return host.shown((loaded,), [], f"{loaded.name}, driven {describe(loaded.config)}.")
 
 

@@ -142,7 +142,7 @@ class WeGenTrainDecoder:
             )
             path = finetune.write_lora(training.lora_roots()[0], name, tensors, key, painter.config, s)
             size = painted.shape[1]
-            shown = torch.stack([finetune.resize(p, size) for p in pictures[: len(painted)]]).float() / 255
+            shown = torch.stack([finetune.target_pixels(p, size) for p in pictures[: len(painted)]]).float() / 255
             some = max(1, len(losses) // 5)  # single steps are noisy
             first, last = (sum(row) / some for row in (losses[:some], losses[-some:]))
             text = f"{path.name}: {len(paths)} pictures, {s.steps} steps, loss {first:.4f} at first, {last:.4f} at last."

@@ -15,16 +15,16 @@ from pathlib import Path
 
 import torch
 from wegen.wegen_model.checkpoint.convert import skeleton
-from wegen.wegen_model.checkpoint.key_maps import AGENT
+from wegen.wegen_model.checkpoint.formats.wegen import AGENT
 from wegen.wegen_model.config import PRESETS, ModelConfig
 
 # In a process of its own, so that its peak is its own; RSS counts mapped pages too. Imports come first and are told apart.
 MEASURED = """
 import json, resource, sys, time
-from wegen.wegen_model.checkpoint import {module}
+from wegen.wegen_model.checkpoint.{module} import {name}
 import torch, diffusers.models.unets.unet_2d_condition, diffusers.models.autoencoders.autoencoder_kl
 before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
-{module}.{module}(*sys.argv[2:], **json.loads(sys.argv[1]))
+{name}(*sys.argv[2:], **json.loads(sys.argv[1]))
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(json.dumps(dict(seconds=time.perf_counter() - start, before=before * 1024, peak=after * 1024)))
 """
@@ -39,7 +39,7 @@ def release(folder: Path, config: ModelConfig, dtype: torch.dtype = torch.bfloat
     agent = {
         key: shapes[part][target]
         for part in ("language", "projectors", "unet", "vae")
-        for key, target, _ in AGENT.export(part, list(shapes[part]))
+        for key, target, _ in AGENT.export_keys(part, list(shapes[part]))
     }
     for name, table in (("EVA-CLIP/visual.pt", shapes["vision"]), ("pytorch_model.bin", agent)):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -65,9 +65,12 @@ def sparse_safetensors(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
         f.truncate(8 + len(text) + end)
 
 
-def measure(module: str, *args: str | Path, **options) -> dict[str, float]:
+CALLS = {"inspect": "report", "convert": "convert"}  # function -> its module
+
+
+def measure(name: str, *args: str | Path, **options) -> dict[str, float]:
     """Run inspect or convert of the package in a process of its own: seconds, bytes of its peak, bytes before the call."""
-    command = [sys.executable, "-c", MEASURED.format(module=module), json.dumps(options), *map(str, args)]
+    command = [sys.executable, "-c", MEASURED.format(module=CALLS[name], name=name), json.dumps(options), *map(str, args)]
     result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     if result.returncode:
         raise RuntimeError(result.stderr)

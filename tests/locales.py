@@ -11,6 +11,8 @@ from pathlib import Path
 from wegen.nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, host
 
 LOCALES = Path(__file__).parent.parent / "locales"
+# tooltips that name public decoders and their numbers: they come from the server, with the table of formats that is installed
+FROM_SERVER = {("WeGenLoadDecoder", "preset"), ("WeGenDecode", "negative"), ("WeGenDecode", "time_ids")}
 
 
 def english() -> dict:
@@ -23,8 +25,9 @@ def english() -> dict:
             for group in ("required", "optional")
             for key, entry in declared.get(group, {}).items()
         }
-        for words in inputs.values():
-            if host.knows() and host.knows() in words["tooltip"]:  # changes with the bundled weights: it comes from the server
+        for key, words in inputs.items():
+            bundled = host.knows() and host.knows() in words["tooltip"]  # changes with the bundled weights: from the server too
+            if bundled or (node, key) in FROM_SERVER:
                 del words["tooltip"]
         pairs = zip(cls.RETURN_NAMES, cls.OUTPUT_TOOLTIPS, strict=True)
         outputs = {str(i): {"name": name, "tooltip": tip} for i, (name, tip) in enumerate(pairs)}

@@ -95,24 +95,43 @@ class DecoderConfig:
     size: int = 1024  # pixels, the side the UNet was trained at
     layout_channels: int = 0  # miniature: the tokens laid out on the latent grid as extra UNet input channels
     layout_factor: int = 2  # latent cells along one side of a token's cell
-    preset: str = "wegen"  # whose inference code it is driven like: a key of DECODERS
+    preset: str = "wegen"  # whose inference code it is driven like: the name of an InferencePreset
     latent_rgb: tuple[tuple[float, ...], ...] = ()  # (k+1,3): latent channels to RGB in 0..1 for previews, last row the bias
 
 
+# --- choices that nodes, command line and code share: one table each -------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Negative:
+    """An unconditional input: its label in nodes, what it is in a few words, and in full."""
+
+    label: str
+    short: str
+    text: str
+
+
+NEGATIVES = {
+    "zeros": Negative("zeros", "zeros", "zeros"),
+    "blank": Negative("blank picture", "the features of a blank picture", "the features of a blank picture (all zero once normalised)"),
+}
 # six numbers beside the features: original height and width, crop from the top and left, height and width to paint
 TIME_IDS = {
     "size": "the picture's size twice, as WeGen's inference does",
     "trained": "the trained size, then the picture's, as Emu2 does",
     "zeros": "six zeros, as the release trains",
 }
-NEGATIVES = {"zeros": "zeros", "blank": "the features of a blank picture (all zero once normalised)"}
-# How each public decoder's own inference code drives it (WeGen's SDXLAdapter, Emu2's EmuVisualGeneration, BLIP3-o's copy of it). The
-# scheduler is the checkpoint's; all three publish EulerDiscreteScheduler with leading steps and offset 1.
-DECODERS: dict[str, dict[str, Any]] = {
-    "wegen": dict(negative="zeros", guidance_scale=6.0, steps=50, time_ids="size"),
-    "emu2": dict(negative="blank", guidance_scale=3.0, steps=50, time_ids="trained"),
-    "blip3o": dict(negative="blank", guidance_scale=3.0, steps=50, time_ids="trained"),
+# samplers: label in nodes -> diffusers' class
+SAMPLERS = {
+    "euler": "EulerDiscreteScheduler",
+    "euler ancestral": "EulerAncestralDiscreteScheduler",
+    "ddim": "DDIMScheduler",
+    "dpm++ 2m": "DPMSolverMultistepScheduler",
+    "unipc": "UniPCMultistepScheduler",
+    "ddpm": "DDPMScheduler",
 }
+# precisions that tower and language model can be quantized to (models/quantization.py has their arithmetic)
+QUANTIZATIONS = ("q8_0", "q4_0", "fp8")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .checkpoint import model_folder
+from .checkpoint import formats, model_folder
 from .config import ModelConfig
 from .encoder_pipeline import WeGenEncoder
 from .features import Features, check_space
@@ -55,7 +55,8 @@ class WeGenDecoder:
     ) -> WeGenDecoder:
         """Open a decoder folder (or a model folder's decoder). Weights are read at the first decode.
 
-        `preset`: drive it like another public decoder (a key of config.DECODERS); None as its configuration says. `blank` as of the class.
+        `preset`: drive it like another public decoder (a name of checkpoint.formats.inference_presets()); None as its configuration says.
+        `blank`: as of the class.
         """
         folder = model_folder.resolve(name_or_path, roots)
         config = model_folder.read_config(folder)
@@ -65,7 +66,7 @@ class WeGenDecoder:
                     f"{folder.name}: no {part}/ folder with its configuration, so there is no decoder here. "
                     f"The folder has: {', '.join(model_folder.parts(folder)) or 'nothing'}."
                 )
-        return cls(folder, decoder_presets.preset(config, preset), runtime or Runtime(), blank)
+        return cls(folder, decoder_presets.apply(config, formats.inference_preset(preset)), runtime or Runtime(), blank)
 
     def blank(self) -> Features:
         """Features of a blank picture, by the model that the decoder belongs to or the tower of its own folder."""

@@ -16,6 +16,7 @@ import sys
 
 import torch
 
+from ...wegen_model.config import QUANTIZATIONS
 from ...wegen_model.runtime import Runtime
 from .folders import BUNDLED, FOLDER, bundled, check_model, fingerprint, inside_comfyui, knows, list_models, model_roots, person_folders
 from .folders import register as register_folder
@@ -46,7 +47,7 @@ __all__ = [
 ]
 
 DTYPES = ("default", "float32", "bfloat16", "float16")
-QUANTISED = ("fp8", "q8_0", "q4_0")  # of tower and language model, while they are read
+QUANTISED = tuple(sorted(QUANTIZATIONS, key=lambda name: name != "fp8"))  # the widget's order: fp8 has always stood first
 OFFLOAD = ("default", "stream", "cpu")
 
 

@@ -6,8 +6,8 @@ import torch
 from safetensors.torch import load_file
 from wegen.wegen_model.checkpoint import model_folder
 from wegen.wegen_model.checkpoint.convert import convert
-from wegen.wegen_model.checkpoint.gguf import read_gguf, to_rotary_pairs
-from wegen.wegen_model.checkpoint.key_maps import GGUF
+from wegen.wegen_model.checkpoint.formats.llama import GGUF
+from wegen.wegen_model.checkpoint.gguf import language_config, read_header, read_tensor, to_rotary_pairs
 from wegen.wegen_model.checkpoint.model_folder import CheckpointError
 from wegen.wegen_model.checkpoint.report import inspect
 from wegen.wegen_model.config import LanguageConfig
@@ -44,7 +44,7 @@ def write(path, state, kind, heads=HEADS, architecture="llama", kv=HEADS, extra=
     for name, tensor in state.items():
         key, row = next(
             (r.pattern.replace("{n}", n), r)
-            for r in GGUF.rows
+            for r in GGUF.rules
             if r.part
             for n in [name.split(".")[2] if "layers" in name else ""]
             if r.target.replace("{n}", n) == name
@@ -68,6 +68,18 @@ def blocks_of(array, kind):
     scales = slice(0, 4) if kind == "Q4_K" else slice(size - 2, size)
     blocks[:, scales] = np.full((len(blocks), (scales.stop - scales.start) // 2), 0.01, np.float16).view(np.uint8)
     return blocks.reshape(*array.shape[:-1], -1)
+
+
+def read_gguf(path):
+    """The file's metadata, and its tensors one by one."""
+    metadata, entries = read_header(path)
+    heads = language_config(path, metadata)["heads"]
+
+    def tensors():
+        with path.open("rb") as f:
+            yield from (read_tensor(f, entry, heads) for entry in entries if entry.name)
+
+    return metadata, tensors()
 
 
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16"])

@@ -7,17 +7,22 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from wegen.tests.golden_files import key_list
-from wegen.wegen_model.checkpoint import key_maps, model_folder
+from wegen.wegen_model.checkpoint import model_folder
 from wegen.wegen_model.checkpoint.convert import convert, export, skeleton
-from wegen.wegen_model.checkpoint.key_maps import EXPORTS, detect
+from wegen.wegen_model.checkpoint.formats.eva_clip import TOWER
+from wegen.wegen_model.checkpoint.formats.llama import GGUF
+from wegen.wegen_model.checkpoint.formats.sdxl import UNET
+from wegen.wegen_model.checkpoint.formats.wegen import AGENT
+from wegen.wegen_model.checkpoint.key_maps import detect, exports
 from wegen.wegen_model.checkpoint.model_folder import CheckpointError
 from wegen.wegen_model.checkpoint.report import inspect
-from wegen.wegen_model.checkpoint.scan import survey
+from wegen.wegen_model.checkpoint.scan import scan
 from wegen.wegen_model.config import PRESETS
 from wegen.wegen_model.pipeline import WeGen
 from wegen.wegen_model.runtime import Runtime
 
 CONFIG = PRESETS["wegen-7b"]
+EXPORTS = exports()
 PARTS = ("vision", "language", "projectors", "unet", "vae")
 # what each layout holds of a model
 HOLDS = {
@@ -68,7 +73,7 @@ def test_every_export_is_tested():
 def test_a_gguf_and_back(converted, tmp_path):
     gguf = pytest.importorskip("gguf", reason="the package gguf is not installed")
     state, heads = state_of(converted, "language"), PRESETS["tiny"].language.heads
-    rows = key_maps.GGUF.export("language", list(state))
+    rows = GGUF.export_keys("language", list(state))
     from wegen.wegen_model.checkpoint.tensor_file import Spec
     from wegen.wegen_model.checkpoint.tensors import disassemble
 
@@ -101,7 +106,7 @@ def test_a_layout_that_cannot_hold_it(converted, tmp_path):
     shutil.rmtree(biased)
     with pytest.raises(CheckpointError, match=r"layout llama \(«LLaMA in Hugging Face's names»\) has no place for unet"):
         export(converted, tmp_path / "a.safetensors", "llama", parts=["unet"])
-    with pytest.raises(CheckpointError, match="layout 'gif' is not one of wegen, eva-tower"):
+    with pytest.raises(CheckpointError, match=f"layout 'gif' is not one of {', '.join(EXPORTS)}."):
         export(converted, tmp_path / "a.safetensors", "gif")
     assert not list(tmp_path.iterdir())
     (tmp_path / "a.safetensors").write_bytes(b"mine")
@@ -152,7 +157,7 @@ def shapes():
 @pytest.mark.parametrize("layout", EXPORTS)
 def test_full_size_names_go_both_ways(shapes, layout):
     table = EXPORTS[layout]
-    rows = [row for part in HOLDS[layout] for row in table.export(part, list(shapes[part]))]
+    rows = [row for part in HOLDS[layout] for row in table.export_keys(part, list(shapes[part]))]
     keys = [key for key, _, _ in rows]
     assert len(set(keys)) == len(keys) and detect(keys) is table
     routed, unknown = table.route(keys)
@@ -162,11 +167,11 @@ def test_full_size_names_go_both_ways(shapes, layout):
 
 def test_the_public_agent_is_what_we_would_write(shapes):
     keys = key_list("mllm_full")
-    written = {key for part in PARTS[1:] for key, _, _ in key_maps.AGENT.export(part, list(shapes[part]))}
+    written = {key for part in PARTS[1:] for key, _, _ in AGENT.export_keys(part, list(shapes[part]))}
     assert set(keys) - written == {k for k in keys if k.endswith(("rotary_emb.inv_freq", ".scale")) and len(keys[k]) < 2}
     assert not written - set(keys)
-    assert {key for key, _, _ in key_maps.TOWER.export("vision", list(shapes["vision"]))} == set(key_list("eva_full"))
-    assert {key for key, _, _ in key_maps.UNET.export("unet", list(shapes["unet"]))} == set(key_list("unet_full"))
+    assert {key for key, _, _ in TOWER.export_keys("vision", list(shapes["vision"]))} == set(key_list("eva_full"))
+    assert {key for key, _, _ in UNET.export_keys("unet", list(shapes["unet"]))} == set(key_list("unet_full"))
 
 
 def test_single_file_names_are_those_of_diffusers_own_converter(converted, tmp_path):
@@ -195,5 +200,5 @@ def test_a_whole_sdxl_checkpoint_gives_its_vae(converted, tmp_path):
     report = convert(tmp_path / "sd_xl.safetensors", tmp_path / "model", parts=["vae"])
     assert same(state_of(tmp_path / "model", "vae"), state_of(converted, "vae"))
     assert report.dropped == {"SDXL's text encoders; WeGen's decoder reads features": 1}
-    found = survey(tmp_path / "sd_xl.safetensors")
+    found = scan(tmp_path / "sd_xl.safetensors")
     assert set(found.parts) == {"unet", "vae"} and inspect(tmp_path / "sd_xl.safetensors").kind == "SDXL checkpoint in one file"

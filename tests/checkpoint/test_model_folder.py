@@ -155,7 +155,8 @@ def test_the_recipe_checks_its_target_before_it_trains(own, tmp_path, monkeypatc
     from wegen.wegen_model.mini import recipe
 
     ran = []
-    monkeypatch.setattr(recipe.Workshop, "train", lambda self, name: ran.append(name))
+    monkeypatch.setattr(recipe, "run_stage", lambda stage, *args, **options: ran.append(stage))
+    monkeypatch.setattr(recipe, "load_art", lambda *args, **options: None)
     with pytest.raises(CheckpointError, match="is not a WeGen model folder"):
         recipe.train(tmp_path / "work", "test", target=own.parent)
     with pytest.raises(CheckpointError, match="the work folder .*work is in it"):

@@ -6,9 +6,10 @@ from PIL import Image
 from wegen.tests.data.layouts import LAYOUTS
 from wegen.wegen_model.chat.conversation import Box
 from wegen.wegen_model.chat.tokenizer import Tokenizer
+from wegen.wegen_model.checkpoint.model_folder import read_config
 from wegen.wegen_model.cli.main import main
 from wegen.wegen_model.data.contact_sheet import FRAMES, rows, sheet
-from wegen.wegen_model.data.loader import Sizes, assemble
+from wegen.wegen_model.data.model_inputs import model_inputs
 from wegen.wegen_model.data.sample import Sample, Turn
 
 pytest.importorskip("webdataset")
@@ -27,7 +28,7 @@ def test_from_a_dataset_to_shards_to_a_sheet(tmp_path, tiny, capsys):
     out = tmp_path / "sheet.png"
     assert main(["data", "inspect", str(tmp_path / "shards"), "--model", str(tiny), "--count", "2", "--out", str(out)]) == 0
     told = capsys.readouterr().out
-    assert "samples of shards, condition" in told and "0 % padding" in told
+    assert "samples of hr-viton, condition" in told and "0 % padding" in told
     assert Image.open(out).size[0] == 1180
     assert main(["data", "inspect", str(tmp_path / "raw"), "--dataset", "hr-viton", "--model", str(tiny), "--out", str(out)]) == 0
     assert "samples of hr-viton, condition" in capsys.readouterr().out
@@ -43,7 +44,7 @@ def test_a_dataset_of_which_nothing_can_be_used_is_an_error(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["inspect", "nowhere"], "no such mixture file or folder"),
+        (["inspect", "nowhere"], "nowhere: there is no such folder or file. Name a folder of pictures, a folder of shards, or a mixture"),
         (["shards", "coco", ".", "out"], "no dataset 'coco'"),
         (["inspect", "m.json", "--rank", "3/2"], "write rank/world"),
     ],
@@ -64,23 +65,25 @@ def test_the_sheet_shows_what_the_ids_say(tiny):
     asked = Turn("user", "a <image_1><bbox_1> here", (p,), (Box(0.5, 0.5, 0.25, 0.25),))
     sample = Sample("subject", (asked, Turn("assistant", "so.", drawn=q)), "k")
     t = Tokenizer.load(tiny)
-    step = assemble([sample], t, Sizes(400, 4, 16), "made")
-    [row] = rows(step, t, 4)
+    config = read_config(tiny)
+    n = config.features.count
+    step = model_inputs([sample], config, t, np.random.default_rng(0), size=32)
+    [row] = rows(step, t, n)
     assert [(r.text, r.trained) for r in row] == [
         ("<s>", False),
         ("[INST] a", False),
         ("<img>", False),
-        ("[picture 1: 4 features]", False),
+        (f"[picture 1: {n} features]", False),
         ("</img>", False),
         ("[box 140 140 56 56]", False),
         ("here [/INST]\n", False),
         ("so.", True),
         ("<img>", True),
-        ("[picture 2: 4 features]", False),
+        (f"[picture 2: {n} features]", False),
         ("</img>", False),
         ("</s>", True),
     ]
-    image = np.array(sheet([step], t, 4))
+    image = np.array(sheet([step], config, t))
     assert (image == FRAMES[False]).all(-1).any() and (image == FRAMES[True]).all(-1).any()
     read, painted = image[8:152, 8:152], image[8:152, 160:304]
     assert (read[20:120, 20:120] == 40).all()  # the reference, without a box

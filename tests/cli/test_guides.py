@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from wegen.wegen_model.cli.main import _parser, main
 from wegen.wegen_model.cli.train import CONFIGS, changes
-from wegen.wegen_model.train.settings import STAGES, settings
+from wegen.wegen_model.train.presets import PRESETS, settings
+from wegen.wegen_model.train.settings import STAGES
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "wegen_model/mini/README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("js/docs/*.md"))]
@@ -137,9 +138,9 @@ def test_the_launches_of_the_guide_are_read():
         check_line(lines[-1].replace("--micro", "--mirco"))
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", PRESETS["paper"])
 def test_the_cost_in_the_guide_is_what_the_program_reckons(stage, capsys):
     assert main(["train", "estimate", stage]) == 0
     hours = re.search(r"([\d,]+) device hours", capsys.readouterr().out)[1]
     table = (ROOT / "docs/training.md").read_text().partition("### 4. What it costs")[2]
-    assert hours == re.search(r"^\| x 128, device hours \|(.*)$", table, re.M)[1].split("|")[STAGES.index(stage)].strip()
+    assert hours == re.search(r"^\| x 128, device hours \|(.*)$", table, re.M)[1].split("|")[list(PRESETS["paper"]).index(stage)].strip()

@@ -1,14 +1,12 @@
-"""Shards, mixtures and the loader: what is read is what was written, the order is a function of the step, damage is named."""
+"""Shards and mixtures: what is read is what was written, the order is a function of the step, damage is named."""
 
 import json
 
 import numpy as np
 import pytest
 from wegen.wegen_model.chat.conversation import Box
-from wegen.wegen_model.chat.tokenizer import Tokenizer
 from wegen.wegen_model.data import shards
 from wegen.wegen_model.data.items import Item, Skips
-from wegen.wegen_model.data.loader import Sizes, Steps, crop, loader, squash
 from wegen.wegen_model.data.mixture import Mixture
 from wegen.wegen_model.data.sample import Sample, Turn
 
@@ -209,29 +207,3 @@ def test_broken_samples_are_counted_when_shards_are_written(tmp_path):
     skips = Skips()
     assert write(tmp_path, 5, make=lambda i: painted(i) if i != 2 else Sample("style", (Turn("user", "x"),), "bad"), skips=skips) == 4
     assert "1 x sample bad: the last turn must be the assistant's" in skips.text()
-
-
-def test_the_loader_gives_the_same_steps_with_and_without_workers(tmp_path, tiny):
-    mixture, tokenizer, sizes = Mixture.load(mixed(tmp_path)), Tokenizer.load(tiny), Sizes(400, 4, 8, 10)
-    steps = Steps(mixture, tokenizer, sizes, 5)
-    alone, helped = list(loader(steps, 2, workers=0)), list(loader(steps, 2, workers=1))
-    assert len(alone) == len(helped) == 3
-    for a, b in zip(alone, helped):
-        assert a.keys == b.keys and a.batch.ids.equal(b.batch.ids) and a.seen.equal(b.seen) and a.target.equal(b.target)
-        assert a.seen.shape == (2, 8, 8, 3) and a.target.shape == (2, 10, 10, 3) and a.sizes.tolist() == [[12, 16, 0, 1, 10, 10]] * 2
-        assert a.batch.rows == [0, 1] and a.batch.written.all()
-
-
-def test_a_sample_too_long_for_the_model_is_left_out_and_named(tmp_path, tiny):
-    write(tmp_path / "a", 2, make=lambda i: painted(i, 200 * i))
-    mixture = Mixture.load(tmp_path / "a")
-    step = Steps(mixture, Tokenizer.load(tiny), Sizes(200, 4, 8), 1)[0]
-    assert set(step.keys) == {"k.0/x"} and any("k.1/x" in text and "tokens" in text for text in step.skipped)
-
-
-def test_pictures_are_squashed_for_the_tower_and_cropped_for_the_decoder():
-    picture = np.zeros((20, 40, 3), np.uint8)
-    picture[:, 10:30] = 255
-    assert squash(picture, 8)[:, 0].max() < 60 and squash(picture, 8)[4, 4].min() == 255
-    cut, six = crop(picture, 10)
-    assert cut.min() > 230 and six == (20, 40, 0, 5, 10, 10)

@@ -7,7 +7,8 @@ import torch
 from wegen.tests.nodes.conftest import call
 from wegen.tests.support import tiny_config, tiny_model
 from wegen.wegen_model.checkpoint.convert import convert
-from wegen.wegen_model.config import DECODERS, NEGATIVES, TIME_IDS
+from wegen.wegen_model.checkpoint.formats import inference_presets
+from wegen.wegen_model.config import NEGATIVES, TIME_IDS
 from wegen.wegen_model.models.eva_clip import prepare
 from wegen.wegen_model.pipeline import WeGen, WeGenDecoder
 from wegen.wegen_model.runtime import Runtime
@@ -37,10 +38,10 @@ def test_a_blank_picture_is_zero_once_normalised(model):
     assert torch.allclose(model.blank().tokens, zero, atol=1e-5)  # 8x8 patches: pooling passes them through
 
 
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("name", inference_presets())
 def test_a_preset_is_its_four_settings(alone, model, features, name):
     decoder, plain = (WeGenDecoder.load(alone, Runtime("cpu"), preset=p, blank=model.blank) for p in (name, None))
-    values = DECODERS[name]
+    values = inference_presets()[name].settings()
     assert values["guidance_scale"] == {"wegen": 6, "emu2": 3, "blip3o": 3}[name]
     assert values["negative"] in NEGATIVES and values["time_ids"] in TIME_IDS
     negative = model.blank() if values["negative"] == "blank" else "zeros"

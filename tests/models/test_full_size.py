@@ -6,7 +6,9 @@ from wegen.tests.golden_files import key_list
 from wegen.wegen_model.chat.tokenizer import special_tokens
 from wegen.wegen_model.checkpoint import shapes as known_shapes
 from wegen.wegen_model.checkpoint.convert import skeleton
-from wegen.wegen_model.checkpoint.key_maps import AGENT, TOWER, detect
+from wegen.wegen_model.checkpoint.formats.eva_clip import TOWER
+from wegen.wegen_model.checkpoint.formats.wegen import AGENT
+from wegen.wegen_model.checkpoint.key_maps import detect
 from wegen.wegen_model.config import PRESETS
 
 CONFIG = PRESETS["wegen-7b"]

@@ -77,6 +77,8 @@ def test_fp8_takes_any_width_and_is_near(columns):
 def test_what_cannot_be_made_is_refused():
     with pytest.raises(ValueError, match="rows of 33 values are no whole Q8_0 blocks of 32"):
         quantization.quantize(torch.zeros(2, 33), "Q8_0")
+    with pytest.raises(ValueError, match="Q4_K is only read; what can be made is q8_0, q4_0, fp8"):
+        quantization.quantize(torch.zeros(2, 256), "Q4_K")
     with pytest.raises(ValueError, match="'q4_k' is not one of q8_0, q4_0, fp8"):
         Runtime("cpu", blocks="q4_k")
 

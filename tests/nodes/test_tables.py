@@ -7,6 +7,10 @@ from pathlib import Path
 import pytest
 import wegen
 from wegen.nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
+from wegen.nodes.decode import NEGATIVE_CHOICES, SCHEDULER_CHOICES, TIME_ID_CHOICES
+from wegen.wegen_model.checkpoint.formats import inference_presets
+from wegen.wegen_model.config import NEGATIVES, QUANTIZATIONS, SAMPLERS, TIME_IDS
+from wegen.wegen_model.models import quantization
 
 NODES = sorted(NODE_CLASS_MAPPINGS.items())
 DOCS = Path(wegen.__file__).parent / "js" / "docs"
@@ -41,6 +45,17 @@ WIDGETS = {
     "WeGenExamplePicture": ["picture"],
     "WeGenBboxCompose": ["prompt", "box_text", "bbox_format", "width", "height", "canvas"],
     "WeGenChatPanel": ["picture", "rewrite", "temperature", "guidance", "max_tokens", "trim_oldest", "transcript"],
+}
+
+
+# what released workflows store in combos: these values stay, in this order, before any new one
+CHOICES = {
+    ("WeGenDecode", "scheduler"): ["from decoder", "euler", "euler ancestral", "ddim", "dpm++ 2m", "unipc", "ddpm"],
+    ("WeGenDecode", "negative"): ["from decoder", "zeros", "blank picture"],
+    ("WeGenDecode", "time_ids"): ["from decoder", "size", "trained", "zeros"],
+    ("WeGenLoadDecoder", "preset"): ["from checkpoint", "wegen", "emu2", "blip3o"],
+    ("WeGenLoadDecoder", "dtype"): ["default", "float32", "bfloat16", "float16"],
+    ("WeGenLoadModel", "dtype"): ["default", "float32", "bfloat16", "float16", "fp8", "q8_0", "q4_0"],
 }
 
 
@@ -82,6 +97,41 @@ def test_no_help_page_without_a_node():
 def test_widgets_keep_their_places(name, cls):
     widgets = [key for key, (kind, *_) in inputs(cls).items() if not isinstance(kind, str) or kind in ("INT", "FLOAT", "STRING", "BOOLEAN")]
     assert widgets == WIDGETS[name]
+
+
+@pytest.mark.parametrize("node, widget", CHOICES)
+def test_choices_keep_their_values_and_order(node, widget):
+    shipped = CHOICES[node, widget]
+    assert inputs(NODE_CLASS_MAPPINGS[node])[widget][0][: len(shipped)] == shipped
+
+
+def test_the_decoder_s_choices_are_the_library_s():
+    """Each choice of a node is an entry of the one table, and each entry a choice."""
+    import diffusers
+
+    own, *samplers = SCHEDULER_CHOICES.values()
+    assert own is None and samplers == list(SAMPLERS.values()) and all(hasattr(diffusers, name) for name in samplers)
+    assert list(NEGATIVE_CHOICES.values()) == [None, *NEGATIVES] and list(TIME_ID_CHOICES.values()) == [None, *TIME_IDS]
+    decode, load = (inputs(NODE_CLASS_MAPPINGS[name]) for name in ("WeGenDecode", "WeGenLoadDecoder"))
+    for widget, table in (("scheduler", SCHEDULER_CHOICES), ("negative", NEGATIVE_CHOICES), ("time_ids", TIME_ID_CHOICES)):
+        assert decode[widget][0] == list(table)
+    assert load["preset"][0] == ["from checkpoint", *inference_presets()]
+
+
+def test_quantizations_are_one_table(capsys):
+    """Loader, command line and arithmetic offer the same precisions."""
+    from wegen.wegen_model.cli.main import main
+
+    offered = inputs(NODE_CLASS_MAPPINGS["WeGenLoadModel"])["dtype"][0]
+    plain = inputs(NODE_CLASS_MAPPINGS["WeGenLoadDecoder"])["dtype"][0]
+    assert set(offered) - set(plain) == set(QUANTIZATIONS)
+    assert quantization.MADE == tuple(name for name, kind in quantization.KINDS.items() if kind.make)
+    assert [name.lower() for name in quantization.MADE] == list(QUANTIZATIONS)
+    for command in (["convert", "--help"], ["bench", "precision", "--help"]):
+        with pytest.raises(SystemExit):
+            main(command)
+        said = capsys.readouterr().out
+        assert all(name in said for name in QUANTIZATIONS), command
 
 
 @pytest.mark.parametrize("name, cls", NODES)

@@ -16,14 +16,13 @@ from wegen.wegen_model.config import PRESETS
 from wegen.wegen_model.data.sample import Sample, Turn
 from wegen.wegen_model.models.decoder import Decoder
 from wegen.wegen_model.models.eva_clip import VisionTower
-from wegen.wegen_model.train import settings
+from wegen.wegen_model.train import presets
 from wegen.wegen_model.train.backend import SingleDevice
 from wegen.wegen_model.train.flops import decoder_flops, tower_flops, with_depth, writer_flops
 from wegen.wegen_model.train.metrics_logger import memory
 from wegen.wegen_model.train.modules import Components, LanguageModule
-from wegen.wegen_model.train.stages.decoder import decoding_stage
-from wegen.wegen_model.train.stages.language import writing_stage
-from wegen.wegen_model.train.trainer import Step, _step
+from wegen.wegen_model.train.stages import make_task
+from wegen.wegen_model.train.trainer import LossModule, _step
 
 FULL = PRESETS["wegen-7b"]
 
@@ -52,21 +51,19 @@ def parts_of(config, stage: str, folder) -> Components:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["paper", "release"])
-@pytest.mark.parametrize("stage", settings.STAGES)
+@pytest.mark.parametrize("stage", presets.PRESETS["paper"])
 def test_one_step_at_the_widths_of_wegen_7b(stage, preset, tmp_path):
     config = with_depth(FULL, layers=1)
-    s = dataclasses.replace(settings.settings(preset, stage), batch=1, size=128, checkpointing=True, precision="no")
-    parts = parts_of(config, stage, tmp_path)
-    build = decoding_stage if stage == "visual-decoding" else lambda *a: writing_stage(stage, *a)
-    made = build(parts, One(), s, 1)
+    s = dataclasses.replace(presets.settings(preset, stage), batch=1, size=128, checkpointing=True, precision="no")
+    made = make_task(stage, parts_of(config, stage, tmp_path), One(), s)
     backend = SingleDevice(torch.device("cpu"), s.precision)
-    made.place(backend.device)
+    made.prepare(backend.device)
     trained = [p for p in made.model.parameters() if p.requires_grad]
     before = [p.detach().flatten()[:1000].clone() for p in trained]
     optimiser = torch.optim.AdamW(trained, s.learning_rate, s.betas, s.eps, s.weight_decay)
-    model, optimiser = backend.prepare(Step(made), optimiser)
-    piece, begun = made.piece(0, 0, 1), time.perf_counter()
-    values, work = _step(made, backend, model, optimiser, 0, [piece], tmp_path)
+    model, optimiser = backend.prepare(LossModule(made), optimiser)
+    batch, begun = made.micro_batch(0, 0, 1), time.perf_counter()
+    values, work = _step(made, backend, model, optimiser, 0, [batch], tmp_path)
     seconds = time.perf_counter() - begun
     print(
         f"\n{stage} {preset}: {sum(p.numel() for p in trained):,} weights, {seconds:.1f} s, {work['flops'] / seconds / 1e9:.1f} GFLOP/s, "

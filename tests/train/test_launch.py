@@ -1,6 +1,5 @@
 """Two processes by the shipped configurations give the loss curve of one, to rounding."""
 
-import dataclasses
 import json
 import multiprocessing
 import os
@@ -15,12 +14,11 @@ import torch
 import wegen
 from wegen.tests.cli.test_train import train
 from wegen.tests.support import tiny_model
-from wegen.tests.train.test_checkpoint import stage as toy
+from wegen.tests.train.test_checkpoint import Toy, run
 from wegen.wegen_model.checkpoint import model_folder
 from wegen.wegen_model.cli.train import CONFIGS
 from wegen.wegen_model.runtime import Runtime
 from wegen.wegen_model.train.checkpoint import step_of
-from wegen.wegen_model.train.trainer import run
 
 pytest.importorskip("accelerate", reason="accelerate starts the processes")
 
@@ -90,9 +88,7 @@ def member(rank: int, port: int, folder, environment: dict, pause: float) -> Non
         "MASTER_PORT": str(port),
         "ACCELERATE_USE_CPU": "true",
     } | environment
-    made = toy(pause=pause)
-    made = run(dataclasses.replace(made, recipe=dataclasses.replace(made.recipe, pieces=1)), folder, Runtime("cpu"))
-    whole = made.averaged()
+    whole = run(Toy(pause=pause), folder, Runtime("cpu"), accumulate=1).weights()
     if rank == 0:
         torch.save(whole, folder / "final.pt")
 
@@ -131,16 +127,16 @@ def kill_at(processes: list, folder, step: int) -> int:
 def test_two_processes_of_a_small_model(tmp_path):
     """DDP over gloo: the loss curve and the weights of one process that takes both pieces; a killed run goes on, with one process too."""
     whole = start(tmp_path / "two", {})
-    one = run(toy(), tmp_path / "one", Runtime("cpu"), alone=True)
+    one = run(Toy(), tmp_path / "one", Runtime("cpu"), alone=True)
     end(whole)
     assert json.loads((tmp_path / "two" / "checkpoint" / "state.json").read_text())["processes"] == 2
     for mine, other in zip(curve(tmp_path / "one"), curve(tmp_path / "two"), strict=True):
         assert mine["loss"] == pytest.approx(other["loss"], rel=1e-4)
     saved = torch.load(tmp_path / "two" / "checkpoint" / "weights.pt", weights_only=True)["model"]
-    assert all(torch.allclose(value, saved[key], atol=1e-5) for key, value in one.model.state_dict().items())
+    assert all(torch.allclose(value, saved[key], atol=1e-5) for key, value in one.task.model.state_dict().items())
     assert 5 <= kill_at(start(tmp_path / "cut", {}, pause=0.02), tmp_path / "cut", 5) < 40
-    alone = run(toy(), tmp_path / "cut", Runtime("cpu"), alone=True)
-    assert all(torch.allclose(value, alone.model.state_dict()[key], atol=1e-5) for key, value in saved.items())
+    alone = run(Toy(), tmp_path / "cut", Runtime("cpu"), alone=True)
+    assert all(torch.allclose(value, alone.task.model.state_dict()[key], atol=1e-5) for key, value in saved.items())
 
 
 @pytest.mark.slow
@@ -151,11 +147,11 @@ def test_weights_in_shards_survive_kills_bit_for_bit(tmp_path):
     assert 4 <= reached[0] < reached[1] < 40, reached
     assert (tmp_path / "cut" / "checkpoint" / "shards" / ".metadata").is_file()
     with pytest.raises(ValueError, match="was written by a FSDP run, and this is a single-device or DDP run. Go on with the launch config"):
-        run(toy(), tmp_path / "cut", Runtime("cpu"), alone=True)
+        run(Toy(), tmp_path / "cut", Runtime("cpu"), alone=True)
     end(start(tmp_path / "cut", SHARDED))
     whole, cut = (torch.load(tmp_path / name / "final.pt", weights_only=True) for name in ("whole", "cut"))
     assert whole.keys() == cut.keys() and all(torch.equal(whole[key], cut[key]) for key in whole)
-    one = run(toy(), tmp_path / "one", Runtime("cpu"), alone=True).averaged()
+    one = run(Toy(), tmp_path / "one", Runtime("cpu"), alone=True).weights()
     assert all(torch.allclose(one[key], cut[key], atol=1e-5) for key in one)
 
 

@@ -40,17 +40,17 @@ class Live(TorchDispatchMode):
 def step(folder, name: str, samples, **changes):
     """Loss, gradients by name, and the peak of what one forward and backward pass held beside the weights."""
     torch.manual_seed(0)
-    stage, _ = make(folder, name, samples, drop=0.0, **changes)
-    stage.model.train()
-    for parameter_name, p in stage.model.named_parameters():
+    task, _ = make(folder, name, samples, condition_dropout=0.0, **changes)
+    task.model.train()
+    for parameter_name, p in task.model.named_parameters():
         if parameter_name.endswith("up"):  # an adapter's second matrix is zeros at first, and hides the gradient of its first
             torch.nn.init.normal_(p, 0, 0.1)
     shares = dict.fromkeys(("words", "written", "pictures"), 1.0)
-    piece, generator = stage.piece(0, 0, 1), torch.Generator().manual_seed(0)
+    batch, generator = task.micro_batch(0, 0, 1), torch.Generator().manual_seed(0)
     with Live() as live, autocast("cpu", torch.bfloat16, enabled=changes.get("precision") == "bf16"):
-        loss = stage.loss(piece, generator, shares)["loss"]
+        loss = task.loss(batch, generator, shares)["loss"]
         loss.backward()
-    return loss.item(), {k: p.grad for k, p in stage.model.named_parameters() if p.grad is not None}, live.peak
+    return loss.item(), {k: p.grad for k, p in task.model.named_parameters() if p.grad is not None}, live.peak
 
 
 @pytest.mark.parametrize("name, rank", STAGES)

@@ -1,7 +1,7 @@
 """The table of settings: the supplement's Table 2 and the public scripts, and what nonsense is answered with."""
 
 import pytest
-from wegen.wegen_model.train.settings import PRESETS, settings, table
+from wegen.wegen_model.train.presets import PRESETS, settings, table
 
 # the supplement's Table 2: betas, eps, peak, clip, steps, warm-up, batch
 PAPER = {
@@ -23,9 +23,11 @@ def test_presets_are_the_published_ones(preset, rows):
         s = PRESETS[preset][stage]
         assert (s.betas, s.eps, s.learning_rate, s.clip, s.steps, s.warmup, s.batch) == row
         assert s.precision == "bf16" and s.checkpointing and s.gamma == 5
-    assert [PRESETS["paper"][s].drop for s in PAPER] == [0.1] * 3 and [PRESETS["release"][s].drop for s in PAPER] == [0.0] * 3
+    assert [PRESETS["paper"][s].condition_dropout for s in PAPER] == [0.1] * 3 and [
+        PRESETS["release"][s].condition_dropout for s in PAPER
+    ] == [0.0] * 3
     assert [PRESETS["release"][s].unconditional for s in PAPER] == [0.0] * 3
-    assert {PRESETS["release"][s].time_ids for s in PAPER} == {"zeros"} and {PRESETS["release"][s].floor for s in PAPER} == {0.05}
+    assert {PRESETS["release"][s].time_ids for s in PAPER} == {"zeros"} and {PRESETS["release"][s].min_lr_ratio for s in PAPER} == {0.05}
     assert PRESETS["paper"]["stage-1"].unconditional > 0
 
 
@@ -46,7 +48,9 @@ def test_changes_are_read_as_their_kind():
     "preset, stage, change, error",
     [
         ("papre", "stage-1", {}, "preset 'papre': choose paper, release, mini"),
-        ("paper", "stage-3", {}, "stage 'stage-3': choose visual-decoding, stage-1, stage-2"),
+        ("paper", "stage-3", {}, "stage 'stage-3': choose tower, vae, visual-decoding, stage-1, stage-2, vae-decoder"),
+        ("paper", "tower", {}, "preset 'paper' has no stage 'tower'; it is for models made from nothing: --preset miniature"),
+        ("paper", "stage-1", {"drop": "0.1"}, "--set drop: this setting is called condition_dropout now"),
         ("paper", "stage-1", {"learning_rte": "1"}, r"no such setting \(did you mean learning_rate\?\)"),
         ("paper", "stage-1", {"zzz": "1"}, "no such setting. Settings: steps, batch"),
         ("paper", "stage-1", {"steps": "many"}, "steps is a whole number .now 15000."),
@@ -56,7 +60,7 @@ def test_changes_are_read_as_their_kind():
         ("paper", "stage-1", {"learning_rate": "12"}, "learning_rate is 12.0: AdamW's are below 1"),
         ("paper", "stage-1", {"betas": "0.9"}, "betas is two numbers"),
         ("paper", "stage-1", {"betas": "0.9,1.5"}, "both must be at least 0 and below 1"),
-        ("paper", "stage-1", {"drop": "10"}, "drop is 10.0: it is a share, from 0 to 1"),
+        ("paper", "stage-1", {"condition_dropout": "10"}, "condition_dropout is 10.0: it is a share, from 0 to 1"),
         ("paper", "stage-1", {"precision": "int3"}, "precision is 'int3': choose bf16, fp16, no"),
         ("paper", "stage-1", {"time_ids": "size!"}, "time_ids is 'size!': choose size, zeros"),
         ("paper", "stage-1", {"steps": "500"}, "warmup is 1000 of 500 steps: the rate would never reach its peak"),

@@ -1,7 +1,7 @@
 """Public checkpoints into a model folder (`convert`), and a part of a model back into a public layout (`export`).
 
 Tensors pass one by one from the source into new safetensors of at most 5 GiB; the work lies beside the target and takes its place
-when it is whole (staging.py). The source is never touched. Tables: layouts.py; checks before anything is written: plan.py.
+when it is whole (resumable_write.py). The source is never touched. Tables: formats/; checks before anything is written: plan.py.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from ..config import ModelConfig
 from ..generation.decoder_presets import describe
 from ..models.quantization import check_kind
 from ..runtime import Runtime
-from .file_layouts import ORIGINS
-from .key_maps import EXPORTS
+from .file_layouts import origins
+from .key_maps import exports
 from .model_folder import PLACES, CheckpointError, check_target, read_json, write_config
 from .plan import Plan, plan, skeleton  # noqa: F401 skeleton: where others look for it
 from .report import Report, summarise
 from .resumable_write import SHARD, Staging, shard_index, shards
-from .scan import EXTRA, PARTS, Survey, survey
+from .scan import EXTRA, PARTS, Scan, scan
 from .tensor_file import Spec, write_file
-from .tensors import Source, disassemble
+from .tensors import LazyTensor, disassemble
 
 
 def convert(
@@ -53,7 +53,7 @@ def convert(
         whole: read older PyTorch pickles into memory.
         initialise: begin training from a stock SDXL UNet or LLaMA-2 (initialise.py).
         shard: bytes of the largest file.
-        quantize: q8_0, q4_0 or fp8: the matrices of tower and language model in blocks (blocks.py), made tensor by tensor.
+        quantize: one of config.QUANTIZATIONS: the matrices of tower and language model in blocks (models/quantization.py), made tensor by tensor.
     Returns:
         what was written, what is missing and what was dropped and why.
     Raises:
@@ -61,7 +61,7 @@ def convert(
             on behind the files that were finished.
     """
     runtime = runtime or Runtime()
-    found, target = survey(source, whole), Path(target).expanduser()
+    found, target = scan(source, whole), Path(target).expanduser()
     wanted = _choose(found, parts)
     planned = plan(found, config, wanted, dtype, initialise, blocks=check_kind(quantize))
     words = found.tokenizer if "tokenizer" in wanted else None
@@ -111,7 +111,7 @@ def convert(
     return report
 
 
-def _choose(found: Survey, parts: Sequence[str] | None) -> set[str]:
+def _choose(found: Scan, parts: Sequence[str] | None) -> set[str]:
     known = (*PARTS, *EXTRA, "tokenizer")
     there = set(found.parts) | ({"tokenizer"} if found.tokenizer else set())
     if parts is None:
@@ -122,12 +122,12 @@ def _choose(found: Survey, parts: Sequence[str] | None) -> set[str]:
         if part not in there:
             raise CheckpointError(
                 f"{found.path}: no {part} there; it holds {', '.join(p for p in known if p in there)}. "
-                f"Its usual source: {ORIGINS.get(part, 'a model folder')}."
+                f"Its usual source: {origins().get(part, 'a model folder')}."
             )
     return set(parts) | ({"layout"} & there if "unet" in parts else set())
 
 
-def _fingerprint(found: Survey, planned: Plan, files: dict[str, dict[str, list[str]]]) -> str:
+def _fingerprint(found: Scan, planned: Plan, files: dict[str, dict[str, list[str]]]) -> str:
     """What tells this work from another: the source's files as they are now, and every tensor to be written."""
     sources = [(str(path.resolve()), (stat := path.stat()).st_size, stat.st_mtime_ns) for path in found.sources]
     tensors = {
@@ -158,19 +158,20 @@ def _added_tokens(file: Path, config: ModelConfig) -> dict[str, int]:
 # --- the other way ------------------------------------------------------------------------------------------------
 
 
-def public(planned: Plan, layout: str) -> tuple[dict[str, Source], list[str]]:
+def public(planned: Plan, layout: str) -> tuple[dict[str, LazyTensor], list[str]]:
     """The parts of a plan in a public layout's names: its tensors, and the parts that the layout has no place for."""
-    if layout not in EXPORTS:
-        raise CheckpointError(f"layout {layout!r} is not one of {', '.join(EXPORTS)}.")
-    tensors: dict[str, Source] = {}
+    known = exports()
+    if layout not in known:
+        raise CheckpointError(f"layout {layout!r} is not one of {', '.join(known)}.")
+    tensors: dict[str, LazyTensor] = {}
     without = []
     for part, ours in planned.parts.items():
         try:
-            rows = EXPORTS[layout].export(part, list(ours))
+            keys = known[layout].export_keys(part, list(ours))
         except KeyError:
             without.append(part)
             continue
-        tensors |= {key: disassemble(key, target, row, ours[target], planned.config) for key, target, row in rows}
+        tensors |= {key: disassemble(key, target, rule, ours[target], planned.config) for key, target, rule in keys}
     return tensors, without
 
 
@@ -183,19 +184,19 @@ def export(
     runtime: Runtime | None = None,
     whole: bool = False,
 ) -> Report:
-    """Write one safetensors file in a public layout (keys of layouts.EXPORTS) from a model folder or whatever `convert` reads.
+    """Write one safetensors file in a public layout (a name of key_maps.exports()) from a model folder or whatever `convert` reads.
 
     Raises:
         CheckpointError: no part that the layout has a place for; the file exists; the layout cannot hold what is there.
     """
     runtime = runtime or Runtime()
-    found, target = survey(source, whole), Path(target).expanduser()
+    found, target = scan(source, whole), Path(target).expanduser()
     if target.exists():
         raise CheckpointError(f"{target} exists; nothing is overwritten. Name another file.")
     planned = plan(found, None, _choose(found, parts) - {"tokenizer"}, dtype, blocks=None)
     tensors, without = public(planned, layout)
     if parts and without or not tensors:
-        raise CheckpointError(f"the layout {layout} («{EXPORTS[layout].name}») has no place for {', '.join(without)}.")
+        raise CheckpointError(f"the layout {layout} («{exports()[layout].name}») has no place for {', '.join(without)}.")
     done = itertools.count(1)
     part_file = target.with_name(target.name + ".part")
     try:
@@ -210,7 +211,7 @@ def export(
     written = ", ".join(part for part in planned.parts if part not in without)
     return Report(
         target,
-        f"{EXPORTS[layout].name}: {written}",
+        f"{exports()[layout].name}: {written}",
         parts=[summarise("all", [target.name], specs)],
         notes=[f"no place in this layout: {', '.join(without)}"] if without else [],
     )

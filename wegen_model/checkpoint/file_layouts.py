@@ -1,128 +1,57 @@
-"""Where folders keep what: the public WeGen release, diffusers pipelines, Hugging Face model folders, GGUF. As tables."""
+"""Where the files of public formats lie in a folder, which format a folder is of, and what lies beside its weights. The tables are the
+formats' own (formats/).
+"""
 
 from __future__ import annotations
 
-import json
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from . import formats
+from .formats.public_format import EVERYTHING, PublicFormat
 from .model_folder import CheckpointError, read_json
 
-
-@dataclass(frozen=True)
-class Place:
-    """Where a folder layout keeps something: the first glob that finds a file or folder counts."""
-
-    what: str
-    globs: tuple[str, ...]
-    origin: str = ""  # where people get it, for messages
-
-
-def _in(folders: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(f"{folder}/{name}" if folder else name for folder in folders for name in names)
-
-
-_SDXL = "pretrained/stable-diffusion-xl-base-1.0"
-_DIFFUSERS = (
-    "diffusion_pytorch_model.safetensors",
-    "diffusion_pytorch_model.safetensors.index.json",
-    "diffusion_pytorch_model.*.safetensors",
-    "diffusion_pytorch_model.safetensors.index.*.json",
-    "diffusion_pytorch_model*.bin",
-)  # the bf16 and fp16 variants behind the plain file
-_TRANSFORMERS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "model.*.safetensors",
-    "model.safetensors.index.*.json",
-    "pytorch_model.bin.index.json",
-)
-_UNETS = ("stage1_final/unet", "unet", "diffusion-decoder/unet")
-_VAES = ("vae", "diffusion-decoder/vae", f"{_SDXL}/vae")
-
-# Files that hold weights, in the order of precedence: the first that offers a part gives the whole part. The agent's UNet thus
-# overrides stage1_final/unet, as in the public loader, and visual.pt overrides a tower saved inside the agent.
-RELEASE = (
-    Place(
-        "tower",
-        (
-            "EVA-CLIP/visual.pt",
-            "pretrained/EVA-CLIP/visual.pt",
-            "visual.pt",
-            "EVA-CLIP/*.safetensors",
-            "*visual*.safetensors",
-            "EVA02_CLIP_E*.pt",
-        ),
-        "EVA-CLIP/visual.pt of the public WeGen release",
-    ),
-    Place(
-        "agent",
-        ("pytorch_model.bin", "pytorch_model_merged.bin", "stage2_final/*/pytorch_model_merged.bin"),
-        "pytorch_model.bin of the public WeGen release",
-    ),
-    Place("language", (*_TRANSFORMERS, "*.gguf"), ""),
-    Place("unet", _in(_UNETS, _DIFFUSERS), "stage1_final/unet of the public WeGen release"),
-    Place("vae", _in(_VAES, _DIFFUSERS), "vae/ of stabilityai/stable-diffusion-xl-base-1.0"),
-    Place("encoder", _in(("multimodal_encoder",), (*_TRANSFORMERS, "pytorch_model.bin"))),
-    Place("single", (*_DIFFUSERS, "Emu2-Gen*.safetensors", "sdxl*vae*.safetensors", "sd_xl*.safetensors")),
-)
-RELEASE_CONFIGS = (
-    Place("unet", _in(_UNETS, ("config.json",))),
-    Place("vae", _in(_VAES, ("config.json",))),
-    Place("scheduler", _in(("scheduler", "diffusion-decoder/scheduler", f"{_SDXL}/scheduler"), ("scheduler_config.json",))),
-)
-TOKENIZERS = Place(
-    "tokenizer",
-    (
-        "tokenizer/tokenizer.model",
-        "*tokenizer*/tokenizer.model",
-        "pretrained/SEED-X/*tokenizer*/tokenizer.model",
-        "tokenizer.model",
-        "pretrained/*tokenizer*/tokenizer.model",
-        "pretrained/meta-llama/*/tokenizer.model",
-        "tokenizer.json",
-    ),
-    "tokenizer.model of meta-llama/Llama-2-7b-chat-hf, or the release's pretrained/SEED-X/cvlm_llama2_tokenizer…",
-)
-ORIGINS = {
-    "vision": RELEASE[0].origin,
-    "language": RELEASE[1].origin,
-    "projectors": RELEASE[1].origin,
-    "unet": RELEASE[3].origin,
-    "vae": RELEASE[4].origin,
-    "tokenizer": TOKENIZERS.origin,
-}
-ROOTS = ("", "wegen_mllm_ckpt/")  # the release's own folder may be given, or the one around it
-
-# what a folder is called in reports: the first whose globs all find something
-KINDS = (
-    ("public WeGen release", (("EVA-CLIP", "visual.pt", "stage1_final", "pretrained", "stage2_final", "pytorch_model.bin"),)),
-    ("BLIP3-o", (("diffusion-decoder/unet",),)),
-    ("Emu2-Gen", (("multimodal_encoder",), ("unet",))),
-    ("diffusers pipeline", (("model_index.json", "unet/config.json", "vae/config.json"),)),
-)
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\..+)")
 
 
-def locate(path: Path, place: Place) -> Path | None:
-    return next((hit for glob in place.globs for hit in sorted(path.glob(glob)) if hit.is_file() or not hit.suffix), None)
+def locate(path: Path, role: str, configs: bool = False) -> Path | None:
+    """The file of a role (of its weights, or of its configuration) in a folder, by the layouts of all formats: the first glob that hits."""
+    for known in formats.FORMATS:
+        for layout in known.configs if configs else known.files:
+            for glob in layout.globs if layout.role == role else ():
+                if hit := next((hit for hit in sorted(path.glob(glob)) if hit.is_file() or not hit.suffix), None):
+                    return hit
+    return None
 
 
-def kind(path: Path) -> str:
-    """What a folder is called in reports."""
-    if path.resolve().name == "diffusion-decoder":
-        return "BLIP3-o"
-    if (path / "config.json").is_file():
-        values = read_json(path / "config.json")
-        if values.get("model_type") == "llama":
-            return "Hugging Face LLaMA"
-        if values.get("_class_name"):
-            return {"UNet2DConditionModel": "diffusers UNet", "AutoencoderKL": "diffusers VAE"}.get(values["_class_name"], "folder")
-    pipeline = path / "model_index.json"
-    if pipeline.is_file() and "emuvisualgeneration" in json.dumps(read_json(pipeline)).lower():
-        return "Emu2-Gen"  # also without its encoder
-    return next((name for name, marks in KINDS if all(any(list(path.glob(g)) for g in globs) for globs in marks)), "folder")
+def folder_format(path: Path) -> tuple[str, PublicFormat | None]:
+    """What a folder is called in reports, and its format: by its name, then by what its JSON files say, then by what lies in it."""
+    if found := next((f for f in formats.FORMATS if path.resolve().name in f.folder_names), None):
+        return found.name, found
+    read: dict[Path, dict[str, Any]] = {}
+
+    def says(file: Path) -> dict[str, Any]:
+        if file not in read:
+            read[file] = read_json(file) if file.is_file() else {}
+        return read[file]
+
+    if found := next((f for f in formats.FORMATS if f.told_by and (v := says(path / f.told_by[0])) and f.told_by[1](v)), None):
+        return found.name, found
+    if says(path / "config.json").get("_class_name"):
+        return "folder", None  # a diffusers module of another kind
+    found = next((f for f in formats.FORMATS if f.marks and all(any(any(path.glob(glob)) for glob in globs) for globs in f.marks)), None)
+    return (found.name, found) if found else ("folder", None)
+
+
+def roots() -> tuple[str, ...]:
+    """Folders below the one that is given in which all may lie: itself, and those that releases pack around their files."""
+    return ("", *(root for f in formats.FORMATS for root in f.roots))
+
+
+def origins() -> dict[str, str]:
+    """Part -> where people usually get it, for messages."""
+    return {part: found[0] for part in EVERYTHING if (found := formats.sources(part))}
 
 
 def shards_of(path: Path) -> list[Path]:

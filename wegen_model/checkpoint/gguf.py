@@ -6,21 +6,24 @@ o rows (outputs) · i columns (inputs) · blocks run along a row, so rows can be
 Source: the GGUF specification (versions 2 and 3, little endian) and llama.cpp's converter, which reorders the rows of the query and
 key projections for its own rotary layout: per head (2, d/2) becomes (d/2, 2). That is undone here. Block formats are those of the
 `gguf` package, which is imported late and needed only for sizes and dequantisation.
+
+Why the header is read here and not by gguf.GGUFReader: that one maps the whole file, makes objects of every word of the vocabulary, and
+trusts the lengths that it finds. Here tensors stream one at a time, long arrays are skipped, and a cut or damaged file is an error.
 """
 
 from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .key_maps import GGUF
+from .formats.llama import GGUF
 from .model_folder import CheckpointError
 
 PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}  # kinds that are no blocks
@@ -64,26 +67,7 @@ class Entry:
     bytes: int
 
 
-def read_gguf(path: str | Path) -> tuple[dict[str, Any], Iterator[GGUFTensor]]:
-    """The file's metadata (its own keys; the vocabulary's arrays as their lengths), and its tensors one by one, read as they come.
-
-    Raises:
-        CheckpointError: damaged, incomplete, split in several files, of another architecture, or with grouped heads.
-    """
-    path = Path(path)
-    metadata, entries = read_header(path)
-    heads = language_config(path, metadata)["heads"]
-
-    def tensors() -> Iterator[GGUFTensor]:
-        with path.open("rb") as f:
-            for entry in entries:
-                if entry.name:
-                    yield read_tensor(f, entry, heads)
-
-    return metadata, tensors()
-
-
-def read_tensor(f: BinaryIO, entry: Entry, heads: int) -> GGUFTensor:
+def read_tensor(f: BufferedReader, entry: Entry, heads: int) -> GGUFTensor:
     """One tensor of an open file."""
     buffer = bytearray(entry.bytes)
     f.seek(entry.offset)
@@ -140,7 +124,7 @@ def read_header(path: Path) -> tuple[dict[str, Any], list[Entry]]:
             raise CheckpointError(f"{path}: a damaged or incomplete GGUF header ({error}). Copy or download it again.") from error
 
 
-def _header(f: BinaryIO, path: Path, size: int) -> tuple[dict[str, Any], list[Entry]]:
+def _header(f: BufferedReader, path: Path, size: int) -> tuple[dict[str, Any], list[Entry]]:
     magic, version, count, pairs = struct.unpack("<4sIQQ", f.read(24))
     if magic != b"GGUF" or version not in (2, 3):
         raise CheckpointError(f"{path}: no GGUF of version 2 or 3 in little-endian order (it begins with {magic!r}, version {version}).")
@@ -156,7 +140,7 @@ def _header(f: BinaryIO, path: Path, size: int) -> tuple[dict[str, Any], list[En
     align = metadata.get("general.alignment", 32)
     start = -(-f.tell() // align) * align
     routed, _ = GGUF.route([key for key, *_ in tensors])
-    targets = {key: (target, row.how) for key, target, row in routed if row.part}
+    targets = {key: (target, rule.how) for key, target, rule in routed if rule.part}
     entries = []
     for key, shape, number, offset in tensors:
         kind, count_bytes = _size(path, key, shape, number)
@@ -168,18 +152,18 @@ def _header(f: BinaryIO, path: Path, size: int) -> tuple[dict[str, Any], list[En
     return metadata, entries
 
 
-def _one(f: BinaryIO, code: str) -> Any:
+def _one(f: BufferedReader, code: str) -> Any:
     return struct.unpack("<" + code, f.read(struct.calcsize(code)))[0]
 
 
-def _string(f: BinaryIO, limit: int) -> str:
+def _string(f: BufferedReader, limit: int) -> str:
     length = _one(f, "Q")
     if length > limit:
         raise struct.error(f"a text of {length:,} bytes")
     return f.read(length).decode()
 
 
-def _value(f: BinaryIO, kind: int, limit: int) -> Any:
+def _value(f: BufferedReader, kind: int, limit: int) -> Any:
     if kind == _STRING:
         return _string(f, limit)
     if kind != _ARRAY:

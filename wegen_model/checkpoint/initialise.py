@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..chat.tokenizer import special_tokens
 from .tensor_file import Spec
-from .tensors import Source
+from .tensors import LazyTensor
 
 PLAIN_VOCABULARY = 32000
 ADDED = len(special_tokens(0))
@@ -52,7 +52,7 @@ def adapts(part: str, shapes: Mapping[str, tuple[int, ...]], expected: Mapping[s
     )
 
 
-def adapt(key: str, source: Source, shape: tuple[int, ...], time_columns: int) -> Source:
+def adapt(key: str, source: LazyTensor, shape: tuple[int, ...], time_columns: int) -> LazyTensor:
     """A tensor that does not fit, made to.
 
     Args:

@@ -1,7 +1,7 @@
-"""The machinery of layouts: a layout is a table of rows, read from left to right to load and from right to left to export.
+"""The machinery of key maps: a map is a table of rules, read from left to right to load and from right to left to export.
 
-A row's key pattern may hold holes: {n} and {m} numbers, {leaf} weight or bias, {rest} anything; the other side uses the same holes.
-The first row that fits a key wins; a key that no row fits is an error that names it.
+A rule's key pattern may hold holes: {n} and {m} numbers, {leaf} weight or bias, {rest} anything; the other side uses the same holes.
+The first rule that fits a key wins; a key that no rule fits is an error that names it.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 HOLES = {"n": r"\d+", "m": r"\d+", "leaf": "weight|bias", "rest": ".+", "side": "encoder|decoder"}
-HALVES = ("q", "v")  # rows that share one target: what they hold are thirds of it
+HALVES = ("q", "v")  # rules that share one target: what they hold are thirds of it
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of a layout."""
+class KeyRule:
+    """One line of a key map."""
 
     pattern: str  # key in the public file
     part: str | None  # part of our folder; None: dropped
@@ -54,66 +54,68 @@ class KeyMap:
     """A kind of file.
 
     `marks`: keys that tell it from others, one of which must be there; `prefixes` that may precede all keys, the usual one first.
-    `rows`: the table, or a function of the keys that makes it, where keys of one side depend on how many there are.
+    `rules`: the table, or a function of the keys that makes it, where keys of one side depend on how many there are.
+    `export`: its name for `wegen convert --layout`; empty: it is only read.
     """
 
     name: str
     marks: tuple[str, ...]
-    rows: tuple[Row, ...] | Callable[[Collection[str]], tuple[Row, ...]]
+    rules: tuple[KeyRule, ...] | Callable[[Collection[str]], tuple[KeyRule, ...]]
     prefixes: tuple[str, ...] = ("",)
+    export: str = ""
 
     def prefix(self, keys: Collection[str]) -> str | None:
         """The prefix with which a mark is among the keys; None: a file of another kind."""
         return next((p for p in self.prefixes if any(p + mark in keys for mark in self.marks)), None)
 
-    def table(self, keys: Collection[str]) -> tuple[dict[str, Row], list[Row]]:
-        """Rows without holes by their pattern, and the others in order."""
-        rows = self.rows(keys) if callable(self.rows) else self.rows
-        return {r.pattern: r for r in rows if "{" not in r.pattern}, [r for r in rows if "{" in r.pattern]
+    def table(self, keys: Collection[str]) -> tuple[dict[str, KeyRule], list[KeyRule]]:
+        """Rules without holes by their pattern, and the others in order."""
+        rules = self.rules(keys) if callable(self.rules) else self.rules
+        return {r.pattern: r for r in rules if "{" not in r.pattern}, [r for r in rules if "{" in r.pattern]
 
-    def route(self, keys: Collection[str]) -> tuple[list[tuple[str, str, Row]], list[str]]:
-        """(key, target, row) of every key that a row fits, and the keys that none does."""
+    def route(self, keys: Collection[str]) -> tuple[list[tuple[str, str, KeyRule]], list[str]]:
+        """(key, target, rule) of every key that a rule fits, and the keys that none does."""
         prefix = self.prefix(keys) or ""
         bare = {key: key.removeprefix(prefix) for key in keys}
-        exact, open_rows = self.table(list(bare.values()))
+        exact, open_rules = self.table(list(bare.values()))
         routed, unknown = [], []
         for key, name in bare.items():
-            row = exact.get(name)
-            target = row.target or row.pattern if row else None
-            for row in () if row else open_rows:
-                target = row.match(name)
+            rule = exact.get(name)
+            target = rule.target or rule.pattern if rule else None
+            for rule in () if rule else open_rules:
+                target = rule.match(name)
                 if target is not None:
                     break
             if target is None:
                 unknown.append(key)
             else:
-                routed.append((key, target, row or exact[name]))
+                routed.append((key, target, rule or exact[name]))
         return routed, unknown
 
-    def export(self, part: str, targets: Collection[str]) -> list[tuple[str, str, Row]]:
-        """(public key, target, row) for every tensor of one of our parts: the same table from right to left.
+    def export_keys(self, part: str, targets: Collection[str]) -> list[tuple[str, str, KeyRule]]:
+        """(public key, target, rule) for every tensor of one of our parts: the same table from right to left.
 
         Raises:
-            KeyError: a target that the layout has no place for.
+            KeyError: a target that the map has no place for.
         """
-        rows = self.rows(targets) if callable(self.rows) else self.rows
-        rows = [row for row in rows if row.part == part and not row.only_read]
-        exact: dict[str, list[Row]] = {}
-        for row in rows:
-            if "{" not in (row.target or row.pattern):
-                exact.setdefault(row.target or row.pattern, []).append(row)
-        open_rows = [row for row in rows if "{" in (row.target or row.pattern)]
+        table = self.rules(targets) if callable(self.rules) else self.rules
+        rules = [rule for rule in table if rule.part == part and not rule.only_read]
+        exact: dict[str, list[KeyRule]] = {}
+        for rule in rules:
+            if "{" not in (rule.target or rule.pattern):
+                exact.setdefault(rule.target or rule.pattern, []).append(rule)
+        open_rules = [rule for rule in rules if "{" in (rule.target or rule.pattern)]
         out = []
         for target in targets:
-            hits = [(row.back(target), row) for row in (*exact.get(target, ()), *open_rows)]
-            hits = [(key, row) for key, row in hits if key is not None]
+            hits = [(rule.back(target), rule) for rule in (*exact.get(target, ()), *open_rules)]
+            hits = [(key, rule) for key, rule in hits if key is not None]
             if not hits:
                 raise KeyError(target)
             chosen = [hit for hit in hits if hit[1].how in HALVES] if hits[0][1].how in HALVES else hits[:1]
-            out += [(self.prefixes[0] + key, target, row) for key, row in chosen]
+            out += [(self.prefixes[0] + key, target, rule) for key, rule in chosen]
         return out
 
 
-def below(prefix: str, rows: tuple[Row, ...]) -> tuple[Row, ...]:
-    """The same rows for keys that begin with `prefix`."""
-    return tuple(dataclasses.replace(r, pattern=prefix + r.pattern, target=r.target or r.pattern) for r in rows)
+def below(prefix: str, rules: tuple[KeyRule, ...]) -> tuple[KeyRule, ...]:
+    """The same rules for keys that begin with `prefix`."""
+    return tuple(dataclasses.replace(r, pattern=prefix + r.pattern, target=r.target or r.pattern) for r in rules)

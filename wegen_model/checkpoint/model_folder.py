@@ -5,7 +5,7 @@
     projectors.safetensors   both projectors             unet/ vae/ scheduler/        diffusers folders; unet/layout.safetensors
     tokenizer.json | tokenizer.model, added_tokens.json
 
-Tower and language model may lie in blocks of 8 or 4 bits (blocks.py): uint8 tensors, whose kinds the file's metadata names under
+Tower and language model may lie in blocks of 8 or 4 bits (models/quantization.py): uint8 tensors, whose kinds the file's metadata names under
 BLOCKS. Any part may be absent. A folder of unet/, vae/, scheduler/ and config.json alone is a decoder. Nothing here unpickles.
 """
 
@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import PRESETS, ModelConfig
-from ..models.quantization import KINDS, QuantizedLinear, dequantize, is_quantised, quantize, replace_linears
+from ..models.quantization import KINDS, QuantizedLinear, dequantize, is_quantized, quantize, replace_linears
 
 FORMAT_VERSION = 1
 UNET_FILE, VAE_FILE = "diffusion_pytorch_model", "diffusion_pytorch_model"
@@ -212,7 +212,7 @@ def load_into(
     kinds: dict[str, str] = {}
     for path in paths:
         for key, tensor, kind in stored_tensors(path):
-            if blocks and not kind and is_quantised(part, key, tensor.shape) and KINDS[blocks].fits(tensor.shape[1]):
+            if blocks and not kind and is_quantized(part, key, tensor.shape) and KINDS[blocks].fits(tensor.shape[1]):
                 tensor, kind = quantize(tensor, blocks), blocks
             if kind:
                 kinds[key] = kind

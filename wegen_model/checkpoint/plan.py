@@ -11,18 +11,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..config import DECODERS, PRESETS, ModelConfig
+from ..config import PRESETS, ModelConfig
 from ..models.quantization import INSIDE
 from . import initialise as start
 from . import shapes
 from .model_folder import CheckpointError
-from .scan import EXTRA, PARTS, Survey
+from .scan import EXTRA, PARTS, Scan
 from .tensor_file import Spec
-from .tensors import Source, assemble, lay_in_blocks
+from .tensors import LazyTensor, assemble, lay_in_blocks
 from .unsupported import known_size
 
 RESIZED = "official-224-resized"  # name of a tower whose positions were interpolated here
-DRIVEN = {"Emu2-Gen": "emu2", "Emu2-Gen in one file": "emu2", "BLIP3-o": "blip3o"}  # what is found -> config.DECODERS
 SECTIONS = {"vision": ("patch_size", "width", "layers", "mlp_width"), "language": ("vocab_size", "width", "layers", "mlp_width")}
 
 
@@ -31,12 +30,12 @@ class Plan:
     """A checked conversion: the configuration, and each part's tensors as (shape and precision, function that makes it)."""
 
     config: ModelConfig
-    parts: dict[str, dict[str, Source]]
+    parts: dict[str, dict[str, LazyTensor]]
     notes: list[str]
 
 
 def plan(
-    found: Survey,
+    found: Scan,
     config: str | Path | dict | None = None,
     wanted: set[str] | None = None,
     dtype: torch.dtype | None = None,
@@ -55,7 +54,7 @@ def plan(
     names = [p for p in (*PARTS, *EXTRA) if p in found.parts and (wanted is None or p in wanted)]
     adapted = _adaptable(found, names) if initialise else {}
     full = configure(found, names, config, adapted)
-    made: dict[str, dict[str, Source]] = {}
+    made: dict[str, dict[str, LazyTensor]] = {}
     for part in names:
         tensors = {target: assemble(pieces, full) for target, pieces in found.parts[part].items()}
         if part in adapted:
@@ -76,11 +75,11 @@ def plan(
             full = dataclasses.replace(full, features=dataclasses.replace(full.features, tower=RESIZED))
     if found.model is None:
         notes += _defaults(found, made, full)
-    empty = {name: {} for name in ("unet", "vae") if name not in made} | ({} if "unet" in made else {"scheduler": {}})
+    empty: dict[str, Any] = {name: {} for name in ("unet", "vae") if name not in made} | ({} if "unet" in made else {"scheduler": {}})
     return Plan(dataclasses.replace(full, **empty), made, notes)
 
 
-def _defaults(found: Survey, made: dict, full: ModelConfig) -> list[str]:
+def _defaults(found: Scan, made: dict, full: ModelConfig) -> list[str]:
     """Notes on what the source does not say and was taken from the preset."""
     notes = []
     if "unet" in made:
@@ -104,7 +103,7 @@ def _defaults(found: Survey, made: dict, full: ModelConfig) -> list[str]:
 
 
 def configure(
-    found: Survey, parts: list[str], config: str | Path | dict | None = None, adapted: dict[str, ModelConfig] | None = None
+    found: Scan, parts: list[str], config: str | Path | dict | None = None, adapted: dict[str, ModelConfig] | None = None
 ) -> ModelConfig:
     """The configuration of the parts: sizes from the weights, the rest from `config`, a folder of ours, or the preset that fits.
 
@@ -117,8 +116,8 @@ def configure(
     sizes = {part: _expected((adapted or {})[part], part) if part in (adapted or {}) else found.dimensions(part) for part in parts}
     base = found.model or _preset(sizes, found, given)
     values = base.to_dict()
-    if "unet" in sizes and found.model is None and (driven := DRIVEN.get(found.kind)):
-        values["decoder"] |= DECODERS[driven] | {"preset": driven}
+    if "unet" in sizes and found.model is None and found.format and found.format.preset:
+        values["decoder"] |= found.format.preset.settings()
     if "language" in sizes:
         values["language"] |= found.configs.get("language", {})
     for section, content in given.items():
@@ -155,7 +154,7 @@ def _read_config(config: str | Path | dict | None) -> dict[str, Any]:
     return values
 
 
-def _preset(sizes: dict[str, dict[str, int]], found: Survey, given: dict[str, Any]) -> ModelConfig:
+def _preset(sizes: dict[str, dict[str, int]], found: Scan, given: dict[str, Any]) -> ModelConfig:
     """The preset whose sizes the weights have; without one, `given` must say what weights cannot."""
     chosen: dict[str, set[str]] = {}
     for part in sizes:
@@ -171,7 +170,7 @@ def _preset(sizes: dict[str, dict[str, int]], found: Survey, given: dict[str, An
     if not chosen:
         base, name = PRESETS["wegen-7b"], str(given.get("name", "custom"))
         width = next(iter(_feature_widths(sizes).values()), base.features.width)
-        shared = dict(space=f"{name}/8x8x{width}", tower=name, width=width)
+        shared: dict[str, Any] = dict(space=f"{name}/8x8x{width}", tower=name, width=width)
         return dataclasses.replace(
             base, name=name, features=dataclasses.replace(base.features, **shared), decoder=dataclasses.replace(base.decoder, **shared)
         )
@@ -185,7 +184,7 @@ def _preset(sizes: dict[str, dict[str, int]], found: Survey, given: dict[str, An
     return next(preset for name, preset in PRESETS.items() if name in common)
 
 
-def _misfit(part: str, sizes: dict[str, int], found: Survey) -> str:
+def _misfit(part: str, sizes: dict[str, int], found: Scan) -> str:
     """What to say of a part that no preset has."""
     files = ", ".join(found.files[part])
     known = known_size(part, sizes)
@@ -236,7 +235,7 @@ def _feature_widths(sizes: dict[str, dict[str, int]]) -> dict[str, int]:
     }
 
 
-def _check_widths(config: ModelConfig, sizes: dict[str, dict[str, int]], found: Survey) -> None:
+def _check_widths(config: ModelConfig, sizes: dict[str, dict[str, int]], found: Scan) -> None:
     """Tower, projectors and decoder must speak of the same features."""
     widths = _feature_widths(sizes)
     if any(width != config.features.width for width in widths.values()):
@@ -255,7 +254,7 @@ def _check_widths(config: ModelConfig, sizes: dict[str, dict[str, int]], found: 
 # --- stock models -------------------------------------------------------------------------------------------------
 
 
-def _adaptable(found: Survey, parts: list[str]) -> dict[str, ModelConfig]:
+def _adaptable(found: Scan, parts: list[str]) -> dict[str, ModelConfig]:
     """part -> the preset that a stock LLaMA-2 or SDXL UNet can be made to fit."""
     chosen = {}
     for part in set(parts) & {"language", "unet"}:
@@ -275,7 +274,7 @@ def _adaptable(found: Survey, parts: list[str]) -> dict[str, ModelConfig]:
     return chosen
 
 
-def _adapt(part: str, tensors: dict[str, Source], config: ModelConfig) -> str:
+def _adapt(part: str, tensors: dict[str, LazyTensor], config: ModelConfig) -> str:
     """Replace what does not fit; returns the note."""
     expected = {key: tuple(value.shape) for key, value in skeleton(part, config).state_dict().items()}
     time = config.unet.get("projection_class_embeddings_input_dim", 0) - config.decoder.width
@@ -310,7 +309,7 @@ def skeleton(part: str, config: ModelConfig) -> nn.Module:
         return getattr(Decoder(config.decoder, config.unet if part != "vae" else {}, config.vae if part == "vae" else {}, {}), part)
 
 
-def _as_configured(part: str, tensors: dict[str, Source], config: ModelConfig) -> bool:
+def _as_configured(part: str, tensors: dict[str, LazyTensor], config: ModelConfig) -> bool:
     """Are these the tensors of an SDXL-shaped UNet or an AutoencoderKL of this configuration?"""
     values = {"unet": config.unet, "vae": config.vae}.get(part)
     if values is None or values.get("_class_name", "") not in ("", "UNet2DConditionModel", "AutoencoderKL"):
@@ -321,7 +320,7 @@ def _as_configured(part: str, tensors: dict[str, Source], config: ModelConfig) -
         return False
 
 
-def _check(part: str, tensors: dict[str, Source], config: ModelConfig, found: Survey) -> None:
+def _check(part: str, tensors: dict[str, LazyTensor], config: ModelConfig, found: Scan) -> None:
     """Names and shapes against the module's, in words of the source's keys."""
     expected = {key: tuple(value.shape) for key, value in skeleton(part, config).state_dict().items()}
     source = {target: pieces[0].key for target, pieces in found.parts[part].items()}

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..generation.decoder_presets import describe
-from .file_layouts import ORIGINS
+from .file_layouts import origins
 from .model_folder import CheckpointError
-from .scan import EXTRA, PARTS, survey
+from .scan import EXTRA, PARTS, scan
 from .tensor_file import Spec
 
 
@@ -63,7 +63,8 @@ class Report:
         ):
             if value:
                 lines.append(f"  {label:<11}{value}")
-        lines += [f"  missing    {name}" + (f" ({ORIGINS[name]})" if name in ORIGINS else "") for name in self.missing]
+        known = origins()
+        lines += [f"  missing    {name}" + (f" ({known[name]})" if name in known else "") for name in self.missing]
         lines += [f"  dropped    {count} tensors: {why}" for why, count in self.dropped.items()]
         lines += [f"  note       {note}" for note in self.notes]
         return "\n".join(lines)
@@ -89,7 +90,7 @@ def inspect(path: str | Path, whole: bool = False, verify: bool = False) -> Repo
     from .plan import plan
     from .resumable_write import verify as compare
 
-    found = survey(path, whole)
+    found = scan(path, whole)
     report = Report(Path(path), found.kind, notes=list(found.notes), dropped=dict(found.dropped))
     for name in (*PARTS, *EXTRA):
         if name in found.parts:
@@ -107,10 +108,8 @@ def inspect(path: str | Path, whole: bool = False, verify: bool = False) -> Repo
         report.notes += [note for note in planned.notes if note not in report.notes and "positions were" in note]
     report.tokenizer = found.tokenizer.name if found.tokenizer else ""
     report.scheduler = found.configs.get("scheduler", {}).get("_class_name", "")
-    decoder = found.kind in ("WeGen decoder folder", "Emu2-Gen", "BLIP3-o", "diffusers pipeline")
-    wanted = ("unet", "vae") if decoder else (*PARTS, "tokenizer")
-    if found.path.is_dir() and not found.kind.startswith(("diffusers UNet", "diffusers VAE", "Hugging Face")):
-        report.missing = [n for n in wanted if n not in found.parts and not (n == "tokenizer" and found.tokenizer)]
+    if found.path.is_dir():
+        report.missing = [n for n in found.needs if n not in found.parts and not (n == "tokenizer" and found.tokenizer)]
     if verify:
         changed = compare(Path(path))
         report.notes.append(f"changed since the conversion: {', '.join(changed)}" if changed else "every file is as it was written")

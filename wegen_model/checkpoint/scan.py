@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from . import model_folder as own
-from .file_layouts import RELEASE, RELEASE_CONFIGS, ROOTS, TOKENIZERS, kind, llama_config, locate, shards_of
-from .key_map import KeyMap, Row
-from .key_maps import LAYOUTS, OWN, detect
+from .file_layouts import folder_format, llama_config, locate, roots, shards_of
+from .formats import format_of
+from .formats.public_format import CONFIGS, EVERYTHING, WEIGHTS, PublicFormat
+from .key_map import KeyMap, KeyRule
+from .key_maps import OWN, detect, key_maps
 from .model_folder import CheckpointError, read_json
 from .tensor_file import Spec, TensorFile, open_file
-from .unsupported import refuse_strangers
+from .unsupported import refuse_unsupported
 
-PARTS = ("vision", "language", "projectors", "unet", "vae")
+PARTS = tuple(part for part in EVERYTHING if part != "tokenizer")
 EXTRA = ("layout",)  # parts of some models only; their absence is nothing to report
-WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
+DECODER_FOLDER = "WeGen decoder folder"  # of ours, without tower and language model
+SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Piece:
 
     file: TensorFile
     key: str
-    row: Row
+    rule: KeyRule
 
     @property
     def spec(self) -> Spec:
@@ -35,11 +38,12 @@ class Piece:
 
 
 @dataclass
-class Survey:
+class Scan:
     """What `convert` needs: for each part its target keys and the pieces that make them; configurations; the tokenizer."""
 
     path: Path
-    kind: str
+    kind: str  # in reports
+    format: PublicFormat | None = None  # None: of our own, or a mixture
     parts: dict[str, dict[str, list[Piece]]] = field(default_factory=dict)
     dropped: Counter = field(default_factory=Counter)  # why -> how many keys
     files: dict[str, list[str]] = field(default_factory=dict)  # part -> names of the files that hold it
@@ -48,6 +52,13 @@ class Survey:
     tokenizer: Path | None = None  # the file
     notes: list[str] = field(default_factory=list)
     sources: list[Path] = field(default_factory=list)  # every file that was opened
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What a whole folder of this kind holds."""
+        if self.kind == DECODER_FOLDER:
+            return ("unet", "vae")
+        return self.format.needs if self.format else EVERYTHING
 
     def dimensions(self, part: str) -> dict[str, int]:
         """What a part's shapes say of its configuration, in the fields' own names."""
@@ -96,13 +107,13 @@ _DIMENSIONS = {
 }
 
 
-def survey(path: str | Path, whole: bool = False) -> Survey:
+def scan(path: str | Path, whole: bool = False) -> Scan:
     """Find the parts of a public release (any subset), of a file, a diffusers or Hugging Face folder, or of a model folder of ours.
 
     Args:
         whole: read older PyTorch pickles into memory.
     Raises:
-        CheckpointError: nothing recognised, damaged files, another model's, or keys that no layout knows.
+        CheckpointError: nothing recognised, damaged files, another model's, or keys that no key map knows.
     """
     path = Path(path).expanduser()
     if not path.exists():
@@ -111,13 +122,13 @@ def survey(path: str | Path, whole: bool = False) -> Survey:
         return _file(path, whole)
     if (path / "config.json").is_file() and "format_version" in read_json(path / "config.json"):
         return _own_folder(path)
-    for root in ROOTS:
+    for root in roots():
         found = _folder(path / root, whole)
         if found.parts:
             return found
-    single = [p for p in sorted(path.iterdir()) if p.suffix in WEIGHTS]
+    single = [p for p in sorted(path.iterdir()) if p.suffix in SUFFIXES]
     if len(single) == 1:
-        return survey(single[0], whole)
+        return scan(single[0], whole)
     raise CheckpointError(
         f"{path}: no WeGen weights found. Expected a model folder with config.json, a diffusers or Hugging Face folder, "
         "or (any of) the public release's EVA-CLIP/visual.pt, pytorch_model.bin, stage1_final/unet, vae."
@@ -125,9 +136,10 @@ def survey(path: str | Path, whole: bool = False) -> Survey:
     )
 
 
-def _file(path: Path, whole: bool) -> Survey:
-    found = Survey(path, "file")
-    found.kind = _add(found, shards_of(path), whole=whole).name
+def _file(path: Path, whole: bool) -> Scan:
+    found = Scan(path, "file")
+    key_map = _add(found, shards_of(path), whole=whole)
+    found.kind, found.format = key_map.name, format_of(key_map)
     beside = path.parent / "config.json"
     part = next((p for p in ("unet", "vae") if p in found.parts), None)
     if part and len(found.parts) == 1 and beside.is_file() and "_class_name" in (values := read_json(beside)):
@@ -139,40 +151,41 @@ def _file(path: Path, whole: bool) -> Survey:
     return found
 
 
-def _own_folder(path: Path) -> Survey:
-    found = Survey(path, "WeGen model folder", model=own.read_config(path))
+def _own_folder(path: Path) -> Scan:
+    found = Scan(path, "WeGen model folder", model=own.read_config(path))
     for part in own.parts(path):
         _add(found, own.files(path, part), OWN[part])
     if not {"vision", "language", "projectors"} & set(found.parts):
-        found.kind = "WeGen decoder folder"
+        found.kind = DECODER_FOLDER
     found.configs = {name: getattr(found.model, name) for name in ("unet", "vae", "scheduler") if getattr(found.model, name)}
     found.tokenizer = next((path / n for n in ("tokenizer.json", "tokenizer.model") if (path / n).is_file()), None)
     return found
 
 
-def _folder(path: Path, whole: bool) -> Survey:
-    found = Survey(path, kind(path))
-    for place in RELEASE:
-        file = locate(path, place)
+def _folder(path: Path, whole: bool) -> Scan:
+    found = Scan(path, *folder_format(path))
+    for role in WEIGHTS:
+        file = locate(path, role)
         if file is not None and file.is_file() and not {file, *shards_of(file)} & set(found.sources):
             _add(found, shards_of(file), whole=whole)
-    for place in RELEASE_CONFIGS:
-        file = locate(path, place)
-        if file is not None and place.what in (*found.parts, "scheduler"):
-            found.configs[place.what] = read_json(file)
+    for part in CONFIGS:
+        file = locate(path, part, configs=True)
+        if file is not None and part in (*found.parts, "scheduler"):
+            found.configs[part] = read_json(file)
     beside = path / "config.json"
     if beside.is_file() and (values := read_json(beside)).get("_class_name"):  # a diffusers folder by itself
         found.configs |= {part: values for part in ("unet", "vae") if part in found.parts and part not in found.configs}
     if "language" in found.parts and (told := llama_config(beside)):
         found.configs["language"] = told
-    found.tokenizer = locate(path, TOKENIZERS) if {"language", "projectors", "vision"} & set(found.parts) else None
+    found.tokenizer = locate(path, "tokenizer") if {"language", "projectors", "vision"} & set(found.parts) else None
     return found
 
 
-def _add(found: Survey, paths: list[Path], layout: KeyMap | None = None, whole: bool = False) -> KeyMap:
-    """Take from a file, or from the shards of one, the parts that no earlier file offered. `layout`: when it is known already."""
+def _add(found: Scan, paths: list[Path], key_map: KeyMap | None = None, whole: bool = False) -> KeyMap:
+    """Take from a file, or from the shards of one, the parts that no earlier file offered. `key_map`: when it is known already."""
     name = paths[0].relative_to(found.path).as_posix() if paths[0] != found.path and found.path.is_dir() else paths[0].name
-    files, owner = [open_file(path, whole) for path in paths], {}
+    files = [open_file(path, whole) for path in paths]
+    owner: dict[str, TensorFile] = {}
     for file in files:
         twice = sorted(set(file.specs) & set(owner))
         if twice:
@@ -180,33 +193,33 @@ def _add(found: Survey, paths: list[Path], layout: KeyMap | None = None, whole: 
         owner |= dict.fromkeys(file.specs, file)
     found.sources += paths
     specs = {key: file.specs[key] for key, file in owner.items()}
-    refuse_strangers(paths[0], specs)
-    layout = layout or detect(specs)
-    if layout is None:
+    refuse_unsupported(paths[0], specs)
+    key_map = key_map or detect(specs)
+    if key_map is None:
         raise CheckpointError(
             f"{paths[0]}: not a layout that is known here. Its {len(specs)} tensors begin with "
-            f"{', '.join(list(specs)[:4])}. Known: {', '.join(known.name for known in LAYOUTS)}."
+            f"{', '.join(list(specs)[:4])}. Known: {', '.join(known.name for known in key_maps())}."
         )
-    routed, unknown = layout.route(specs)
+    routed, unknown = key_map.route(specs)
     if unknown:
         more = f", and {len(unknown) - 6} more" if len(unknown) > 6 else ""
         raise CheckpointError(
-            f"{paths[0]}: {len(unknown)} of {len(specs)} tensors do not belong to the layout «{layout.name}»: "
+            f"{paths[0]}: {len(unknown)} of {len(specs)} tensors do not belong to the layout «{key_map.name}»: "
             f"{', '.join(unknown[:6])}{more}. Is it another model's file?"
         )
     taken = set(found.parts)
-    for key, target, row in routed:
-        if row.part is None:
-            found.dropped[row.why] += 1
-        elif row.part in taken:
-            found.dropped[f"{row.part} comes from {found.files[row.part][0]}"] += 1
+    for key, target, rule in routed:
+        if rule.part is None:
+            found.dropped[rule.why] += 1
+        elif rule.part in taken:
+            found.dropped[f"{rule.part} comes from {found.files[rule.part][0]}"] += 1
         else:
-            found.parts.setdefault(row.part, {}).setdefault(target, []).append(Piece(owner[key], key, row))
-            names = found.files.setdefault(row.part, [])
+            found.parts.setdefault(rule.part, {}).setdefault(target, []).append(Piece(owner[key], key, rule))
+            names = found.files.setdefault(rule.part, [])
             shown = name.replace(paths[0].name, owner[key].path.name)
             if shown not in names:
                 names.append(shown)
     for file in files:
         if file.language and "language" not in taken:
             found.configs["language"] = file.language
-    return layout
+    return key_map

@@ -1,4 +1,7 @@
-"""Names and shapes of the decoder's parts from their configurations alone, so that `inspect` need not import diffusers (seconds).
+"""Names and shapes of the decoder's parts from their configurations alone, so that `wegen inspect` need not import diffusers.
+
+Measured on a full-size UNet and VAE folder, processor seconds on one core: `wegen inspect` takes 1.8; when diffusers' classes are imported
+(2.4 to 3.0) and built on the meta device (0.35) instead, 5.5. More than two seconds for a look at headers: so these hundred lines stay.
 
 Only the SDXL-shaped UNet and the plain AutoencoderKL are known; for anything else, and for any difference, diffusers is asked.
 Source: diffusers' UNet2DConditionModel and AutoencoderKL; a test compares every name and shape.

@@ -1,7 +1,7 @@
 """Tensor files: what is in them without reading it, one tensor at a time, and writing one without holding it.
 
 Read: safetensors; PyTorch's zip format (`.bin`, `.pt`, `.pth`) mapped into memory with weights_only, so that no code in it runs;
-GGUF (gguf_file.py). PyTorch's older pickles cannot be mapped: they are read whole, when asked for. Anything that wants to import
+GGUF (gguf.py). PyTorch's older pickles cannot be mapped: they are read whole, when asked for. Anything that wants to import
 code is refused. Written: safetensors. Of what is read only the tensor at hand stays in memory.
 """
 
@@ -51,7 +51,7 @@ class Spec:
 
     shape: tuple[int, ...]
     dtype: torch.dtype
-    kind: str = ""  # name of the blocks it is stored in (blocks.KINDS, or GGML's other ones), else empty
+    kind: str = ""  # name of the blocks it is stored in (quantization.KINDS, or GGML's other ones), else empty
 
     @property
     def count(self) -> int:
@@ -143,7 +143,7 @@ def _open_safetensors(path: Path) -> TensorFile:
         if spec.bytes:
             with path.open("rb") as f:  # read, not mapped: pages of a mapping would count as memory in use
                 f.seek(8 + length + places[key][0])
-                if f.readinto(memoryview(data.numpy())) != spec.bytes:
+                if f.readinto(data.numpy().data) != spec.bytes:
                     raise CheckpointError(f"{path}: ends inside {key}. Copy or download it again.")
         return data.view(spec.dtype).reshape(spec.shape)
 

@@ -1,28 +1,29 @@
-"""How a tensor of ours is made from those of a public file, and back: one entry for each word that rows.py's `how` may say."""
+"""How a tensor of ours is made from those of a public file, and back: one entry for each word that a KeyRule's `how` may say."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from ..config import ModelConfig
 from ..models.eva_clip import resize_positions
-from ..models.quantization import KINDS, is_quantised, quantize
+from ..models.quantization import KINDS, is_quantized, quantize
 from .gguf import to_rotary_pairs
-from .key_map import HALVES, Row
+from .key_map import HALVES, KeyRule
 from .model_folder import CheckpointError
 from .scan import Piece
 from .tensor_file import Spec
 
-Source = tuple[Spec, Callable[[], Tensor]]
+LazyTensor = tuple[Spec, Callable[[], Tensor]]  # shape and precision, and the function that makes it
 
 
-def assemble(pieces: list[Piece], config: ModelConfig) -> Source:
+def assemble(pieces: list[Piece], config: ModelConfig) -> LazyTensor:
     """Shape and precision of one of our tensors, and the function that makes it from its pieces."""
-    hows = {piece.row.how: piece for piece in pieces}
+    hows = {piece.rule.how: piece for piece in pieces}
     if len(hows) != len(pieces) or (len(hows) > 1 and set(hows) != set(HALVES)):
         raise CheckpointError(
             f"{pieces[0].file.path}: {' and '.join(p.key for p in pieces)} are two sources of one tensor. "
@@ -34,7 +35,7 @@ def assemble(pieces: list[Piece], config: ModelConfig) -> Source:
     def read() -> Tensor:
         return first.file.read(first.key)
 
-    how = first.row.how
+    how = first.rule.how
     if how in HALVES:
         if len(hows) != 2:
             have, lack = ("q_bias", "v_bias") if how == "q" else ("v_bias", "q_bias")
@@ -57,21 +58,21 @@ def assemble(pieces: list[Piece], config: ModelConfig) -> Source:
             return Spec((1, 1 + side * side, shape[2]), dtype), lambda: resize_positions(read(), side)
     if how == "pointwise" and len(shape) == 4 and shape[2:] == (1, 1):  # a 1x1 convolution where we have a linear layer
         return Spec(shape[:2], dtype), lambda: read()[:, :, 0, 0]
-    return Spec(shape, dtype), read  # "rotary": gguf_file.py gives the rows in our order
+    return Spec(shape, dtype), read  # "rotary": gguf.py gives the rows in our order
 
 
 def lay_in_blocks(
-    part: str, tensors: dict[str, Source], pieces: dict[str, list[Piece]], kind: str, keep: bool
-) -> tuple[dict[str, Source], int]:
+    part: str, tensors: dict[str, LazyTensor], pieces: dict[str, list[Piece]], kind: str, keep: bool
+) -> tuple[dict[str, LazyTensor], int]:
     """A part's tensors with its matrices in blocks, and how many of these stay values since their rows are no whole blocks.
 
     Args:
-        kind: to quantize to (one of blocks.MADE), or empty.
+        kind: to quantize to (one of quantization.MADE), or empty.
         keep: blocks of the source are written as they lie, where `kind` does not say otherwise; else they are widened.
     """
     out, left = dict(tensors), 0
     for key, (spec, make) in tensors.items():
-        if not is_quantised(part, key, spec.shape):
+        if not is_quantized(part, key, spec.shape):
             continue
         piece = pieces[key][0]
         there = piece.spec.kind if len(pieces[key]) == 1 and piece.file.blocks else ""
@@ -82,21 +83,25 @@ def lay_in_blocks(
             left += 1
             continue
         stored = Spec((spec.shape[0], KINDS[wanted].row(spec.shape[1])), torch.uint8, wanted)
-        if there == wanted:
-            out[key] = stored, lambda piece=piece: piece.file.blocks(piece.key)
+        if there == wanted and piece.file.blocks:
+            out[key] = stored, partial(piece.file.blocks, piece.key)
         else:
-            out[key] = stored, lambda make=make: quantize(make(), wanted)
+            out[key] = stored, partial(_quantized, make, wanted)
     return out, left
 
 
-def disassemble(key: str, target: str, row: Row, source: Source, config: ModelConfig) -> Source:
+def _quantized(make: Callable[[], Tensor], kind: str) -> Tensor:
+    return quantize(make(), kind)
+
+
+def disassemble(key: str, target: str, rule: KeyRule, source: LazyTensor, config: ModelConfig) -> LazyTensor:
     """The public tensor `key` made from ours.
 
     Raises:
         CheckpointError: (when it is made) the layout cannot hold what is there: a key bias that is not zero.
     """
     spec, make = source
-    if row.how in HALVES:
+    if rule.how in HALVES:
         width = spec.shape[0] // 3
 
         def third() -> Tensor:
@@ -106,11 +111,11 @@ def disassemble(key: str, target: str, row: Row, source: Source, config: ModelCo
                     f"{target} holds a key bias that is not zero; this layout stores {key} and no key bias, so the "
                     "tower cannot be written in it. Choose the layout «eva-tower»."
                 )
-            return q if row.how == "q" else v
+            return q if rule.how == "q" else v
 
         return Spec((width,), spec.dtype), third
-    if row.how == "pointwise":
+    if rule.how == "pointwise":
         return Spec((*spec.shape, 1, 1), spec.dtype), lambda: make()[:, :, None, None]
-    if row.how == "rotary":
+    if rule.how == "rotary":
         return Spec(spec.shape, spec.dtype), lambda: to_rotary_pairs(make(), config.language.heads)
     return source

@@ -1,7 +1,8 @@
 """Models that people confuse with WeGen's: each is refused by name, with what to take instead. As tables.
 
 By keys (`KEYS`), when a file is opened; by sizes (`SIZES`), when its part's sizes are no preset's. Sources: the public code and
-configurations of SEED-X, Kolors, CLIP, EVA-CLIP, Stable Diffusion and Emu2.
+configurations of SEED-X, Kolors, CLIP, EVA-CLIP, Stable Diffusion and Emu2. What to take instead, {tower} and {decoder}, is said by the
+public formats themselves (formats/).
 """
 
 from __future__ import annotations
@@ -11,18 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from .formats import sources
 from .model_folder import CheckpointError
 from .tensor_file import Spec
 
-_TOWER = (
-    "WeGen needs EVA02-CLIP-E/14+ at 448 pixels: EVA-CLIP/visual.pt of the public WeGen release, the tower of Emu2-Gen or "
-    "BLIP3-o, or EVA02_CLIP_E_psz14_plus_s9B.pt."
-)
-_DECODER = "WeGen's decoders: stage1_final/unet of the public WeGen release, unet/ of Emu2-Gen, diffusion-decoder/unet of BLIP3-o."
-
 
 @dataclass(frozen=True)
-class Stranger:
+class UnsupportedModel:
     """A foreign model told by a key: a pattern that must be found, and what the tensor's shape must be."""
 
     name: str
@@ -32,42 +28,44 @@ class Stranger:
 
 
 KEYS = (
-    Stranger(
+    UnsupportedModel(
         "a LoRA of a UNet",
         r"lora_unet_.+\.lora_down\.weight",
         "It is no model by itself: put it into ComfyUI's models/loras and take it with Decoder LoRA.",
     ),
-    Stranger(
+    UnsupportedModel(
         "SEED-X's de-tokenizer",
         r"resampler\.(latents|layers\..+|proj_in\..+|attn_pool\..+|unet_proj_\d\..+)",
-        f"Its features are of another space. {_DECODER}",
+        "Its features are of another space. {decoder}",
     ),
-    Stranger(
+    UnsupportedModel(
         "SEED-X's language model",
         r"(input|output)_resampler\.(attn\..+|kv_proj\..+|query|pos_embed|ln_\w+\..+)",
         "It writes 64 features at once, of another space. WeGen's is pytorch_model.bin of its release.",
     ),
-    Stranger("SEED-X's vision tower (Qwen-VL's ViT-bigG)", r"(?:visual\.)?transformer\.resblocks\.\d+\.attn\.in_proj\.weight", _TOWER),
-    Stranger("Kolors' UNet", r"encoder_hid_proj\.weight", f"It reads ChatGLM3's text. {_DECODER}", lambda s: s[-1:] == (4096,)),
-    Stranger(
+    UnsupportedModel(
+        "SEED-X's vision tower (Qwen-VL's ViT-bigG)", r"(?:visual\.)?transformer\.resblocks\.\d+\.attn\.in_proj\.weight", "{tower}"
+    ),
+    UnsupportedModel("Kolors' UNet", r"encoder_hid_proj\.weight", "It reads ChatGLM3's text. {decoder}", lambda s: s[-1:] == (4096,)),
+    UnsupportedModel(
         "CLIP (OpenAI's or open_clip's ViT)",
         r"(?:.+\.)?(?:visual|vision_model|vision)\.transformer\.resblocks\.\d+\.attn\.in_proj_weight",
-        f"It is another tower. {_TOWER}",
+        "It is another tower. {tower}",
     ),
-    Stranger(
+    UnsupportedModel(
         "CLIP (Hugging Face's)",
         r"(?:clip\.)?(?:vision_model|text_model)\.encoder\.layers\.\d+\.self_attn\.q_proj\.weight",
-        f"It is another tower. {_TOWER}",
+        "It is another tower. {tower}",
     ),
-    Stranger(
+    UnsupportedModel(
         "EVA02-CLIP-L or -B",
         r"(?:.*\.)?blocks\.\d+\.(?:attn\.q_proj\.weight|mlp\.w1\.weight|mlp\.fc1_g\.weight)",
-        f"It is a smaller tower with rotary positions and gated layers. {_TOWER}",
+        "It is a smaller tower with rotary positions and gated layers. {tower}",
     ),
-    Stranger(
+    UnsupportedModel(
         "EVA02-CLIP-E/14 (not «plus»)",
         r"text\.(?:.+\.)?token_embedding\.weight|token_embedding\.weight",
-        f"Its tower has the same shapes, but its features are others. {_TOWER}",
+        "Its tower has the same shapes, but its features are others. {tower}",
         lambda s: s == (49408, 1024),
     ),
 )
@@ -77,22 +75,22 @@ SIZES: dict[str, tuple[tuple[dict[str, int], str], ...]] = {
     "unet": (
         (
             {"cross_attention_dim": 2048, "projection_class_embeddings_input_dim": 2816},
-            f"a stock SDXL UNet: it reads text of width 2048, WeGen's reads features of width 1792. {_DECODER} To begin the training of "
+            "a stock SDXL UNet: it reads text of width 2048, WeGen's reads features of width 1792. {decoder} To begin the training of "
             "a decoder from it, add --initialise.",
         ),
         (
             {"cross_attention_dim": 2048, "projection_class_embeddings_input_dim": 5632},
-            f"Kolors' UNet, which reads ChatGLM3's text. {_DECODER}",
+            "Kolors' UNet, which reads ChatGLM3's text. {decoder}",
         ),
-        ({"cross_attention_dim": 1280, "projection_class_embeddings_input_dim": 2560}, f"SDXL's refiner. {_DECODER}"),
-        ({"cross_attention_dim": 768}, f"the UNet of Stable Diffusion 1. {_DECODER}"),
-        ({"cross_attention_dim": 1024}, f"the UNet of Stable Diffusion 2. {_DECODER}"),
+        ({"cross_attention_dim": 1280, "projection_class_embeddings_input_dim": 2560}, "SDXL's refiner. {decoder}"),
+        ({"cross_attention_dim": 768}, "the UNet of Stable Diffusion 1. {decoder}"),
+        ({"cross_attention_dim": 1024}, "the UNet of Stable Diffusion 2. {decoder}"),
     ),
     "vision": (
-        ({"width": 1408}, f"EVA-CLIP-g. {_TOWER}"),
-        ({"width": 1024}, f"EVA-CLIP-L. {_TOWER}"),
-        ({"width": 768}, f"EVA-CLIP-B. {_TOWER}"),
-        ({"width": 5120}, f"EVA-CLIP-18B. {_TOWER}"),
+        ({"width": 1408}, "EVA-CLIP-g. {tower}"),
+        ({"width": 1024}, "EVA-CLIP-L. {tower}"),
+        ({"width": 768}, "EVA-CLIP-B. {tower}"),
+        ({"width": 5120}, "EVA-CLIP-18B. {tower}"),
     ),
     "language": (
         (
@@ -107,15 +105,24 @@ SIZES: dict[str, tuple[tuple[dict[str, int], str], ...]] = {
 }
 
 
-def refuse_strangers(path: Path, specs: dict[str, Spec]) -> None:
+def refuse_unsupported(path: Path, specs: dict[str, Spec]) -> None:
     """Raise when a key tells that this is a model that is known and not WeGen's."""
-    for stranger in KEYS:
-        pattern = re.compile(stranger.pattern)
-        key = next((k for k, spec in specs.items() if pattern.fullmatch(k) and stranger.shape(spec.shape)), None)
+    for model in KEYS:
+        pattern = re.compile(model.pattern)
+        key = next((k for k, spec in specs.items() if pattern.fullmatch(k) and model.shape(spec.shape)), None)
         if key is not None:
-            raise CheckpointError(f"{path}: this is {stranger.name}, told by {key} {specs[key].shape}. {stranger.advice}")
+            raise CheckpointError(f"{path}: this is {model.name}, told by {key} {specs[key].shape}. {_advice(model.advice)}")
 
 
 def known_size(part: str, sizes: dict[str, int]) -> str | None:
     """What a part of these sizes is, when it is no preset's."""
-    return next((text for told, text in SIZES.get(part, ()) if all(sizes.get(k) == v for k, v in told.items())), None)
+    return next((_advice(text) for told, text in SIZES.get(part, ()) if all(sizes.get(k) == v for k, v in told.items())), None)
+
+
+def _advice(text: str) -> str:
+    """With the places of the towers and decoders that do fit."""
+    *towers, last = sources("vision")
+    return text.format(
+        tower=f"WeGen needs EVA02-CLIP-E/14+ at 448 pixels: {', '.join(towers)} or {last}.",
+        decoder=f"WeGen's decoders: {', '.join(sources('unet'))}.",
+    )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from ..config import QUANTIZATIONS
+
 
 def add(sub) -> None:
     """The command's arguments."""
@@ -12,7 +14,9 @@ def add(sub) -> None:
     p = todo.add_parser("precision", help="features with quantized weights against those of 16 bits; written to FOLDER/precision.json")
     p.add_argument("model", nargs="?", default="wegen-mini", help="model folder, or wegen-mini (bundled, default)")
     p.add_argument("--against", metavar="FOLDER", help="the 16-bit weights, when the model lies in blocks")
-    p.add_argument("--only", action="append", default=[], metavar="PRECISION", help="bfloat16, float16, q8_0, q4_0, fp8 (several times)")
+    p.add_argument(
+        "--only", action="append", default=[], metavar="PRECISION", help=f"bfloat16, float16, {', '.join(QUANTIZATIONS)} (several times)"
+    )
     p.add_argument("--prompt", action="append", default=[], help="instead of the fixed ones (may be given several times)")
     p.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="arithmetic of the reference (default: the device's)")
     p.add_argument("--device", help="cpu, cuda, … (default: CUDA when there is one)")

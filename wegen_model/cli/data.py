@@ -7,6 +7,8 @@ import itertools
 import sys
 from pathlib import Path
 
+EACH = 4  # samples of a batch that is looked at
+
 
 def add(sub) -> None:
     data = sub.add_parser("data", help="training data: shards of public datasets, mixtures, DIIC")
@@ -25,11 +27,14 @@ def add(sub) -> None:
     make.add_argument("--least-side", type=int, default=0, help="skip samples that draw a smaller picture (SEED-X: 400)")
     make.add_argument("--lossless", action="store_true", help="PNG instead of JPEG")
 
-    look = todo.add_parser("inspect", help="samples as the model sees them: a contact sheet and a table")
-    look.add_argument("source", help="a mixture (JSON), a folder of shards, or with --dataset a dataset's folder")
+    look = todo.add_parser("inspect", help="the batches of a training stage: a contact sheet and a table")
+    look.add_argument("source", help="what `wegen train --data` takes, or with --dataset a dataset's folder")
     look.add_argument("--dataset", help="read the folder with this dataset's reader, without shards")
     look.add_argument("--task", default="", help="with --dataset: which of its tasks")
     look.add_argument("--model", default="wegen-mini", help="whose tokenizer and sizes (default: wegen-mini)")
+    look.add_argument("--stage", choices=("stage-1", "stage-2"), default="stage-1", help="whose batches (default: stage-1)")
+    look.add_argument("--preset", default="paper", help="of settings, as `wegen train` (default: paper)")
+    look.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting of the preset")
     look.add_argument("--count", type=int, default=12, help="samples at least (default: 12)")
     look.add_argument("--step", type=int, default=0, help="from this step of training (default: 0)")
     look.add_argument("--rank", default="0/1", help="rank/world (default: 0/1)")
@@ -96,10 +101,14 @@ def _inspect(args) -> int:
     from ..chat.tokenizer import Tokenizer
     from ..checkpoint.model_folder import read_config, resolve
     from ..data.contact_sheet import save, sheet, table
-    from ..data.loader import Sizes, Steps, assemble
+    from ..train.presets import settings
+    from ..train.stages.language import inputs_of
+    from .train import changes, open_source
 
     folder = resolve(args.model)
-    sizes, tokenizer = Sizes.of(read_config(folder)), Tokenizer.load(folder)
+    config, tokenizer = read_config(folder), Tokenizer.load(folder)
+    s = settings(args.preset, args.stage, changes(args.set))
+    rank, world = _rank(args.rank)
     if args.dataset:
         from ..data.items import Skips, every
         from ..data.readers import items
@@ -108,19 +117,18 @@ def _inspect(args) -> int:
         some = list(itertools.islice(every(items(args.dataset, args.source, args.task, skips), args.dataset, skips), args.count))
         if not some:
             raise ValueError(f"{args.source}: no sample of {args.dataset} could be made of it; {skips.text()}")
-        steps = [assemble(some[i : i + 4], tokenizer, sizes, args.dataset) for i in range(0, len(some), 4)]
+        batches = [inputs_of(some[i : i + EACH], config, tokenizer, s, i, 0) for i in range(0, len(some), EACH)]
         _say(skips.text())
     else:
-        from ..data.mixture import Mixture
-
-        rank, world = _rank(args.rank)
-        all_steps = Steps(Mixture.load(args.source), tokenizer, sizes, sys.maxsize, rank, world)
-        steps, at = [], args.step
-        while sum(len(s.keys) for s in steps) < args.count:
-            steps.append(all_steps[at])
-            at += 1
-    save(sheet(steps, tokenizer, sizes.features), Path(args.out))
-    _say(table(steps, tokenizer))
+        source, batches = open_source(args.source, s.seed, EACH, args.model, ""), []
+        for step in itertools.count(args.step):
+            made = inputs_of(source.samples(step, rank, world, EACH), config, tokenizer, s, step, rank)
+            made.skipped |= getattr(source, "skipped", {})
+            batches.append(made)
+            if sum(len(b.keys) for b in batches) >= args.count:
+                break
+    save(sheet(batches, config, tokenizer), Path(args.out))
+    _say(table(batches, tokenizer))
     _say(args.out)
     return 0
 

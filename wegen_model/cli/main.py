@@ -11,6 +11,7 @@ import os
 import sys
 from pathlib import Path
 
+from ..config import QUANTIZATIONS
 from . import bench
 from . import train as train_command
 
@@ -60,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("target", help="model folder to write (with --layout: a .safetensors file)")
     convert.add_argument("--part", action="append", help="only this part (may be given several times)")
     convert.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="precision to store (default: as it is)")
-    convert.add_argument("--quantize", metavar="KIND", default="", help="tower and language model in blocks: q8_0, q4_0 or fp8")
+    convert.add_argument("--quantize", metavar="KIND", default="", help=f"tower and language model in blocks: {', '.join(QUANTIZATIONS)}")
     convert.add_argument("--config", help="JSON of sizes, for models that match no preset")
     convert.add_argument("--whole", action="store_true", help="read PyTorch files from before 1.6 into memory")
     convert.add_argument("--initialise", action="store_true", help="for training: take a stock SDXL UNet or LLaMA-2, draw the rest anew")

@@ -15,7 +15,8 @@ CONFIGS = Path(__file__).parents[1] / "train" / "configs"
 
 def add(sub) -> None:
     """The subcommand's arguments."""
-    from ..train.settings import PRESETS, STAGES
+    from ..train.presets import PRESETS
+    from ..train.settings import STAGES
 
     train = sub.add_parser("train", help="train or fine-tune a model: the paper's stages, one machine to many")
     what = train.add_subparsers(dest="what", required=True, metavar="WHAT")
@@ -23,6 +24,9 @@ def add(sub) -> None:
         stage = what.add_parser(
             name,
             help={
+                "tower": "a small tower learns to see, for models made from nothing",
+                "vae": "an autoencoder learns latents and pictures, for models made from nothing",
+                "vae-decoder": "the autoencoder's decoder learns what the UNet paints",
                 "visual-decoding": "the UNet learns to paint features (--set lora=16: an adapter)",
                 "stage-1": "the language model learns to read and write features",
                 "stage-2": "the same, going on with other data",
@@ -30,7 +34,11 @@ def add(sub) -> None:
         )
         stage.add_argument("--preset", default="paper", help=f"{', '.join(PRESETS)} (default: paper); `wegen train presets` shows them")
         stage.add_argument("--model", default="wegen-mini", help="model folder to start from, as `wegen convert` writes it")
-        stage.add_argument("--data", required=True, help="a folder of pictures (captions: .txt of the same name), or a mixture file")
+        stage.add_argument(
+            "--data",
+            required=True,
+            help="a folder of pictures (captions: .txt of the same name), a mixture file, or mini: the miniature's drawn world",
+        )
         stage.add_argument("--folder", help="work folder: checkpoints, log, sample sheets (default: runs/STAGE)")
         stage.add_argument("--target", help="model folder to write at the end (default: FOLDER/model)")
         stage.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting of the preset")
@@ -60,7 +68,7 @@ def add(sub) -> None:
 
 def run(args) -> int:
     if args.what == "presets":
-        from ..train.settings import table
+        from ..train.presets import table
 
         sys.stdout.write(table() + "\n")
     elif args.what == "start":
@@ -101,7 +109,7 @@ def _estimate(args) -> str:
     from ..checkpoint import model_folder
     from ..config import PRESETS
     from ..train.flops import estimate
-    from ..train.settings import settings
+    from ..train.presets import settings
 
     row = settings(args.preset, args.stage, changes(args.set))
     config = PRESETS.get(args.model) or model_folder.read_config(model_folder.resolve(args.model))
@@ -124,14 +132,19 @@ def divide(batch: int, micro: int, processes: int) -> int:
     return batch // (micro * processes)
 
 
-def open_source(path: str, seed: int, count: int):
-    """A source of samples (order.py): a folder of pictures, or a mixture file or folder of shards, `count` samples at once."""
+def open_source(path: str, seed: int, count: int, model: str = "wegen-mini", option: str = "--data "):
+    """A source of samples (data/image_folder.py): a folder of pictures, a mixture file or folder of shards, `count` samples at once; or
+    `mini`, the miniature's drawn world (mini/dataset.py) with options, as mini:samples=20000,mix=harder. `option`: what messages call it."""
+    if path == "mini" or path.startswith("mini:"):
+        from ..mini.dataset import open_dataset
+
+        return open_dataset(path, seed, model)
     from ..data.image_folder import Mixed, PictureFolder
 
     place = Path(path)
     if not place.exists():
         raise ValueError(
-            f"--data {path}: there is no such folder or file. Name a folder of pictures, a folder of shards, or a mixture file."
+            f"{option}{path}: there is no such folder or file. Name a folder of pictures, a folder of shards, or a mixture file."
         )
     try:
         from ..data.mixture import Mixture
@@ -142,18 +155,18 @@ def open_source(path: str, seed: int, count: int):
         return Mixed(Mixture.load(place), count)
     if place.is_file():
         raise ValueError(
-            f"--data {path}: reading a mixture needs the packages of wegen[train]. Install them, or name a folder of pictures."
+            f"{option}{path}: reading a mixture needs the packages of wegen[train]. Install them, or name a folder of pictures."
         )
     if inner := sorted(p.parent.name for p in place.glob("*/shards.json")):
         raise ValueError(
-            f"--data {path}: it holds folders of shards ({', '.join(inner[:5])}{' …' * (len(inner) > 5)}). Name one of them, "
+            f"{option}{path}: it holds folders of shards ({', '.join(inner[:5])}{' …' * (len(inner) > 5)}). Name one of them, "
             "or a mixture file that names several."
         )
-    _warn_of_dataset(place)
+    _warn_of_dataset(place, option)
     return PictureFolder(place, seed)
 
 
-def _warn_of_dataset(place: Path) -> None:
+def _warn_of_dataset(place: Path, option: str) -> None:
     """A public dataset's pictures are taken, but not its words."""
     import logging
 
@@ -161,8 +174,9 @@ def _warn_of_dataset(place: Path) -> None:
 
     if kinds := guesses(place):
         logging.getLogger("wegen").warning(
-            "--data %s looks like %s. Only its pictures are taken, with .txt beside them as captions; `wegen data shards %s %s OUT` reads "
+            "%s%s looks like %s. Only its pictures are taken, with .txt beside them as captions; `wegen data shards %s %s OUT` reads "
             "all of it.",
+            option,
             place,
             " or ".join(kinds),
             kinds[0],
@@ -171,71 +185,31 @@ def _warn_of_dataset(place: Path) -> None:
 
 
 def _train(args) -> None:
-    import torch
-
-    from ..checkpoint import model_folder
     from ..runtime import Runtime
-    from ..train.modules import load
-    from ..train.sample_images import sheet
-    from ..train.settings import settings
-    from ..train.stages.decoder import DTYPES, decoding_stage
-    from ..train.stages.language import writing_stage
-    from ..train.trainer import run as train
+    from ..train.presets import settings
+    from ..train.run import run_stage
 
     s = settings(args.preset, args.what, changes(args.set))
     for name in ("micro", "workers", "sample_every"):
         if getattr(args, name) < 0:
             raise ValueError(f"--{name.replace('_', '-')} is {getattr(args, name)}: it cannot be negative.")
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    pieces = divide(s.batch, args.micro, processes)
-    folder = Path(args.folder or Path("runs") / args.what)
-    target = Path(args.target or folder / "model")
-    model_folder.check_target(target, {*model_folder.PLACES, "tokenizer"}, model_folder.resolve(args.model))  # before the work
-    source = open_source(args.data, s.seed, s.batch // (pieces * processes))
-    torch.manual_seed(s.seed)
-    parts = load(
-        args.model, args.what, diffusion=s.diffusion_weight > 0 or args.sample_every > 0, frozen=DTYPES[s.precision], lora=s.lora > 0
-    )
-    make = decoding_stage if args.what == "visual-decoding" else lambda *rest: writing_stage(args.what, *rest)
-    stage = make(parts, source, s, pieces * processes, pieces)
-    if args.sample_every:
-        stage.sample, stage.sample_every = sheet(parts, source, args.what), args.sample_every
+    accumulate = divide(s.batch, args.micro, processes)
     main = os.environ.get("RANK", "0") == "0"
-    runtime = Runtime("cpu" if args.cpu else None, progress=main)
-    train(stage, folder, runtime, args.stop_after, workers=args.workers, tensorboard=args.tensorboard)
-    written = finish(stage, parts, s, args.model, folder, target, main)
+    written = run_stage(
+        args.what,
+        s,
+        args.model,
+        open_source(args.data, s.seed, s.batch // (accumulate * processes), args.model),
+        args.folder or Path("runs") / args.what,
+        args.target,
+        runtime=Runtime("cpu" if args.cpu else None, progress=main),
+        accumulate=accumulate,
+        stop_after=args.stop_after,
+        workers=args.workers,
+        tensorboard=args.tensorboard,
+        sample_every=args.sample_every,
+        main=main,
+    )
     if main:
         sys.stderr.write(written + "\n")
-
-
-def finish(stage, parts, s, model: str, folder: Path, target: Path, main: bool = True) -> str:
-    """Write the trained model folder and the adapter; says what was written, or that the stage goes on."""
-    from ..checkpoint import model_folder
-    from ..models.lora import merge, save_lora
-    from ..models.quantization import dequantize_linear
-    from ..train.modules import export, trained_config
-    from ..train.trainer import finished
-
-    weights = stage.averaged()  # on every process: shards are gathered
-    if not finished(folder, stage.recipe):
-        return f"{folder}: stopped on the way; the same command goes on."
-    if not main:
-        return ""
-    said = ""
-    decoder, writer = parts.decoder, parts.writer
-    if s.lora:
-        adapters = stage.model if stage.name == "visual-decoding" else stage.model.adapters
-        prefix = "" if stage.name == "visual-decoding" else "adapters."
-        tensors = adapters.tensors({k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)})
-        said = f"{save_lora(folder / 'lora.safetensors', tensors, {'wegen_space': parts.config.decoder.space})}\n"
-        base = decoder.unet if stage.name == "visual-decoding" else writer.language
-        merge(dequantize_linear(base, next(p.dtype for p in base.parameters() if p.is_floating_point())), adapters.part, tensors)
-        states = {adapters.part: base.state_dict()}
-        if stage.name != "visual-decoding":
-            states["projectors"] = {k[len("projectors.") :]: v for k, v in weights.items() if k.startswith("projectors.")}
-    else:
-        names = ("unet", "layout") if stage.name == "visual-decoding" else ("language", "projectors")
-        states = {n: {k[len(n) + 1 :]: v for k, v in weights.items() if k.startswith(n + ".")} for n in names}
-    states = {n: state for n, state in states.items() if state}
-    config = trained_config(parts.config, s.time_ids if stage.name == "visual-decoding" else None, s.parallel > 0)
-    return f"{said}{export(model_folder.resolve(model), target, states, config)}"

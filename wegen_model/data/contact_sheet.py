@@ -1,8 +1,9 @@
-"""A contact sheet of samples exactly as the model sees them: what is read and what is learned, pictures squashed, boxes as written.
+"""A contact sheet of a stage's own batches: what is read and what is learned, pictures as the tower is shown them, boxes as written.
 
 Each row: the pictures in the order of the prompt (blue frame: read; green frame: to be painted), boxes drawn where their numbers (in
 224ths) lie, on the picture to be painted or, in an answer, on the picture asked about; and the prompt, in grey what is read, in green
-what the language-model loss counts. Everything is taken from the ids and masks of the Step, not from the sample.
+what the language-model loss counts. A picture to be painted is shown at the size at
+which it is painted, where the stage paints. Everything is taken from the batch (model_inputs.py), not from the samples.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw
 
 from ..box import BOX_IDS, LOCATIONS, Box
 from ..chat.boxes import COLOURS, _font, edges
 from ..chat.tokenizer import Tokenizer
-from .loader import Step
+from ..config import ModelConfig
+from .model_inputs import ModelInputs
 
 SIDE, GAP, LINE, WIDE = 144, 8, 16, 1180  # pixels: a thumbnail, between things, a line of text, the sheet
 READ, LEARNED, BACK = (176, 180, 190), (120, 230, 140), (24, 26, 32)
@@ -77,7 +80,7 @@ def runs(ids: list[int], trained: list[bool], places: dict[int, int], t: Tokeniz
     return out
 
 
-def rows(step: Step, t: Tokenizer, n: int) -> list[list[Run]]:
+def rows(step: ModelInputs, t: Tokenizer, n: int) -> list[list[Run]]:
     """The runs of each sample of a step; picture rows count within the step."""
     batch, out = step.batch, []
     for s in range(len(batch.ids)):
@@ -88,9 +91,9 @@ def rows(step: Step, t: Tokenizer, n: int) -> list[list[Run]]:
     return out
 
 
-def sheet(steps: list[Step], t: Tokenizer, n: int) -> Image.Image:
-    """The contact sheet of all samples of some steps."""
-    strips = [_strip(step, s, row) for step in steps for s, row in enumerate(rows(step, t, n))]
+def sheet(steps: list[ModelInputs], config: ModelConfig, t: Tokenizer) -> Image.Image:
+    """The contact sheet of all samples of some batches."""
+    strips = [_strip(step, config, s, row) for step in steps for s, row in enumerate(rows(step, t, config.features.count))]
     out = Image.new("RGB", (WIDE, sum(s.height for s in strips) + GAP), BACK)
     top = GAP
     for strip in strips:
@@ -99,7 +102,15 @@ def sheet(steps: list[Step], t: Tokenizer, n: int) -> Image.Image:
     return out
 
 
-def _strip(step: Step, s: int, row: list[Run]) -> Image.Image:
+def thumbnail(step: ModelInputs, config: ModelConfig, m: int) -> np.ndarray:
+    """(h,w,3) uint8 of picture m: what the decoder is to paint, where that is known, or what the tower is shown."""
+    if step.target_pixels is not None and bool(step.batch.written[m]):
+        return step.target_pixels[int(step.batch.written[:m].sum())].numpy()
+    mean, std = (torch.tensor(v)[:, None, None] for v in (config.vision.mean, config.vision.std))
+    return ((step.pictures[m].pixels(config)[0] * std + mean) * 255).round().clamp(0, 255).byte().movedim(0, -1).numpy()
+
+
+def _strip(step: ModelInputs, config: ModelConfig, s: int, row: list[Run]) -> Image.Image:
     font = _font(12)
     pictures = [r.row for r in row if r.row is not None]
     written = [m for m in pictures if bool(step.batch.written[m])]
@@ -118,7 +129,7 @@ def _strip(step: Step, s: int, row: list[Run]) -> Image.Image:
     for at, m in enumerate(pictures):
         x, y = GAP + at % columns * (SIDE + GAP), at // columns * (SIDE + GAP)
         frame = FRAMES[bool(step.batch.written[m])]
-        strip.paste(Image.fromarray(step.seen[m].numpy()).resize((SIDE - 4, SIDE - 4)), (x + 2, y + 2))
+        strip.paste(Image.fromarray(thumbnail(step, config, m)).resize((SIDE - 4, SIDE - 4)), (x + 2, y + 2))
         draw.rectangle((x, y, x + SIDE - 1, y + SIDE - 1), outline=frame, width=2)
         for k, r in enumerate(boxes):
             target = _target(row, r, pictures, written)
@@ -128,7 +139,7 @@ def _strip(step: Step, s: int, row: list[Run]) -> Image.Image:
                 draw.rectangle((x + 2 + a, y + 2 + b, x + 1 + c, y + 1 + d), outline=colour, width=2)
                 draw.text((x + 5 + a, y + 3 + b), str(k + 1), fill=colour, font=font)
     tokens = int((step.batch.labels[s] != -100).sum())
-    head = f"{step.tasks[s]} · {step.source} · {step.keys[s]} · {len(pictures)} pictures, {tokens} tokens learned"
+    head = f"{step.tasks[s]} · {step.sources[s]} · {step.keys[s]} · {len(pictures)} pictures, {tokens} tokens learned"
     draw.text((left, 0), head[:wrap], fill=(255, 255, 255), font=font)
     for number, line in enumerate(packed, 1):
         x = left
@@ -166,18 +177,19 @@ def _length(ids: list[int], t: Tokenizer) -> int:
     return ids.index(t.eos) + 1 if t.eos in ids else len(ids)
 
 
-def table(steps: list[Step], t: Tokenizer) -> str:
+def table(steps: list[ModelInputs], t: Tokenizer) -> str:
     """What was drawn: samples, pictures and tokens by source, and everything that was skipped."""
-    seen = Counter((step.source, task) for step in steps for task in step.tasks)
+    seen = Counter(pair for step in steps for pair in zip(step.sources, step.tasks))
     lengths = [_length(row, t) for step in steps for row in step.batch.ids.tolist()]
-    pictures, painted = (sum(int(v) for v in some) for some in zip(*((len(s.seen), s.batch.written.sum()) for s in steps)))
+    pictures, painted = (sum(int(v) for v in some) for some in zip(*((len(s.pictures), s.batch.written.sum()) for s in steps)))
     pad = 1 - sum(lengths) / max(1, sum(step.batch.ids.numel() for step in steps))
     lines = [f"{count:5d} samples of {source}, {task}" for (source, task), count in sorted(seen.items())]
     lines.append(
-        f"{len(lengths)} samples, {np.mean(lengths):.0f} tokens each, {100 * pad:.0f} % padding, {pictures} pictures, "
-        f"{painted} of them painted"
+        f"{len(lengths)} samples, {np.mean(lengths):.0f} tokens each, {100 * pad:.0f} % padding, {pictures} pictures, {painted} of them painted"
     )
-    skipped = Counter(text for step in steps for text in step.skipped)
+    for ids in {tuple(row) for step in steps if step.size_ids is not None for row in step.size_ids.tolist()}:
+        lines.append(f"size numbers of the painted ones: {', '.join(map(str, ids))}")
+    skipped = Counter(f"{name}: {why}" for step in steps for name, why in step.skipped.items())
     lines += [f"skipped: {text}" + (f" ({n} times)" if n > 1 else "") for text, n in skipped.most_common()]
     return "\n".join(lines)
 

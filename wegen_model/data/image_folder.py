@@ -5,7 +5,6 @@ A source has `samples(step, part, parts, count) -> list[Sample]`: the `count` sa
 
 from __future__ import annotations
 
-import logging
 from functools import cached_property
 from pathlib import Path
 
@@ -35,13 +34,6 @@ def read_picture(path: Path) -> np.ndarray:
             ground = Image.new("RGBA", image.size, "white")
             image = Image.alpha_composite(ground, image)
         return np.asarray(image.convert("RGB"))
-
-
-def tell(told: set[str], skipped: dict[str, str]) -> None:
-    """Warn of what was skipped, each once; `told` remembers. Called where the run is, not in the processes that read."""
-    for name in skipped.keys() - told:
-        told.add(name)
-        logging.getLogger("wegen").warning("%s was skipped (%s).", name, skipped[name])
 
 
 class Mixed:

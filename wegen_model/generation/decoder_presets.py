@@ -1,38 +1,65 @@
-"""How a decoder is driven: presets of the public inference codes, and the unconditional input that guidance pushes away from.
+"""How a decoder is driven: what an inference preset says, and the unconditional input that guidance pushes away from.
 
-Sources: WeGen's SDXLAdapter (zeros, guidance 6), Emu2's EmuVisualGeneration and BLIP3-o's copy of it (the features of a picture that is
-all zero once normalised, guidance 3, 50 steps). Both of the latter, when their own language model generates, use what it writes to an
-empty prompt instead: that can be supplied as features.
+The presets of the public inference codes stand with their checkpoints (checkpoint/formats). WeGen's SDXLAdapter guides against zeros;
+Emu2's EmuVisualGeneration, and BLIP3-o's copy of it, against the features of a picture that is all zero once normalised. Both of the
+latter, when their own language model generates, use what it writes to an empty prompt instead: that can be supplied as features.
+
+Neither torch nor diffusers is imported here at first: the loader's choices come from presets, and ComfyUI reads them when it starts.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from ..config import DECODERS, NEGATIVES, ModelConfig
-from ..features import Features, check_space
-from ..runtime import Runtime
+from ..config import NEGATIVES, TIME_IDS, ModelConfig
+
+if TYPE_CHECKING:
+    from ..features import Features
+    from ..runtime import Runtime
 
 
-def preset(config: ModelConfig, name: str | None) -> ModelConfig:
-    """The configuration with its decoder driven like a public one (a key of config.DECODERS); None leaves it."""
-    if name is None:
-        return config
-    if name not in DECODERS:
-        raise ValueError(f"decoder preset {name!r} is not one of {', '.join(DECODERS)}.")
-    return replace(config, decoder=replace(config.decoder, preset=name, **DECODERS[name]))
+@dataclass(frozen=True)
+class InferencePreset:
+    """How a public decoder's own inference code drives it. The scheduler is the checkpoint's."""
+
+    name: str
+    negative: str  # of config.NEGATIVES
+    guidance_scale: float
+    steps: int
+    time_ids: str  # of config.TIME_IDS
+
+    def __post_init__(self) -> None:
+        if self.negative not in NEGATIVES or self.time_ids not in TIME_IDS:
+            raise ValueError(f"decoder preset {self.name!r}: negative {self.negative!r} or time_ids {self.time_ids!r} is not known.")
+
+    def settings(self) -> dict[str, Any]:
+        """The fields of a DecoderConfig that it sets."""
+        return dict(preset=self.name, negative=self.negative, guidance_scale=self.guidance_scale, steps=self.steps, time_ids=self.time_ids)
+
+    def text(self) -> str:
+        """Its numbers in words, for tooltips."""
+        return f"guidance {self.guidance_scale:g} against {NEGATIVES[self.negative].short}, {self.steps} steps"
+
+
+def apply(config: ModelConfig, preset: InferencePreset | None) -> ModelConfig:
+    """The configuration with its decoder driven as the preset says; None leaves it."""
+    return config if preset is None else replace(config, decoder=replace(config.decoder, **preset.settings()))
 
 
 def describe(config: ModelConfig) -> str:
     """How the decoder of a configuration is driven, in words."""
     c = config.decoder
     return (
-        f"like {c.preset}: guidance {c.guidance_scale:g} against {NEGATIVES.get(c.negative, c.negative)}, {c.steps} steps of "
+        f"like {c.preset}: guidance {c.guidance_scale:g} against {NEGATIVES[c.negative].text if c.negative in NEGATIVES else c.negative}, {c.steps} steps of "
         f"{config.scheduler.get('_class_name', 'the scheduler')}, size numbers «{c.time_ids}»"
     )
 
 
-def unconditional(config: ModelConfig, given: str | Features | None, blank, runtime: Runtime) -> Features | None:
+def unconditional(
+    config: ModelConfig, given: str | Features | None, blank: Callable[[], Features] | None, runtime: Runtime
+) -> Features | None:
     """The unconditional input of a decoder.
 
     Args:
@@ -41,6 +68,8 @@ def unconditional(config: ModelConfig, given: str | Features | None, blank, runt
     Returns:
         one row of features; None is zeros.
     """
+    from ..features import Features, check_space
+
     c = config.decoder
     if isinstance(given, Features):
         where = "SDXL Feature Decoder, negative_features"

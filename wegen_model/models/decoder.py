@@ -17,19 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..config import TIME_IDS, DecoderConfig
+from ..config import SAMPLERS, TIME_IDS, DecoderConfig
 from ..runtime import Runtime
 from .guidance import guide
 
 VAES = ("AutoencoderKL", "AutoencoderDC")
-SCHEDULERS = (
-    "EulerDiscreteScheduler",
-    "DDIMScheduler",
-    "DPMSolverMultistepScheduler",
-    "EulerAncestralDiscreteScheduler",
-    "UniPCMultistepScheduler",
-    "DDPMScheduler",
-)
 
 
 class FeatureToLatent(nn.Module):
@@ -92,12 +84,8 @@ class Decoder(nn.Module):
         return int(2178 * first / 128 * height * width * itemsize)
 
     def time_ids(self, height: int, width: int, rows: int, device: torch.device, kind: str | None = None) -> Tensor:
-        """(rows,6) in pixels. `kind`: one of config.TIME_IDS; None as the decoder was trained."""
-        kind, trained = kind or self.config.time_ids, (self.config.size,) * 2
-        sizes = {"size": (height, width, 0, 0, height, width), "trained": (*trained, 0, 0, height, width), "zeros": (0,) * 6}
-        if kind not in sizes:
-            raise ValueError(f"decoder: time_ids is {kind!r}; choose {', '.join(TIME_IDS)}.")
-        return torch.tensor([sizes[kind]], device=device).expand(rows, -1)
+        """(rows,6): see `time_ids`."""
+        return time_ids(self.config, height, width, rows, device, kind)
 
     def denoise(self, latents: Tensor, timestep: Tensor, tokens: Tensor, pooled: Tensor, time_ids: Tensor) -> Tensor:
         """One UNet call: noisy latents (b,k,h,w), tokens (b,n,c), pooled (b,c), time ids (b,6) -> prediction (b,k,h,w)."""
@@ -113,8 +101,8 @@ class Decoder(nn.Module):
         config = dict(self.scheduler_config)
         own = config.pop("_class_name", "EulerDiscreteScheduler")
         name = name or own
-        if name not in SCHEDULERS:
-            raise ValueError(f"decoder: scheduler {name!r} is not one of {', '.join(SCHEDULERS)}.")
+        if name not in SAMPLERS.values():
+            raise ValueError(f"decoder: scheduler {name!r} is not one of {', '.join(SAMPLERS.values())}.")
         return getattr(diffusers, name).from_config({k: v for k, v in config.items() if not k.startswith("_")})
 
     @torch.no_grad()
@@ -217,6 +205,15 @@ class Decoder(nn.Module):
             return out.latent * self.vae.config.scaling_factor
         latents = out.latent_dist.mode() if generator is None else out.latent_dist.sample(generator)
         return latents * self.vae.config.scaling_factor
+
+
+def time_ids(config: DecoderConfig, height: int, width: int, rows: int, device: torch.device, kind: str | None = None) -> Tensor:
+    """(rows,6) SDXL's size numbers, in pixels. `kind`: one of config.TIME_IDS; None as the decoder was trained."""
+    kind, trained = kind or config.time_ids, (config.size,) * 2
+    sizes = {"size": (height, width, 0, 0, height, width), "trained": (*trained, 0, 0, height, width), "zeros": (0,) * 6}
+    if kind not in sizes:
+        raise ValueError(f"decoder: time_ids is {kind!r}; choose {', '.join(TIME_IDS)}.")
+    return torch.tensor([sizes[kind]], device=device).expand(rows, -1)
 
 
 def _plain(config: dict) -> dict:

@@ -8,7 +8,7 @@ o rows (outputs) · i columns (inputs) · a row is a chain of blocks; a block ho
     Q6_K   n 256   as it stands beside Q4_K in public files (read only)                      6.56
     FP8    n i     the whole row: 4 bytes of scale (float32), then float8 e4m3               8 and a little
 
-Only the matrices between the embeddings are kept so (`is_quantised`): projectors, norms, embeddings and the output head stay in 16
+Only the matrices between the embeddings are kept so (`is_quantized`): projectors, norms, embeddings and the output head stay in 16
 bits, since an error in them meets every feature. Weights are widened layer by layer when they are used, to the precision of what
 comes in: memory of 8 or 4 bits, arithmetic of 16. That costs time (docs/real-weights.md), and works on every device.
 
@@ -25,11 +25,13 @@ from torch import Tensor, nn
 from torch.nn import Linear
 from torch.nn import functional as F
 
+from ..config import QUANTIZATIONS
+
 CHUNK = 256  # rows quantized at once: nothing is held twice in 32 bits
 INSIDE = {"vision": "blocks.", "language": "model.layers."}  # where a part's quantized matrices are
 
 
-def is_quantised(part: str, key: str, shape: tuple[int, ...]) -> bool:
+def is_quantized(part: str, key: str, shape: tuple[int, ...]) -> bool:
     """Is this tensor one of the matrices that may be kept in blocks?"""
     return part in INSIDE and key.startswith(INSIDE[part]) and key.endswith(".weight") and len(shape) == 2
 
@@ -135,7 +137,7 @@ KINDS = {
     "Q4_K": Kind(256, 144, _read_q4_k),
     "Q6_K": Kind(256, 210, _read_q6_k),
 }
-MADE = tuple(name for name, kind in KINDS.items() if kind.make)  # what `quantize` offers
+MADE = tuple(name.upper() for name in QUANTIZATIONS)  # what `quantize` offers; each has a `make`
 
 
 def check_kind(name: str) -> str:
@@ -145,7 +147,7 @@ def check_kind(name: str) -> str:
         ValueError: no format that can be made.
     """
     if name and name.upper() not in MADE:
-        raise ValueError(f"quantisation {name!r} is not one of {', '.join(m.lower() for m in MADE)}.")
+        raise ValueError(f"quantisation {name!r} is not one of {', '.join(QUANTIZATIONS)}.")
     return name.upper()
 
 
@@ -154,6 +156,8 @@ def quantize(values: Tensor, kind: str) -> Tensor:
     k = KINDS[kind]
     if not k.fits(values.shape[1]):
         raise ValueError(f"rows of {values.shape[1]} values are no whole {kind} blocks of {k.values}.")
+    if k.make is None:
+        raise ValueError(f"{kind} is only read; what can be made is {', '.join(QUANTIZATIONS)}.")
     out = torch.empty(len(values), k.row(values.shape[1]), dtype=torch.uint8)
     for start in range(0, len(values), CHUNK):
         x = values[start : start + CHUNK].float()

@@ -22,11 +22,11 @@ class SingleDevice:
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.last = True
 
-    def prepare(self, model: nn.Module, optimiser):
-        return model.to(self.device), optimiser
+    def prepare(self, model: nn.Module, optimizer):
+        return model.to(self.device), optimizer
 
-    def plain(self, optimiser):
-        return optimiser
+    def plain(self, optimizer):
+        return optimizer
 
     def forward(self, model: nn.Module, *args) -> dict[str, Tensor]:
         with autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
@@ -41,16 +41,16 @@ class SingleDevice:
     def backward(self, loss: Tensor, pieces: int) -> None:
         self.scaler.scale(loss / pieces).backward()
 
-    def step(self, model: nn.Module, optimiser, clip: float) -> Tensor | None:
+    def step(self, model: nn.Module, optimizer, clip: float) -> Tensor | None:
         """Clip, step and clear, after the last piece; the gradient norm before clipping."""
         if not self.last:
             return None
-        self.scaler.unscale_(optimiser)
+        self.scaler.unscale_(optimizer)
         norm = nn.utils.clip_grad_norm_(list(model.parameters()), clip) if clip else None
         if norm is None or self.scaler.is_enabled() or torch.isfinite(norm):
-            self.scaler.step(optimiser)
+            self.scaler.step(optimizer)
         self.scaler.update()
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         return norm
 
     def gathered(self, model: nn.Module):
@@ -104,10 +104,10 @@ class AccelerateBackend:
         if state.distributed_type == DistributedType.MULTI_CPU and parse_flag_from_env("ACCELERATE_USE_FSDP"):
             state.distributed_type, state.fsdp_plugin = DistributedType.FSDP, FullyShardedDataParallelPlugin()
 
-    def prepare(self, model: nn.Module, optimiser):
+    def prepare(self, model: nn.Module, optimizer):
         if self.kind == "sharded":
             self._shard_what_is_there(model)
-        return self.accelerator.prepare(model, optimiser)
+        return self.accelerator.prepare(model, optimizer)
 
     def _shard_what_is_there(self, model: nn.Module) -> None:
         """One configuration for all stages: of the layer classes that it names, those that this stage trains. Weights are gathered in the
@@ -122,8 +122,8 @@ class AccelerateBackend:
         if narrow := {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.accelerator.mixed_precision):
             plugin.mixed_precision_policy = MixedPrecisionPolicy(param_dtype=narrow, reduce_dtype=torch.float32, cast_forward_inputs=False)
 
-    def plain(self, optimiser):
-        return getattr(optimiser, "optimizer", optimiser)
+    def plain(self, optimizer):
+        return getattr(optimizer, "optimizer", optimizer)
 
     def forward(self, model: nn.Module, *args) -> dict[str, Tensor]:
         with self.accelerator.autocast():  # FSDP2 is not wrapped in it, everything else is
@@ -135,7 +135,7 @@ class AccelerateBackend:
     def backward(self, loss: Tensor, pieces: int) -> None:
         self.accelerator.backward(loss)  # divides by the number of pieces
 
-    def step(self, model: nn.Module, optimiser, clip: float) -> Tensor | None:
+    def step(self, model: nn.Module, optimizer, clip: float) -> Tensor | None:
         norm = None
         if self.accelerator.sync_gradients:
             if clip:
@@ -143,8 +143,8 @@ class AccelerateBackend:
                 norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
             if norm is not None and self.accelerator.scaler is None and not torch.isfinite(torch.as_tensor(norm)):
                 return norm  # the loop stops; the weights stay as they are
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
         return norm
 
     @contextlib.contextmanager

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,27 +20,40 @@ from torch import Tensor
 
 from ..config import ModelConfig
 from ..data.image_folder import rows
+from ..data.model_inputs import KeyedPicture, ShownPicture, target_pixels
+from ..data.sample import Sample, Turn
 from ..models.lora import save_lora
 from ..runtime import Runtime
+from .encoders import EncodedPictures, vae_latents
 from .modules import Components, load_decoder
+from .presets import LORA
 from .sample_images import paint
-from .settings import LORA, Settings, check
-from .stages.decoder import Encoded, decoding_stage, latents_of, resize
-from .trainer import run
+from .settings import Settings, check
+from .stages.decoder import DecoderTask
+from .trainer import train
 
 
-@dataclass
-class EncodedPictures:
-    """A source (order.py) of pictures that are encoded already: `tokens` (m,n,c), `latents` (m,k,h/f,w/f)."""
+class Rows:
+    """A source (data/image_folder.py) of pictures that are encoded already and known by their number."""
 
-    tokens: Tensor
-    latents: Tensor
-    size: int
-    seed: int
+    def __init__(self, count: int, seed: int):
+        self.count, self.seed = count, seed
 
-    def encoded(self, step: int, part: int, parts: int, count: int) -> Encoded:
-        picked = rows(self.seed, step, parts * count, len(self.tokens))[part * count : (part + 1) * count]
-        return Encoded(self.tokens[picked], self.latents[picked], self.size, self.size)
+    def samples(self, step: int, part: int, parts: int, count: int) -> list[Sample]:
+        picked = rows(self.seed, step, parts * count, self.count)[part * count : (part + 1) * count].tolist()
+        return [Sample("reconstruction", (Turn("assistant", "", drawn=numbered(row)),), str(row)) for row in picked]
+
+
+def numbered(row: int) -> KeyedPicture:
+    return KeyedPicture(str(row), lambda: np.zeros((0, 0, 3), np.uint8))
+
+
+class InGraphDecoderTask(DecoderTask):
+    """Everything is encoded: tower and VAE stay where the host has them."""
+
+    def prepare(self, device: torch.device) -> None:
+        self.components.freeze(self.decoder.unet, self.decoder.layout, device=device, dtype=None)
+        self._recompute()
 
 
 class Ticks(Runtime):
@@ -107,32 +119,30 @@ def finetune(
         decoder.vae.to(device).eval().requires_grad_(False)
         latents = []
         for i, picture in enumerate(pictures):
-            latents.append(latents_of(decoder, resize(picture, size, s.crop)[None], None).cpu())
+            latents.append(vae_latents(decoder, target_pixels(picture, size, s.crop)[None], None).cpu())
             runtime.tick(i + 1, len(pictures), "VAE")
         decoder.vae.cpu()
-        source = EncodedPictures(tokens.clone().float(), torch.cat(latents), size, s.seed)
-        parts = Components(config, None, decoder)
+        components = Components(config, None, decoder)
+        encoded = EncodedPictures(components, size, torch.float32, s.crop)
+        for row, (features, latent) in enumerate(zip(tokens.clone().float(), torch.cat(latents))):
+            key = ShownPicture(numbered(row)).key
+            encoded.known_features[key], encoded.known_latents[key] = features, latent
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(s.seed)
-            stage = decoding_stage(parts, source, s, 1)
-        stage.place = lambda where: (parts.frozen(decoder.unet, decoder.layout, device=where, dtype=None), _train_mode(decoder.unet, s))
+            task = InGraphDecoderTask(components, Rows(len(pictures), s.seed), s, encoded)
+        shown = tokens[:4].clone().float()
 
         def picture() -> Tensor:
             decoder.vae.to(device)
             with torch.no_grad():
-                return paint(parts, source.tokens[:1].to(device), steps=8)[0]
+                return paint(components, shown[:1].to(device), steps=8)[0]
 
-        run(stage, work, Ticks(runtime, device, preview_every, picture), alone=True)
+        train(task, work, Ticks(runtime, device, preview_every, picture), alone=True)
         decoder.vae.to(device)
         with torch.no_grad():
-            painted = paint(parts, source.tokens[:4].to(device), steps=config.decoder.steps)
+            painted = paint(components, shown.to(device), steps=config.decoder.steps)
     log = [json.loads(line) for line in (work / "log.jsonl").read_text().splitlines()]
-    return stage.model.tensors(), [row["loss"] for row in log], painted
-
-
-def _train_mode(unet, s: Settings) -> None:
-    if s.checkpointing:
-        unet.train()
+    return task.model.tensors(), [row["loss"] for row in log], painted
 
 
 def write_lora(root: Path, name: str, tensors: dict[str, Tensor], run: str, config: ModelConfig, s: Settings) -> Path:

@@ -76,10 +76,14 @@ def estimate(
         peak: FLOP/s of one device. mfu: the share of it that a run reaches (an assumption: measure yours).
         tokens: mean length of a sample. written, pictures: drawn, and drawn or shown, pictures of a sample, on the mean.
     """
+    if stage in ("vae", "vae-decoder"):
+        raise ValueError(f"estimate: the work of {stage} is not counted. Choose tower, visual-decoding, stage-1 or stage-2.")
     size = s.size or config.decoder.size
     unet, vae = decoder_flops(config, size)
     tower = tower_flops(config.vision)
-    if stage == "visual-decoding":
+    if stage == "tower":
+        lines = [("tower, forward and backward", tower, 3.0)]
+    elif stage == "visual-decoding":
         lines = [
             ("tower, forward", tower, 1.0),
             ("VAE encoder, forward", vae, 1.0),

@@ -11,6 +11,7 @@ import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,18 @@ from ..config import ModelConfig
 from ..models.decoder import Decoder
 from ..models.eva_clip import VisionTower
 from ..models.llama import Language
+from ..models.lora import Adapters, merge, save_lora
 from ..models.projectors import Projectors
+from ..models.quantization import dequantize_linear
+
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "no": torch.float32}
+T = TypeVar("T")
+
+
+def _need(part: T | None, what: str) -> T:
+    if part is None:
+        raise model_folder.CheckpointError(f"this stage needs the model's {what}, and the model folder has none.")
+    return part
 
 
 class DecoderModule(nn.Module):
@@ -46,12 +58,24 @@ class Components:
     """What a stage works with; a stage of the decoder alone has no writer and no tokenizer."""
 
     config: ModelConfig
-    tower: VisionTower
+    tower: VisionTower | None
     decoder: Decoder | None
     writer: LanguageModule | None = None
     tokenizer: Tokenizer | None = None
 
-    def frozen(self, *modules: nn.Module | None, device: torch.device, dtype: torch.dtype | None) -> None:
+    def need_tower(self) -> VisionTower:
+        return _need(self.tower, "tower (vision)")
+
+    def need_decoder(self) -> Decoder:
+        return _need(self.decoder, "decoder (unet/, vae/, scheduler/)")
+
+    def need_language(self) -> LanguageModule:
+        return _need(self.writer, "language model (language/, projectors)")
+
+    def need_tokenizer(self) -> Tokenizer:
+        return _need(self.tokenizer, "tokenizer")
+
+    def freeze(self, *modules: nn.Module | None, device: torch.device, dtype: torch.dtype | None) -> None:
         """Bring modules that are only looked through to the device."""
         for module in modules:
             if module is not None:
@@ -62,40 +86,54 @@ class Components:
 
 
 def load(
-    folder: str | Path, stage: str, roots: tuple = (), diffusion: bool = True, frozen: torch.dtype = torch.float32, lora: bool = False
+    folder: str | Path,
+    stage: str,
+    *,
+    roots: tuple = (),
+    frozen: torch.dtype = torch.float32,
+    lora: bool = False,
+    decoder: bool = True,
+    language: bool = False,
 ) -> Components:
     """The parts that a stage needs, on the CPU: what it trains in float32, what it looks through in the precision `frozen`.
 
     Args:
         lora: the UNet, or the language model, is only looked through.
-        diffusion: without the diffusion loss a writer needs no decoder.
+        decoder: the language stages need it for the diffusion loss and for sample pictures. language: stages of the decoder need it for
+            what the model itself writes.
     Raises:
-        CheckpointError: no model folder, or one that lacks a part; it names what is missing. Or what is trained lies in blocks.
+        CheckpointError: no model folder, or one that lacks a part; it names what is missing. Or what is trained is quantized.
     """
     folder = model_folder.resolve(folder, roots)
     config = model_folder.read_config(folder)
-    _check_blocks(folder, stage, lora)
+    writing = stage in ("stage-1", "stage-2")
+    _check_blocks(folder, writing and not lora)
     with torch.device("meta"):
         tower = VisionTower(config.vision)
-    _fill(tower, folder, "vision", frozen)
-    painting = stage == "visual-decoding"
-    decoder = load_decoder(folder, config, torch.float32 if painting and not lora else frozen) if painting or diffusion else None
-    if painting:
-        return Components(config, tower, decoder)
-    with torch.device("meta"):
-        writer = LanguageModule(config)
-    for part in ("language", "projectors"):
-        _fill(getattr(writer, part), folder, part, frozen if lora and part == "language" else torch.float32)
-    return Components(config, tower, decoder, writer, Tokenizer.load(folder))
+    _fill(tower, folder, "vision", torch.float32 if stage == "tower" else frozen)
+    out = Components(config, tower, None)
+    if stage == "tower":
+        out.tokenizer = Tokenizer.load(folder)
+        return out
+    if not writing or decoder:
+        out.decoder = load_decoder(folder, config, torch.float32 if stage == "visual-decoding" and not lora else frozen)
+    if writing or language:
+        with torch.device("meta"):
+            out.writer = LanguageModule(config)
+        for part in ("language", "projectors"):
+            trained = writing and not (lora and part == "language")
+            _fill(getattr(out.writer, part), folder, part, torch.float32 if trained else frozen)
+        out.tokenizer = Tokenizer.load(folder)
+    return out
 
 
-def _check_blocks(folder: Path, stage: str, lora: bool) -> None:
+def _check_blocks(folder: Path, language_is_trained: bool) -> None:
     """Blocks of 8 or 4 bits have no gradient: they can be looked through, and carry an adapter, which is trained beside them."""
     kinds = {
         part: sorted({kind for path in model_folder.files(folder, part) for kind in model_folder.stored_kinds(path).values()})
         for part in ("language", "vision")
     }
-    if kinds["language"] and stage != "visual-decoding" and not lora:
+    if kinds["language"] and language_is_trained:
         raise model_folder.CheckpointError(
             f"{folder.name}: the weights of its language model lie in blocks ({', '.join(kinds['language'])}), which cannot be trained. "
             "Name the folder of 16-bit weights that it was made from, or train an adapter on top of the blocks: --set lora=16."
@@ -171,6 +209,14 @@ def export(
             tensors = {k: (v.to(stored) if stored and v.is_floating_point() else v).detach().cpu().contiguous() for k, v in state.items()}
             save_file(tensors, path, {"format": "pt"})
     return target
+
+
+def export_adapter(adapters: Adapters, base: nn.Module, weights: dict[str, Tensor], folder: Path, space: str) -> tuple[Path, nn.Module]:
+    """Write `lora.safetensors` into the work folder; its path, and the base with the adapter merged into its weights."""
+    tensors = adapters.tensors(weights)
+    path = save_lora(folder / "lora.safetensors", tensors, {"wegen_space": space})
+    merge(dequantize_linear(base, next(p.dtype for p in base.parameters() if p.is_floating_point())), adapters.part, tensors)
+    return path, base
 
 
 def _dtype(paths: list[Path]) -> torch.dtype | None:

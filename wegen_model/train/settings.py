@@ -1,8 +1,11 @@
-"""What the three stages are trained with, as one table: the supplement's Table 2, the public scripts, and the miniature.
+"""One stage's training as one value, `Settings`, and how it is changed and checked. The tables of settings are in presets.py.
 
-    STAGES   visual-decoding   the UNet learns to paint features (public script stage1)
+    STAGES   tower             the tower learns to see, for models made from nothing
+             vae               the autoencoder learns to make latents and pictures, for models made from nothing
+             visual-decoding   the UNet learns to paint features (public script stage1)
              stage-1           the language model and both projectors learn to read and write them (script stage2)
              stage-2           the same on other data (script stage3)
+             vae-decoder       the autoencoder's decoder alone learns what the UNet paints, for small models
 
 `release` keeps the scripts' values where they differ from the paper; one thing of theirs cannot be kept: for its first 12,000 steps
 their stage1 leaves only an unused scalar trainable, and the backward pass fails. Where a source is silent, the other's value stands.
@@ -15,12 +18,14 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-STAGES = ("visual-decoding", "stage-1", "stage-2")
+STAGES = ("tower", "vae", "visual-decoding", "stage-1", "stage-2", "vae-decoder")
+# settings by the names they had until 0.1
+RENAMED = {"floor": "min_lr_ratio", "drop": "condition_dropout", "rewrite": "keep_caption_prob"}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """One stage's training. What is frozen is not here: `decoding.py` and `writing.py` decide it by stage."""
+    """One stage's training. What is frozen is not here: each task (train/stages/) decides it."""
 
     steps: int  # optimiser steps
     batch: int  # samples of one optimiser step, over all processes
@@ -29,7 +34,7 @@ class Settings:
     eps: float = 1e-6
     weight_decay: float = 0.05
     warmup: int = 1000  # steps, linear
-    floor: float = 0.0  # of the peak, where the cosine ends
+    min_lr_ratio: float = 0.0  # of the peak, where the cosine ends
     clip: float = 5.0  # gradient norm; 0 is off
     precision: str = "bf16"  # "bf16", "fp16" or "no": of the computation; trained weights stay float32
     ema: float = 0.0  # decay of an averaged copy of what is trained; 0 keeps none
@@ -40,14 +45,26 @@ class Settings:
     cosine_weight: float = 1.0
     diffusion_weight: float = 1.0  # through the frozen UNet
     gamma: float = 5.0  # of min-SNR; 0 is off
+    location_spread: float = 0.0  # in 224ths: half of a location's loss aims at its neighbours too; 0 is off
     # what is shown
-    drop: float = 0.1  # share of the decoder's conditions that are zeros
+    condition_dropout: float = 0.1  # share of the decoder's conditions that are zeros
+    condition_noise: float = 0.0  # noise on the decoder's conditions, at most so many of their standard deviations
+    own_features: float = 0.0  # share of the decoder's conditions that the model's own language model wrote
+    own_latents: float = 0.0  # share of the VAE decoder's latents that the model's own UNet painted
+    own_count: int = 2000  # how many features or latents of the model's own are made for that
     time_ids: str = "size"  # of the decoder: "size" or "zeros"
     unconditional: float = 0.0  # share of written pictures that are also trained as <img> and features alone
-    rewrite: float = 1.0  # share of answers with text before their picture that keep it (prompt self-rewriting)
+    keep_caption_prob: float = 1.0  # share of answers with text before their picture that keep it (prompt self-rewriting)
     parallel: float = 0.0  # share of written pictures trained from placeholders, all at once
+    # what is fed back while a picture is written, against exposure error (scheduled sampling, Bengio et al. 2015, arXiv 1506.03099)
+    feedback_noise: float = 0.0  # noise on the true features fed back, at most so many standard deviations
+    feedback_own: float = 0.0  # share of pictures fed the model's own predictions, made by a pass before, in …
+    feedback_own_batches: float = 0.5  # … this share of the batches …
+    feedback_own_from: float = 0.12  # … after this share of the training
     size: int = 0  # pixels of the picture to be painted; 0 is the decoder's own
     crop: bool = False  # pictures are cut to the square (public stage1) instead of squashed
+    cache: bool = False  # features and latents of frozen towers and VAEs are kept in memory, as float16, once made
+    channels_last: bool = False  # the UNet in that memory format: a fifth faster on a CPU
     # adapters
     lora: int = 0  # rank; 0 trains the weights themselves
     # keeping
@@ -57,105 +74,33 @@ class Settings:
     seed: int = 42
 
 
-# the supplement's Table 2; it leaves weight decay, the cosine's end and min-SNR open
-_PAPER_WRITER = Settings(steps=15_000, batch=2048, learning_rate=5e-4, clip=5.0, unconditional=0.1)
-_RELEASE_WRITER = Settings(steps=30_000, batch=2048, learning_rate=5e-4, floor=0.05, clip=1.0, drop=0.0, time_ids="zeros", save_every=1000)
-_MINI_WRITER = Settings(
-    steps=200,
-    batch=8,
-    learning_rate=3e-4,
-    eps=1e-8,
-    weight_decay=0.01,
-    warmup=10,
-    clip=1.0,
-    precision="no",
-    checkpointing=False,
-    diffusion_weight=0.1,
-    unconditional=0.04,
-    parallel=0.25,
-    save_every=50,
+_SHARES = (
+    "condition_dropout",
+    "unconditional",
+    "keep_caption_prob",
+    "parallel",
+    "min_lr_ratio",
+    "own_features",
+    "own_latents",
+    "feedback_own",
+    "feedback_own_batches",
+    "feedback_own_from",
 )
-
-PRESETS: dict[str, dict[str, Settings]] = {
-    "paper": {
-        "visual-decoding": Settings(
-            steps=5_000, batch=4096, learning_rate=5e-4, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01, clip=1.0, ema=0.0
-        ),
-        "stage-1": _PAPER_WRITER,
-        "stage-2": dataclasses.replace(_PAPER_WRITER, steps=5_000, learning_rate=1e-4),
-    },
-    "release": {
-        "visual-decoding": Settings(
-            steps=160_000,
-            batch=1024,
-            learning_rate=1e-4,
-            betas=(0.9, 0.999),
-            eps=1e-6,
-            weight_decay=0.01,
-            warmup=2000,
-            floor=0.05,
-            clip=1.0,
-            drop=0.0,
-            time_ids="zeros",
-            crop=True,
-            save_every=5000,
-        ),
-        "stage-1": _RELEASE_WRITER,
-        "stage-2": _RELEASE_WRITER,
-    },
-    "mini": {
-        "visual-decoding": Settings(
-            steps=200,
-            batch=8,
-            learning_rate=3e-4,
-            betas=(0.9, 0.99),
-            eps=1e-8,
-            weight_decay=0.0,
-            warmup=10,
-            clip=1.0,
-            precision="no",
-            ema=0.99,
-            checkpointing=False,
-            save_every=50,
-        ),
-        "stage-1": _MINI_WRITER,
-        "stage-2": dataclasses.replace(_MINI_WRITER, learning_rate=1e-4),
-    },
-}
-# a decoder LoRA on a studio's pictures: what WeGenTrainDecoder and `--lora` start from
-LORA = Settings(
-    steps=1000,
-    batch=4,
-    learning_rate=1e-4,
-    betas=(0.9, 0.999),
-    eps=1e-8,
-    weight_decay=0.01,
-    warmup=50,
-    floor=0.1,
-    clip=1.0,
-    lora=16,
-    save_every=100,
-)
-
-_SHARES = ("drop", "unconditional", "rewrite", "parallel", "floor")
 _POSITIVE = ("steps", "batch", "learning_rate", "eps", "save_every", "log_every")
 _CHOICES = {"precision": ("bf16", "fp16", "no"), "time_ids": ("size", "zeros")}
 
 
-def settings(preset: str, stage: str, changes: dict[str, str] | None = None) -> Settings:
-    """A row of the table, with changes given as text.
+def changed(row: Settings, changes: dict[str, str] | None = None) -> Settings:
+    """Settings with changes given as text.
 
     Raises:
-        ValueError: an unknown preset, stage or name, a value of the wrong kind or out of its range; it says what would do.
+        ValueError: an unknown name, a value of the wrong kind or out of its range; it says what would do.
     """
-    if preset not in PRESETS:
-        raise ValueError(f"preset {preset!r}: choose {', '.join(PRESETS)}.")
-    if stage not in STAGES:
-        raise ValueError(f"stage {stage!r}: choose {', '.join(STAGES)}.")
-    row = PRESETS[preset][stage]
     fields = {f.name: getattr(row, f.name) for f in dataclasses.fields(row)}
     made: dict[str, Any] = {}
     for name, text in (changes or {}).items():
+        if name in RENAMED:
+            raise ValueError(f"--set {name}: this setting is called {RENAMED[name]} now.")
         if name not in fields:
             import difflib
 
@@ -165,6 +110,14 @@ def settings(preset: str, stage: str, changes: dict[str, str] | None = None) -> 
             )
         made[name] = _value(name, text, fields[name])
     return check(dataclasses.replace(row, **made))
+
+
+def learning_rate_factor(s: Settings, step: int) -> float:
+    """Of the peak rate, at a step in 0..steps-1: linear warm-up, then a cosine down to `min_lr_ratio`."""
+    if step < s.warmup:
+        return (step + 1) / s.warmup
+    done = (step - s.warmup) / max(1, s.steps - s.warmup)
+    return s.min_lr_ratio + (1 - s.min_lr_ratio) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
 def _value(name: str, text: str, old: Any) -> Any:
@@ -217,17 +170,3 @@ def check(s: Settings) -> Settings:
             f"size is {s.size}: the side of a painted picture is a multiple of 8 pixels, at most 8192, or 0 for the decoder's own."
         )
     return s
-
-
-def table() -> str:
-    """The presets beside one another, one line a setting."""
-    columns = [(p, stage) for p in PRESETS for stage in STAGES]
-    lines = ["".join(f"{text:>17}" for text in ("", *(p for p, _ in columns))), "".join(f"{t:>17}" for t in ("", *(s for _, s in columns)))]
-    for f in dataclasses.fields(Settings):
-        values = [getattr(PRESETS[p][s], f.name) for p, s in columns]
-        lines.append("".join(f"{_short(v):>17}" for v in (f.name, *values)))
-    return "\n".join(lines)
-
-
-def _short(value: Any) -> str:
-    return ",".join(f"{v:g}" for v in value) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,6 +1,4 @@
-"""The pictures the miniature trains on: pools of rendered scenes, made once and kept.
-
-m pictures of (128, 128, 3) uint8
+"""The pictures the miniature trains on: rendered scenes, and free pictures.
 
 `free(seed)` widens the domain beyond the named scenes: any colour or gradient behind, any place and size, mirrored and
 hue-shifted drawings, so that tower, VAE and UNet do not know the named scenes alone.
@@ -9,19 +7,17 @@ hue-shifted drawings, so that tower, VAE and UNet do not know the named scenes a
 from __future__ import annotations
 
 import colorsys
-import hashlib
-import os
-from collections.abc import Mapping
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Iterable
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from ..tasks import MIX, Sample, sample
+from ..tasks import Sample
 from ..tasks.sampling import Rng, anything
 from .art import Art
-from .concepts import NAMES, article
-from .scenes import SIZE, Scene, render, turn_hue
+from .concepts import article
+from .scenes import SIZE, Scene, turn_hue
 
 
 def free(seed: int, art: Art) -> np.ndarray:
@@ -56,58 +52,15 @@ def caption(scene: Scene) -> str:
     return f"{' and '.join(article(item.concept) for item in things)} on {article(scene.background)} background"
 
 
-class Pool:
-    """Samples and the scenes they show and draw, each once. Pictures are rendered when asked for, or all at once."""
-
-    def __init__(self, samples: list[Sample], art: Art, frees: int = 0, seed: int = 0, cache: Path | None = None):
-        """`frees`: free pictures after the scenes. `cache`: a folder that keeps the rendered table of `pictures`."""
-        self.samples, self.art, self.frees, self.seed, self.cache = samples, art, frees, seed, cache
-        self.index: dict[Scene, int] = {}  # scene -> row
-        for one in samples:
-            for turn in one.turns:
-                for scene in (*(r.scene for r in turn.references), turn.picture):
-                    if scene is not None:
-                        self.index.setdefault(scene, len(self.index))
-        self.scenes = list(self.index)
-
-    def __len__(self) -> int:
-        return len(self.scenes) + self.frees
-
-    def picture(self, row: int) -> np.ndarray:
-        """(128,128,3) uint8 of a row: the scenes first, then free pictures."""
-        if row < len(self.scenes):
-            return render(self.scenes[row], self.art)
-        return free(self.seed * 10_000_000 + row - len(self.scenes), self.art)
-
-    @cached_property
-    def pictures(self) -> np.ndarray:
-        """(m,128,128,3) uint8: every row."""
-        key = self.cache and Path(self.cache) / f"pool-{self.seed}-{len(self)}-{self.digest}.npy"
-        if key and key.is_file():
-            return np.load(key)
-        pictures = np.empty((len(self), SIZE, SIZE, 3), np.uint8)
-        for row in range(len(self)):
-            pictures[row] = self.picture(row)
-        if key:
-            key.parent.mkdir(parents=True, exist_ok=True)
-            part = key.with_suffix(".part.npy")
-            np.save(part, pictures)
-            os.replace(part, key)
-        return pictures
-
-    @cached_property
-    def digest(self) -> str:
-        """Changes with the scenes, the free pictures and the art."""
-        h = hashlib.sha256(repr((self.scenes, self.frees, self.seed)).encode())
-        for concept, style in self.art.keys():
-            h.update(f"{concept} {style}".encode())
-        for name in NAMES:
-            h.update(self.art.sprite(name).tobytes())
-        return h.hexdigest()[:10]
+def scenes_of(samples: Iterable[Sample]) -> list[Scene]:
+    """The scenes that samples show and draw, each once, in the order of their appearance."""
+    found: dict[Scene, None] = {}
+    for one in samples:
+        for turn in one.turns:
+            found |= dict.fromkeys(scene for scene in (*(r.scene for r in turn.references), turn.picture) if scene is not None)
+    return list(found)
 
 
-def build_pool(
-    art: Art, samples: int, frees: int = 0, cache: Path | None = None, seed: int = 0, split: str = "train", mix: Mapping[str, float] = MIX
-) -> Pool:
-    """The samples `seed*10^7 …` of a mix, and free pictures."""
-    return Pool([sample(seed * 10_000_000 + i, mix, split) for i in range(samples)], art, frees, seed, cache)
+def to_float(pictures: np.ndarray) -> Tensor:
+    """uint8 (b,s,s,3) to float 0..1."""
+    return torch.from_numpy(np.ascontiguousarray(pictures)).float() / 255

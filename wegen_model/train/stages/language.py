@@ -6,14 +6,16 @@ goes through.
 b samples · t tokens · m pictures, w of them written · n features · c feature width · s the tower's side in pixels
 
 Source: the public `ContinuousLVLMJointLLMSDVAR`: total = LM + MSE + cosine + diffusion, each mean over its own items; features are
-predicted one position ahead, targets are the tower's, without gradient. Ours: the unconditional stream, `parallel` writing, and batches
-without a drawn picture, or without any, which the public code cannot take.
+predicted one position ahead, targets are the tower's, without gradient. Ours: the unconditional stream, `parallel` writing, batches
+without a drawn picture, or without any, which the public code cannot take; and against exposure error, since each feature is fed back to
+the writer, what is fed back in training may be the true feature with noise (`feedback_noise`) or the model's own prediction from a pass
+before (`feedback_own`), as in scheduled sampling (Bengio et al. 2015, arXiv 1506.03099).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,34 +23,32 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ...chat.reference_cutout import paste_subject
-from ...data.collate import Batch, Plan, collate, embed, language_loss, predictions, unconditional
-from ...data.image_folder import tell
-from ...data.sample import Sample, plan
+from ...chat.tokenizer import Tokenizer
+from ...config import ModelConfig
+from ...data.collate import embed, language_loss, predictions
+from ...data.model_inputs import ModelInputs, look, model_inputs
+from ...data.sample import Sample
 from ...models.lora import Adapters
 from ...models.pointer import Shown
 from ...models.projectors import Projectors
+from ..encoders import EncodedPictures, tower_features, vae_latents
 from ..flops import decoder_flops, tower_flops, writer_flops
 from ..losses import alphas_cumprod, feature_losses
-from ..modules import Components
+from ..modules import PRECISIONS, Components, export, export_adapter, trained_config
 from ..settings import Settings
-from ..trainer import Stage
-from .decoder import DTYPES, denoising, latents_of, recipe_of, resize, see, tower_tokens
+from ..trainer import TrainingTask
+from .decoder import denoising_loss, warn_once
 
 
 @dataclass
-class Talk:
-    """One piece: padded plans, `seen` (m,3,s,s) in their order, `painted` (w,h,w,3) uint8 of the written pictures (or none are needed),
-    and `blank` (m,): pictures that are written from placeholders."""
+class LanguageBatch:
+    """What the model is shown, and the step that it is shown at."""
 
-    batch: Batch
-    seen: Tensor
-    painted: Tensor | None
-    blank: Tensor
-    skipped: dict[str, str] = field(default_factory=dict)  # what the source could not read so far, and why
+    inputs: ModelInputs
+    step: int
 
 
-class Adapted(nn.Module):
+class AdaptedLanguageModule(nn.Module):
     """An adapter on the language model, and the projectors, which are trained whole."""
 
     def __init__(self, adapters: Adapters, projectors: Projectors):
@@ -56,135 +56,161 @@ class Adapted(nn.Module):
         self.adapters, self.projectors = adapters, projectors
 
 
-def make_talk(parts: Components, samples: list[Sample], s: Settings, rng: np.random.Generator) -> Talk:
-    """Samples as the model is shown them.
-
-    A share `rewrite` of the answers with words before their picture keeps the words; a share `unconditional` of the samples with a
-    written picture brings <img> and its features alone along; a share `parallel` of the last written pictures is blank.
-    """
-    n = parts.config.features.count
-    plans: list[Plan] = []
-    pictures: list[np.ndarray] = []
-    skipped: dict[str, str] = {}
-    for sample in samples:
-        if rng.random() >= s.rewrite:
-            sample = without_words(sample)
-        if parts.config.references == "placed":
-            sample = placed(sample, parts.config.vision.image_size)
-        try:
-            one, own = plan(sample, parts.tokenizer, parts.config.language.positions, n)
-        except ValueError as error:
-            skipped[f"sample {sample.key}"] = str(error)
-            continue
-        plans.append(replace(one, pictures=[(start, len(pictures) + row, out) for start, row, out in one.pictures]))
-        pictures += own
-    if not plans:
-        raise ValueError(f"no sample of the batch can be shown to the model; {skipped}")
-    for one in list(plans):
-        written = [row for _, row, out in one.pictures if out]
-        if written and rng.random() < s.unconditional:
-            pictures.append(pictures[written[-1]])
-            plans.append(unconditional(parts.tokenizer, len(pictures) - 1, n))
-    batch = collate(plans)
-    m = len(batch.rows)
-    final = torch.ones(m, dtype=torch.bool)  # earlier pictures of a conversation are there to be read
-    if m:
-        final[:-1] = batch.place[1:, 0] != batch.place[:-1, 0]
-    blank = batch.written & final & torch.from_numpy(rng.random(m) < s.parallel)
-    painted = None
-    if s.diffusion_weight and batch.written.any():
-        size = s.size or parts.config.decoder.size
-        painted = torch.stack([resize(pictures[row], size) for row, out in zip(batch.rows, batch.written.tolist()) if out])
-    return Talk(batch, see(parts, [pictures[row] for row in batch.rows]), painted, blank, skipped)
-
-
-def without_words(sample: Sample) -> Sample:
-    """Answers that draw, without what they say before."""
-    return replace(sample, turns=tuple(replace(t, text="", pictures=(), boxes=()) if t.drawn is not None else t for t in sample.turns))
-
-
-def placed(sample: Sample, size: int) -> Sample:
-    """References with a box, laid into it: how models with `references="placed"` are shown them (place.py)."""
-
-    def laid(picture, box):
-        if picture is None or box is None:
-            return picture
-        return (paste_subject(torch.from_numpy(np.array(picture)).float() / 255, box, size) * 255).round().byte().numpy()
-
-    return replace(
-        sample,
-        turns=tuple(
-            replace(t, pictures=tuple(laid(p, b) for p, b in zip(t.pictures, t.boxes))) if t.role == "user" else t for t in sample.turns
-        ),
+def inputs_of(samples: list[Sample], config: ModelConfig, tokenizer: Tokenizer, s: Settings, step: int, index: int) -> ModelInputs:
+    """A micro-batch of the stage from its samples: a pure function. What `wegen data inspect` draws."""
+    return model_inputs(
+        samples,
+        config,
+        tokenizer,
+        np.random.default_rng((s.seed, 11, step, index)),
+        keep_caption_prob=s.keep_caption_prob,
+        unconditional_share=s.unconditional,
+        parallel=s.parallel,
+        size=(s.size or config.decoder.size) if s.diffusion_weight else None,
+        time_ids_kind=s.time_ids,
     )
 
 
-def writing_stage(
-    name: str, parts: Components, source: Any, s: Settings, parts_per_step: int, pieces: int = 1, groups: Callable | None = None
-) -> Stage:
-    """The stage over a source of samples (order.py). Arguments as `decoding.decoding_stage`."""
-    writer, decoder, count = parts.writer, parts.decoder, s.batch // parts_per_step
-    language, projectors, n = writer.language, writer.projectors, parts.config.features.count
-    dtype, told = DTYPES[s.precision], set()
-    through = decoder is not None and s.diffusion_weight > 0
-    alphas = alphas_cumprod(decoder) if through else None
-    trained = Adapted(Adapters("language", language, s.lora), projectors) if s.lora else writer
-    layer = (lambda layer, *args: checkpoint(layer, *args, use_reentrant=False)) if s.checkpointing else None
+class LanguageTask(TrainingTask):
+    """See above. `source` gives samples (data/image_folder.py)."""
 
-    def piece(step: int, part: int, of: int) -> Talk:
-        talk = make_talk(parts, source.samples(step, part, of, count), s, np.random.default_rng((s.seed, 11, step, part)))
-        return replace(talk, skipped=talk.skipped | getattr(source, "skipped", {}))
+    def __init__(self, name: str, components: Components, source: Any, settings: Settings, encoded: EncodedPictures | None = None):
+        """`encoded`: pictures whose features are known; with `settings.cache` they are kept as they come."""
+        s, writer = settings, components.need_language()
+        self.language, self.projectors = writer.language, writer.projectors
+        trained = AdaptedLanguageModule(Adapters("language", self.language, s.lora), self.projectors) if s.lora else writer
+        super().__init__(name, trained, s)
+        self.components, self.source = components, source
+        self.tokenizer = components.need_tokenizer()
+        self.through = components.decoder if s.diffusion_weight else None  # the frozen decoder that the diffusion loss goes through
+        self.alphas = alphas_cumprod(self.through) if self.through is not None else None
+        self.encoded = encoded or (EncodedPictures(components, 0) if s.cache else None)
+        self.images: Any = None
+        self._warned: set[str] = set()
+        self._seeing = tower_flops(components.config.vision)
+        size = s.size or components.config.decoder.size
+        unet, vae = decoder_flops(components.config, size) if self.through is not None else (0.0, 0.0)
+        self._painting = 2 * unet + vae  # frozen weights: backward passes go through them to their inputs alone
 
-    def loss(talk: Talk, generator: torch.Generator, share: dict[str, float]) -> dict[str, Tensor]:
-        device = next(language.parameters()).device
-        batch = talk.batch.to(device)
-        true = projectors.normalise(tower_tokens(parts, talk.seen))
-        hidden = language(embed(language, projectors, batch, true, talk.blank.to(device)), checkpoint=layer)
-        words = language_loss(language, hidden, batch) * share["words"]
-        out = {"words": words.detach()}
-        total = s.language_weight * words + _everything(language, projectors, hidden)
-        zero = torch.zeros((), device=device)
-        mse = cosine = diffusion = zero
-        if batch.written.any():
-            guess = predictions(projectors, hidden, batch, n, true).float()
-            mse, cosine = (value * share["written"] for value in feature_losses(guess, true[batch.written]))
-            if through:
-                latents = latents_of(decoder, talk.painted, generator)
-                sides = tuple(talk.painted.shape[1:3])
-                value = denoising(decoder, alphas.to(device), latents, projectors.denormalise(guess), sides, s, generator)
-                diffusion = value * share["written"]
+    def micro_batch(self, step: int, index: int, count: int) -> LanguageBatch:
+        s, config = self.settings, self.components.config
+        samples = self.source.samples(step, index, count, s.batch // count)
+        inputs = inputs_of(samples, config, self.tokenizer, s, step, index)
+        inputs.skipped |= getattr(self.source, "skipped", {})
+        if self.encoded is not None:
+            inputs.features = self.encoded.features(inputs.pictures)
+        else:
+            inputs.tower_pixels = look(inputs.pictures, config)
+        inputs.pictures = []  # what is sent between processes, and kept in memory, is small
+        return LanguageBatch(inputs, step)
+
+    def loss(self, batch: LanguageBatch, generator: torch.Generator, share: dict[str, float]) -> dict[str, Tensor]:
+        s, inputs, n = self.settings, batch.inputs, self.components.config.features.count
+        device = next(self.language.parameters()).device
+        places = inputs.batch.to(device)
+        raw = tower_features(self.components, inputs.tower_pixels) if inputs.tower_pixels is not None else inputs.features
+        assert raw is not None
+        true = self.projectors.normalise(raw.to(device))
+        fed, blank = self._fed_back(batch, places, true, inputs.blank.to(device), generator)
+        hidden = self._hidden(places, fed, blank, s.checkpointing)
+        spread = s.location_spread
+        words = language_loss(self.language, hidden, places, self.tokenizer.loc_first if spread else None, spread) * share["words"]
+        total = s.language_weight * words + every_gradient(self.language, self.projectors, hidden)
+        mse = cosine = diffusion = torch.zeros((), device=device)
+        out = {}
+        if places.written.any():
+            guess, goal = predictions(self.projectors, hidden, places, n, true).float(), true[places.written]
+            mse, cosine = (value * share["written"] for value in feature_losses(guess, goal))
+            if self.through is not None:
+                diffusion = self._diffusion(inputs, guess, generator) * share["written"]
             total = total + s.mse_weight * mse + s.cosine_weight * cosine + s.diffusion_weight * diffusion
-        return {"loss": total} | out | {"mse": mse.detach(), "cosine": cosine.detach(), "diffusion": diffusion.detach()}
+            which = blank[places.written]
+            if which.any():
+                out["parallel"] = (guess.detach()[which] - goal[which]).square().mean()
+        values = {"words": words, "mse": mse, "cosine": cosine, "diffusion": diffusion}
+        return {"loss": total} | {name: value.detach() for name, value in values.items()} | out
 
-    def place(device: torch.device) -> None:
-        parts.frozen(parts.tower, device=device, dtype=dtype)
-        if through:
-            parts.frozen(decoder.unet, decoder.vae, decoder.layout, device=device, dtype=dtype)
-            if s.checkpointing:
-                decoder.unet.enable_gradient_checkpointing()
-                decoder.unet.train()
-        if s.lora:
-            parts.frozen(language, device=device, dtype=dtype)
+    def _hidden(self, places, fed: Tensor, blank: Tensor, recompute: bool = False) -> Tensor:
+        layer = (lambda layer, *args: checkpoint(layer, *args, use_reentrant=False)) if recompute else None
+        return self.language(embed(self.language, self.projectors, places, fed, blank), checkpoint=layer)
 
-    seeing = tower_flops(parts.config.vision)
-    unet, vae = decoder_flops(parts.config, s.size or parts.config.decoder.size) if through else (0.0, 0.0)
-    reading, painting = 2 if s.lora else 3, 2 * unet + vae  # frozen weights: backward passes go through them to their inputs alone
+    def _fed_back(self, batch: LanguageBatch, places, true: Tensor, blank: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """What stands in the slots of pictures, (m,n,c) normalised, and which of them keep their placeholders instead (m,)."""
+        s, m, device = self.settings, len(true), true.device
+        if not m or not (s.feedback_noise or s.feedback_own):
+            return true, blank
 
-    def work(talk: Talk) -> dict[str, float]:
-        tell(told, talk.skipped)
-        b, t = talk.batch.ids.shape
-        flops = reading * writer_flops(parts.config, b, t) + seeing * len(talk.seen)
-        return {"samples": b, "tokens": b * t, "flops": flops + painting * int(talk.batch.written.sum())}
+        def draw(*shape: int, normal: bool = False) -> Tensor:  # on the CPU: the same on every device
+            return (torch.randn if normal else torch.rand)(*shape, generator=generator).to(device)
 
-    def counts(talk: Talk) -> dict[str, float]:
-        return {"words": float((talk.batch.labels[:, 1:] != -100).sum()), "written": float(talk.batch.written.sum())}
+        two_passes = bool(torch.rand((), generator=generator) < s.feedback_own_batches) and batch.step >= s.feedback_own_from * s.steps
+        own = places.written & (draw(m) < s.feedback_own) & two_passes
+        blank = blank & ~own
+        level = s.feedback_noise * draw(m, 1, 1)
+        noisy = true + level * draw(*true.shape, normal=True)
+        fed = torch.where((places.written & ~own)[:, None, None], noisy, true)
+        if own.any():
+            with torch.no_grad():  # a first pass, from noisy truth or from nothing, gives the predictions that are fed
+                first = torch.where(own[:, None, None], true + 0.5 * draw(*true.shape, normal=True), fed)
+                hidden = self._hidden(places, first, blank | (own & (draw(m) < 0.5)))
+                whole = fed.clone()
+                whole[places.written] = predictions(self.projectors, hidden, places, true.shape[1], true).to(fed)
+                fed = torch.where(own[:, None, None], whole, fed)
+        return fed, blank
 
-    return Stage(name, trained, None, loss, recipe_of(s, pieces), groups=groups, piece=piece, counts=counts, work=work, place=place)
+    def _diffusion(self, inputs: ModelInputs, guess: Tensor, generator: torch.Generator) -> Tensor:
+        """The denoising loss through the frozen UNet, under the written features (w,n,c), normalised."""
+        assert self.through is not None and self.alphas is not None and inputs.target_pixels is not None and inputs.size_ids is not None
+        latents = vae_latents(self.through, inputs.target_pixels, generator).to(guess.device)
+        tokens = self.projectors.denormalise(guess)
+        return denoising_loss(self.through, self.alphas.to(guess.device), latents, tokens, inputs.size_ids, self.settings.gamma, generator)
+
+    def items(self, batch: LanguageBatch) -> dict[str, float]:
+        places = batch.inputs.batch
+        return {"words": float((places.labels[:, 1:] != -100).sum()), "written": float(places.written.sum())}
+
+    def work(self, batch: LanguageBatch) -> dict[str, float]:
+        inputs = batch.inputs
+        warn_once(self._warned, inputs.skipped)
+        b, t = inputs.batch.ids.shape
+        reading = 2 if self.settings.lora else 3
+        flops = reading * writer_flops(self.components.config, b, t)
+        flops += self._seeing * len(inputs.tower_pixels) if inputs.tower_pixels is not None else 0
+        return {"samples": b, "tokens": b * t, "flops": flops + self._painting * int(inputs.batch.written.sum())}
+
+    def prepare(self, device: torch.device) -> None:
+        parts, dtype = self.components, PRECISIONS[self.settings.precision]
+        parts.freeze(parts.tower, device=device, dtype=dtype)
+        if self.through is not None:
+            parts.freeze(self.through.unet, self.through.vae, self.through.layout, device=device, dtype=dtype)
+            if self.settings.checkpointing:
+                self.through.unet.enable_gradient_checkpointing()
+                self.through.unet.train()
+        if self.settings.lora:
+            parts.freeze(self.language, device=device, dtype=dtype)
+
+    def sample(self, step: int, folder: Path) -> dict[str, float] | None:
+        return self.images(step, folder) if self.images else None
+
+    def export(self, weights: dict[str, Tensor], source: Path, target: Path, folder: Path) -> str:
+        config = trained_config(self.components.config, parallel=self.settings.parallel > 0)
+        said, states = (
+            "",
+            {n: {k[len(n) + 1 :]: v for k, v in weights.items() if k.startswith(n + ".")} for n in ("language", "projectors")},
+        )
+        if isinstance(self.model, AdaptedLanguageModule):
+            mine = {k.removeprefix("adapters."): v for k, v in weights.items() if k.startswith("adapters.")}
+            path, base = export_adapter(self.model.adapters, self.language, mine, folder, config.decoder.space)
+            said, states["language"] = f"{path}\n", base.state_dict()
+        return f"{said}{export(source, target, states, config)}"
 
 
-def _everything(language: nn.Module, projectors: Projectors, hidden: Tensor) -> Tensor:
+def every_gradient(language: nn.Module, projectors: Projectors, hidden: Tensor) -> Tensor:
     """Zero, through the heads that a batch without words or pictures leaves out: every process has every gradient."""
     one = hidden[:1, :1]
     blank = one.new_zeros(1, 1, projectors.config.width)
     shown = Shown(blank[:, None], torch.ones(1, 1, dtype=torch.bool, device=one.device))
-    return 0 * (language.logits(one).sum() + projectors.predict(one, shown).sum() + projectors.input_resampler(blank).sum())
+    total = language.logits(one).sum() + projectors.predict(one, shown).sum() + projectors.input_resampler(blank).sum()
+    if projectors.regions is not None:  # boxes are rare: a process may have none
+        total = total + sum(p.sum() for p in projectors.regions.parameters())
+    return 0 * total

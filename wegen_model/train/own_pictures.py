@@ -1,0 +1,165 @@
+"""What the model itself makes of training samples: features that its language model writes, and latents that its UNet paints.
+
+p pictures · n features · c feature width · k latent channels
+
+A decoder that meets them in training learns to sharpen what regression blurs (own features), and a VAE's decoder to mend what the UNet
+leaves soft (own latents). Both are made once, before the first step, and kept in the work folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..chat import prompt
+from ..data.model_inputs import ShownPicture, as_shown, drawn, look, target_pixels
+from ..data.sample import Sample, conversation, picture_at
+from ..features import Features
+from ..generation import generate, paint
+from .encoders import tower_features, vae_latents
+from .modules import Components
+from .settings import Settings
+
+TRIES = 50  # steps of the source for each that would do, at most, to find samples that draw
+WORST = 0.1  # normalised squared error of a written feature; a decoder can sharpen a blur, not undo a mistake
+
+
+@dataclass
+class OwnPictures:
+    """`tokens` (p,n,c) or None, `latents` (p,k,h,w) that the model made, of samples whose pictures are `wanted` (p,H,W,3) uint8."""
+
+    tokens: Tensor
+    latents: Tensor
+    wanted: Tensor
+
+    def mixed_in(self, tokens: Tensor, latents: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A batch's tokens (b,n,c) and latents (b,k,h,w) with a share of the rows replaced by rows of these."""
+        own = torch.rand(len(tokens), generator=generator) < share
+        rows = torch.randint(len(self.tokens), (len(tokens),), generator=generator)
+        here = own.to(tokens.device)
+        tokens = torch.where(here[:, None, None], self.tokens[rows].to(tokens), tokens)
+        return tokens, torch.where(here[:, None, None, None], self.latents[rows].to(latents), latents)
+
+
+def own_features(components: Components, source: Any, s: Settings, device: torch.device, folder: Path | None) -> OwnPictures:
+    """Features that the language model writes after the requests of `s.own_count` samples, every third picture all at once where the
+    weights were trained for it; and the true latents of what was asked for. Those written worst are left out (`WORST`)."""
+
+    def make() -> OwnPictures:
+        samples = samples_that_draw(source, s.own_count)
+        tokens, true, wanted = [], [], []
+        size = s.size or components.config.decoder.size
+        for start in range(0, len(samples), 16):
+            some = samples[start : start + 16]
+            parallel = components.config.features.parallel and (start // 16) % 3 == 2
+            tokens.append(write(components, some, device, "parallel" if parallel else "autoregressive"))
+            true.append(tower_features(components, look([ShownPicture(drawn(x)) for x in some], components.config)).cpu())
+            wanted += [target_pixels(drawn(x), size, s.crop) for x in some]
+        made, aims, pictures = torch.cat(tokens), torch.cat(true), torch.stack(wanted)
+        projectors = components.need_language().projectors.cpu()
+        error = (projectors.normalise(made) - projectors.normalise(aims)).square().mean((1, 2))
+        good = error < max(WORST, error.median().item() + 1e-6)
+        latents = vae_latents(components.need_decoder(), pictures[good], None).cpu()
+        return OwnPictures(made[good].half(), latents.half(), pictures[good])
+
+    return _kept(folder, "own-features", s, components, make)
+
+
+def own_latents(components: Components, source: Any, s: Settings, device: torch.device, folder: Path | None) -> OwnPictures:
+    """Unscaled latents that the UNet paints: half under features that the language model writes, half under true ones."""
+
+    def make() -> OwnPictures:
+        written = own_features(components, source, replace(s, own_count=max(1, s.own_count // 2)), device, None)
+        size = s.size or components.config.decoder.size
+        true = tower_features(components, _look_again(components, written.wanted)).cpu()
+        tokens = torch.cat([written.tokens.float(), true])
+        return OwnPictures(tokens.half(), paint_latents(components, tokens, size, s.seed, device).half(), written.wanted.repeat(2, 1, 1, 1))
+
+    return _kept(folder, "own-latents", s, components, make)
+
+
+def _look_again(components: Components, pictures: Tensor) -> Tensor:
+    return look([ShownPicture(p.numpy()) for p in pictures], components.config)
+
+
+@torch.no_grad()
+def paint_latents(components: Components, tokens: Tensor, size: int, seed: int, device: torch.device, batch: int = 32) -> Tensor:
+    """(p,k,h,w) unscaled latents, as the UNet denoises them under raw features (p,n,c), in its configuration's steps and guidance."""
+    decoder = components.need_decoder()
+    decoder.unet.to(device).eval()
+    if decoder.layout is not None:
+        decoder.layout.to(device)
+    negative, out = blank_features(components), []
+    for i, part in enumerate(tokens.split(batch)):
+        painted = paint.latents(decoder, part, seed=seed + i, width=size, height=size, negative=negative)
+        out.append((painted / decoder.vae.config.scaling_factor).float().cpu())
+    return torch.cat(out)
+
+
+def blank_features(components: Components) -> Tensor | None:
+    """(1,n,c) what the decoder is guided against, where that is a blank picture (all zero once normalised); None is zeros, and where no
+    tower is at hand."""
+    if components.config.decoder.negative != "blank" or components.tower is None:
+        return None
+    side = components.config.vision.image_size
+    return tower_features(components, torch.zeros(1, 3, side, side))
+
+
+def samples_that_draw(source: Any, count: int, at_once: int = 16) -> list[Sample]:
+    """The first samples of a source whose last turn draws a picture, each picture once where it has a key."""
+    source = getattr(source, "talks", source)  # the conversations behind a source of single pictures
+    out: list[Sample] = []
+    seen: set[str] = set()
+    for step in range(TRIES + 4 * count // at_once):
+        for sample in source.samples(step, 0, 1, at_once):
+            if sample.turns[-1].drawn is not None and sample.key not in seen:
+                seen.add(sample.key)
+                out.append(sample)
+        if len(out) >= count:
+            break
+    if not out:
+        raise ValueError("own_features: none of the first samples of the data draws a picture that could be written. Name other data.")
+    return out[:count]
+
+
+@torch.no_grad()
+def write(components: Components, samples: list[Sample], device: torch.device, mode: str = "autoregressive") -> Tensor:
+    """(b,n,c) raw features that the language model writes after each sample's last request, on the CPU."""
+    writer = components.need_language()
+    first = writer.language.model.norm.weight
+    model = generate.Model(writer.language.to(device), writer.projectors.to(device), components.need_tokenizer(), device, first.dtype)
+    return generate.write_features(model, [context(components, sample) for sample in samples], mode=mode)
+
+
+def context(components: Components, sample: Sample) -> prompt.Prompt:
+    """The prompt up to the picture that a sample's last turn draws, features attached; what the turn says before it is part of it."""
+    f = components.config.features
+    sample = as_shown(sample, components.config)
+    talk = conversation(sample, f.count)
+    talk = talk.with_last(replace(talk.turns[-1], pictures=(), open_image=True))
+    laid = prompt.layout(talk, components.need_tokenizer(), components.config.language.positions, f.count, f.count + 1)
+    read = tower_features(components, look([picture_at(sample, slot) for slot in laid.slots], components.config)).cpu()
+    return prompt.attach(laid, [Features(tokens, tuple(f.grid), f.space, f.tower) for tokens in read.split(1)] if laid.slots else [])
+
+
+def _kept(folder: Path | None, name: str, s: Settings, components: Components, make: Any) -> OwnPictures:
+    """What was made before of the same weights and settings, or what `make` makes, kept in the folder."""
+    if folder is None:
+        return make()
+    h = hashlib.sha256(repr((s.seed, s.own_count, s.size, s.crop)).encode())
+    for module in (components.writer, components.decoder):
+        for value in module.state_dict().values() if module is not None else ():
+            h.update(value.float().flatten()[:64].cpu().numpy().tobytes())
+    path = folder / f"{name}-{h.hexdigest()[:10]}.pt"
+    if path.is_file():
+        return OwnPictures(**torch.load(path, weights_only=True))
+    made = make()
+    part = path.with_name(path.name + ".part")
+    torch.save({"tokens": made.tokens, "latents": made.latents, "wanted": made.wanted}, part)
+    part.replace(path)
+    return made
