@@ -134,6 +134,17 @@ SAMPLERS = {
 QUANTIZATIONS = ("q8_0", "q4_0", "fp8")
 
 
+def check_kind(name: str) -> str:
+    """The format's name in capitals; empty stays empty.
+
+    Raises:
+        ValueError: no format that can be made.
+    """
+    if name and name.upper() not in [kind.upper() for kind in QUANTIZATIONS]:
+        raise ValueError(f"quantisation {name!r} is not one of {', '.join(QUANTIZATIONS)}.")
+    return name.upper()
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """A whole model. Parts may be absent; what is there is what the model can do."""

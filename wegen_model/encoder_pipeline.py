@@ -45,7 +45,7 @@ class WeGenEncoder:
     def features(self, tokens: Tensor) -> Features:
         """Wrap raw tokens (b,n,c) of this model's space."""
         f = self.config.features
-        return Features(tokens.float().cpu(), tuple(f.grid), f.space, f.tower)
+        return Features(tokens.float().cpu(), (f.grid[0], f.grid[1]), f.space, f.tower)
 
     @torch.no_grad()
     def encode(self, images: Tensor, fit: str = "squash", where: str = "EVA-CLIP Encode, image") -> Features:
@@ -56,14 +56,14 @@ class WeGenEncoder:
             ValueError: NaN, or a shape that is no picture.
         """
         images = check_images(images, where)
-        part = self.component("vision")
+        part, (rows, columns) = self.component("vision"), self.config.features.grid
         place = self.runtime.place("vision")
         out = []
         room = self.config.vision.bytes(min(BATCH, len(images)), place.dtype) + scratch_bytes(part.module)
         with self.runtime.use(part, room) as device:
             for chunk in images.split(BATCH):
                 pixels = eva_clip.prepare(chunk.to(device), self.config.vision, fit).to(place.dtype)
-                out.append(pool(part.module(pixels, self.runtime), tuple(self.config.features.grid)).float().cpu())
+                out.append(pool(part.module(pixels, self.runtime), (rows, columns)).float().cpu())
         return self.features(torch.cat(out))
 
     def blank(self) -> Features:

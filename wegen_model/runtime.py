@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .models.quantization import check_kind
+from .config import check_kind
 
 PARTS = ("vision", "language", "projectors", "unet", "vae")
 
@@ -32,7 +32,7 @@ class Component:
     """A loaded part: its name (one of PARTS), its module, and whatever handle the host keeps it by."""
 
     name: str
-    module: torch.nn.Module
+    module: Any  # a torch.nn.Module
     handle: Any = None
 
 

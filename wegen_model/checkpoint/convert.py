@@ -17,9 +17,8 @@ from pathlib import Path
 import torch
 
 from ..chat.tokenizer import special_tokens
-from ..config import ModelConfig
+from ..config import ModelConfig, check_kind
 from ..generation.decoder_presets import describe
-from ..models.quantization import check_kind
 from ..runtime import Runtime
 from .file_layouts import origins
 from .key_maps import exports

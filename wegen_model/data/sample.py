@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -90,7 +91,7 @@ def conversation(sample: Sample, n: int) -> Conversation:
     return Conversation(tuple(turns))
 
 
-def picture_at(sample: Sample, slot: prompt.Slot) -> np.ndarray:
+def picture_at(sample: Sample, slot: prompt.Slot) -> Any:
     """The picture (h,w,3) that stands in a slot of the sample's prompt."""
     turn = sample.turns[slot.turn]
     picture = turn.drawn if slot.reference is None else turn.pictures[slot.reference]
@@ -110,7 +111,8 @@ def plan(sample: Sample, tokenizer: Tokenizer, positions: int, n: int, trim_olde
 
 def batch(plans: Sequence[tuple[Plan, list[np.ndarray]]], pad: int = 0) -> tuple[Batch, list[np.ndarray]]:
     """Several plans as one padded Batch, and its m pictures: `batch.rows[i]` is i, a row of the list."""
-    shifted, pictures = [], []
+    shifted: list[Plan] = []
+    pictures: list[np.ndarray] = []
     for one, own in plans:
         shifted.append(replace(one, pictures=[(start, len(pictures) + row, out) for start, row, out in one.pictures]))
         pictures += own

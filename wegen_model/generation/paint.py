@@ -46,13 +46,14 @@ def latents(
     width, height = c.size if width is None else width, c.size if height is None else height
     generator = torch.Generator().manual_seed(seed)
     start = noise(len(tokens), decoder.vae.config.latent_channels, height // decoder.factor, width // decoder.factor, generator)
-    conditions, other = (None if x is None else _conditions(x, device, dtype) for x in (tokens, negative))
+    given, pooled = _conditions(tokens, device, dtype)
     return decoder.sample(
-        *conditions,
+        given,
+        pooled,
         start.to(device),
         steps=c.steps if steps is None else steps,
         guidance_scale=c.guidance_scale if guidance_scale is None else guidance_scale,
-        negative=other,
+        negative=None if negative is None else _conditions(negative, device, dtype),
         scheduler=scheduler,
         time_ids=time_ids,
         generator=generator,

@@ -46,6 +46,8 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = config
         self.scheduler_config = dict(scheduler)
+        self.unet: Any
+        self.vae: Any  # diffusers' own classes; None where a configuration is empty
         self.unet, self.vae = self.parts(unet, vae)
         self.layout = FeatureToLatent(config, operations) if unet and config.layout_channels else None
 
@@ -126,7 +128,7 @@ class Decoder(nn.Module):
             tokens: (b,n,c) raw features. pooled: (b,c) their mean.
             noise: (b,k,h,w) of unit variance; scaled here as the scheduler wants.
             negative: unconditional tokens (1 or b,n,c) and pooled; None is zeros.
-            time_ids: one of config.TIME_IDS; None as the decoder was trained.
+            time_ids: one of config.TIME_IDS; None as the decoder was trained. Guided rows are in the order of guidance.py.
             generator: of schedulers that add noise at each step; on the CPU. None is seed 0.
         Returns:
             (b,k,h,w) latents, still scaled.

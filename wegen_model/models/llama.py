@@ -143,7 +143,7 @@ class Language(nn.Module):
         """
         b, t, _ = embeds.shape
         fresh = positions is None
-        if fresh:
+        if positions is None:
             positions = torch.arange(t, device=embeds.device).expand(b, t)
         mask = None
         if cache is not None and not fresh:

@@ -140,17 +140,6 @@ KINDS = {
 MADE = tuple(name.upper() for name in QUANTIZATIONS)  # what `quantize` offers; each has a `make`
 
 
-def check_kind(name: str) -> str:
-    """The format's name in capitals; empty stays empty.
-
-    Raises:
-        ValueError: no format that can be made.
-    """
-    if name and name.upper() not in MADE:
-        raise ValueError(f"quantisation {name!r} is not one of {', '.join(QUANTIZATIONS)}.")
-    return name.upper()
-
-
 def quantize(values: Tensor, kind: str) -> Tensor:
     """(o,i) of any float precision to blocks, uint8 (o,bytes of a row)."""
     k = KINDS[kind]

@@ -144,7 +144,9 @@ def context(components: Components, sample: Sample) -> prompt.Prompt:
     talk = talk.with_last(replace(talk.turns[-1], pictures=(), open_image=True))
     laid = prompt.layout(talk, components.need_tokenizer(), components.config.language.positions, f.count, f.count + 1)
     read = tower_features(components, look([picture_at(sample, slot) for slot in laid.slots], components.config)).cpu()
-    return prompt.attach(laid, [Features(tokens, tuple(f.grid), f.space, f.tower) for tokens in read.split(1)] if laid.slots else [])
+    return prompt.attach(
+        laid, [Features(tokens, (f.grid[0], f.grid[1]), f.space, f.tower) for tokens in read.split(1)] if laid.slots else []
+    )
 
 
 def _kept(folder: Path | None, name: str, s: Settings, components: Components, make: Any) -> OwnPictures:
