@@ -26,9 +26,8 @@ def load_picture(file: dict, where: str):
     Raises:
         ValueError: the file is gone, or no picture; says which turn names it.
     """
-    from PIL import Image
-
-    from ..wegen_model.workflow.standins import find_picture, read_frame
+    from ..wegen_model.images import PictureError, read_float
+    from ..wegen_model.workflow.standins import find_picture
 
     name = "/".join(part for part in (file["subfolder"], file["filename"]) if part)
     try:
@@ -39,11 +38,11 @@ def load_picture(file: dict, where: str):
                 raise ValueError(f"{where}: «{name}» leads out of the {file['type']} folder. Take the picture out of the message.")
         else:
             path = find_picture(f"{name} [{file['type']}]", [Path("input"), Path(".")], Path("output"))
-        with Image.open(path) as picture:
-            return read_frame(picture)[0]
-    except (OSError, SyntaxError) as error:
+        return read_float(path, name)
+    except (OSError, PictureError) as error:
+        reason = error.reason if isinstance(error, PictureError) else error
         raise ValueError(
-            f"{where}: the picture «{name}» ({file['type']} folder) cannot be read: {error}. Put the file back, or take the "
+            f"{where}: the picture «{name}» ({file['type']} folder) cannot be read: {reason}. Put the file back, or take the "
             "turn out of the conversation."
         ) from error
 

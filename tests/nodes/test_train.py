@@ -103,6 +103,20 @@ def test_what_is_answered(place, changes, error):
     assert not (place / "models").exists()
 
 
+def test_a_picture_that_is_cut_off_behind_its_header_is_left_out_by_name(place):
+    folder = place / "input" / "art"
+    for k in (0, 1):
+        Image.effect_noise((64, 64), 60).convert("RGB").save(folder / f"{k}.jpg")
+        data = (folder / f"{k}.jpg").read_bytes()
+        (folder / f"{k}.jpg").write_bytes(data[: len(data) * 2 // 3])
+    made = train(load(place), steps=2, preview_every=0)
+    assert made["ui"]["text"][0].startswith("look.safetensors: 3 pictures") and "1.jpg cannot be read and was left out" in str(made["ui"])
+    for path in folder.glob("*.png"):
+        path.unlink()
+    with pytest.raises(ValueError, match="none of the 2 pictures can be read"):
+        train(load(place), steps=2, preview_every=0)
+
+
 def test_an_empty_folder_and_a_missing_lora(place):
     os.mkdir(place / "input" / "empty")
     with pytest.raises(ValueError, match="no picture that can be read"):

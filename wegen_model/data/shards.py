@@ -24,8 +24,9 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
+from .. import images
 from ..chat.conversation import Box
 from .items import Item, Skips, samples
 from .optional import need
@@ -54,17 +55,11 @@ def encode(picture: np.ndarray, lossless: bool) -> tuple[str, bytes]:
 
 
 def decode(data: bytes, where: str) -> np.ndarray:
-    """(h,w,3) uint8 of a picture's bytes, turned as its EXIF says, transparency over white; Unreadable names it."""
+    """(h,w,3) uint8 of a picture's bytes, as images.read gives it; Unreadable names it."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            image = ImageOps.exif_transpose(image)
-            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-            return np.array(image.convert("RGB"))
-    except UnidentifiedImageError:  # whose text is an address, another for each picture
-        raise Unreadable(f"{where}: not a picture that can be read (its bytes are of no known format)") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise Unreadable(f"{where}: not a picture that can be read ({error})") from None
+        return images.read(data, where)
+    except images.PictureError as error:
+        raise Unreadable(str(error)) from None
 
 
 def _describe(sample: Sample) -> tuple[dict, list[np.ndarray]]:

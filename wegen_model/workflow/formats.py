@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..images import PNG_SIGNATURE
 from .canvas import Canvas
-from .png import SIGNATURE, prompt_from_png
+from .png import prompt_from_png
 from .spec import GraphError, Workflow
 from .standins import standins
 
@@ -47,7 +48,7 @@ def _read(path: Path) -> Any:
         raise GraphError(f"{path}: there is no such file; give the path of a workflow JSON") from error
     except OSError as error:
         raise GraphError(f"{path}: cannot be read ({error.strerror or error}); give the path of a workflow JSON") from error
-    if raw.startswith(SIGNATURE):
+    if raw.startswith(PNG_SIGNATURE):
         return prompt_from_png(path)
     try:
         return json.loads(raw.decode("utf-8-sig"))

@@ -8,9 +8,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from ..images import PNG_SIGNATURE, PNG_TEXTS, png_chunks, png_text
 from .spec import GraphError
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
+MAX_TEXT = 64 << 20  # bytes of a text that is read: what Pillow reads of all of them together
 
 
 def text_chunks(prompt: dict | None, extra: dict | None) -> Any:
@@ -41,13 +42,16 @@ def save_png(picture: Any, path: Path, info: Any, compress_level: int = 4) -> No
 
 def prompt_from_png(path: str | Path) -> dict[str, dict]:
     """{"prompt": API format, "workflow": the canvas}, each where present. Raises GraphError for a picture without either."""
-    from PIL import Image
-
-    found = {}
+    found, text = {}, {}
     try:
-        with Image.open(path) as picture:
-            text = dict(picture.info)
-    except (OSError, SyntaxError, ValueError) as error:
+        with open(path, "rb") as file:
+            if file.read(len(PNG_SIGNATURE)) != PNG_SIGNATURE:
+                raise ValueError("it is no PNG")
+            for kind, content, _ in png_chunks(file):
+                if kind in PNG_TEXTS:
+                    keyword, value = png_text(kind, content, MAX_TEXT)
+                    text[keyword.decode("latin-1")] = value
+    except (OSError, ValueError) as error:
         raise GraphError(
             f"{path}: cannot be read as a picture ({error}); give a workflow JSON or a PNG saved by ComfyUI or `wegen run`"
         ) from error
