@@ -67,12 +67,14 @@ def save_thumb(image: Any, key: str) -> dict | None:
         return None
     import hashlib
 
+    from ..wegen_model.fileio import atomic
+
     picture = _pil(image)
     picture.thumbnail((THUMB, THUMB))
     folder = Path(sys.modules["folder_paths"].get_temp_directory())
-    folder.mkdir(parents=True, exist_ok=True)
     name = f"wegen-{key}-{hashlib.sha256(picture.tobytes()).hexdigest()[:16]}.jpg"
-    picture.save(folder / name, quality=85)
+    with atomic(folder / name) as part:
+        picture.save(part, "JPEG", quality=85)
     return {"filename": name, "subfolder": "", "type": "temp"}
 
 

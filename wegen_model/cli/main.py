@@ -143,10 +143,10 @@ def _writable(*folders: Path) -> None:
 def _save(image, path: Path) -> None:
     from PIL import Image
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    Image.fromarray((image * 255).round().byte().numpy()).save(part, "PNG")
-    part.replace(path)
+    from ..fileio import atomic
+
+    with atomic(path) as part:
+        Image.fromarray((image * 255).round().byte().numpy()).save(part, "PNG")
 
 
 def _encode(args) -> None:

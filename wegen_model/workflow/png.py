@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from ..fileio import JSONError, atomic, parse_json
 from ..images import PNG_SIGNATURE, PNG_TEXTS, png_chunks, png_text
 from .spec import GraphError
 
@@ -27,17 +26,8 @@ def text_chunks(prompt: dict | None, extra: dict | None) -> Any:
 
 def save_png(picture: Any, path: Path, info: Any, compress_level: int = 4) -> None:
     """Write a PIL picture so that `path` is either absent or complete."""
-    handle, temporary = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            picture.save(file, format="PNG", pnginfo=info, compress_level=compress_level)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with atomic(path) as part:
+        picture.save(part, format="PNG", pnginfo=info, compress_level=compress_level)
 
 
 def prompt_from_png(path: str | Path) -> dict[str, dict]:
@@ -58,9 +48,9 @@ def prompt_from_png(path: str | Path) -> dict[str, dict]:
     for name in ("prompt", "workflow"):
         if isinstance(text.get(name), str):
             try:
-                found[name] = json.loads(text[name])
-            except ValueError as error:
-                raise GraphError(f'{path}: its embedded "{name}" is not JSON ({error}); use the workflow\'s own JSON file') from error
+                found[name] = parse_json(text[name], f'{path}: its embedded "{name}"', MAX_TEXT, lenient=True)
+            except JSONError as error:
+                raise GraphError(f"{error}; use the workflow's own JSON file") from error
     if not found:
         raise GraphError(
             f"{path}: no workflow is embedded in this picture (another program may have removed it); "

@@ -42,7 +42,7 @@ def multigen(folder: Path, task: str, skips: Skips) -> Iterator[Item]:
 
 def hr_viton(folder: Path, task: str, skips: Skips) -> Iterator[Item]:
     """The pairs of a person and the garment worn: the second column (another garment) has no picture to learn from."""
-    for number, line in enumerate((folder / "train_pairs.txt").read_text().splitlines(), 1):
+    for number, line in enumerate((folder / "train_pairs.txt").read_text(encoding="utf-8-sig").splitlines(), 1):
         if not line.strip():
             continue
 
