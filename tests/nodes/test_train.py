@@ -38,8 +38,8 @@ def train(model, **changes):
 
 def test_a_lora_is_trained_written_and_used(place):
     model, ticks = load(place), []
-    tick = model.runtime.tick
-    model.runtime.tick = lambda i, n, what, preview=None, text=None: (ticks.append((what, i, n, preview)), tick(i, n, what))
+    advance = model.runtime.advance
+    model.runtime.advance = lambda event: (ticks.append((event.label, event.step, event.total, event.preview)), advance(event))
     made = train(model)
     decoder, name, samples = made["result"]
     assert name == "look.safetensors" and (place / "models" / "loras" / name).is_file()
@@ -62,18 +62,18 @@ def test_cancelling_keeps_the_work_and_the_same_run_goes_on(place):
     whole = load(place)
     expected = (place / "models" / "loras" / train(whole, name="whole")["result"][1]).read_bytes()
     model = load(place)
-    tick = model.runtime.tick
+    advance = model.runtime.advance
 
-    def cancel(i, n, what, preview=None, text=None):
-        if (what, i) == ("visual-decoding", 7):
+    def cancel(event):
+        if (event.label, event.step) == ("visual-decoding", 7):
             raise Cancelled
-        tick(i, n, what)
+        advance(event)
 
-    model.runtime.tick = cancel
+    model.runtime.advance = cancel
     with pytest.raises(Cancelled):
         train(model, name="whole2")
     assert not (place / "models" / "loras" / "whole2.safetensors").exists()
-    model.runtime.tick = tick
+    model.runtime.advance = advance
     train(model, name="whole2")
     from wegen.wegen_model.models.lora import read_lora
 
