@@ -81,7 +81,7 @@ def save_thumb(image: Any, key: str) -> dict | None:
     return {"filename": name, "subfolder": "", "type": "temp"}
 
 
-def colours(features: Any) -> list[str]:
+def colours(features: Any) -> list[list[str]]:
     """The cells of each row of features as #rrggbb, row-major, for `wegen_features` in a node's ui."""
     from ..wegen_model.features import mosaic
 

@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+from PIL import Image
 from wegen.tests.support import tiny_model
 from wegen.wegen_model import fileio
 from wegen.wegen_model.chat.canvas_state import parse_placement
@@ -16,6 +17,7 @@ from wegen.wegen_model.chat.tokenizer import Tokenizer
 from wegen.wegen_model.checkpoint import model_folder
 from wegen.wegen_model.config import PRESETS, ModelConfig
 from wegen.wegen_model.data import shards
+from wegen.wegen_model.data.image_folder import PictureFolder
 from wegen.wegen_model.data.mixture import Mixture
 
 HUGE = "1" + "0" * 400  # 10^400
@@ -258,3 +260,11 @@ def test_one_bad_number_costs_no_conversation_and_no_canvas():
     found = parse_placement(f'{{"boxes": [{good}, {{"ref": 2, "x": 1e400, "y": 0, "width": 0.5, "height": 0.5}}]}}')
     assert len(found.boxes) == 1 and "box 2" in found.ignored[0]
     assert parse_transcript(DEEP).turns[0].text.startswith("[[[") and parse_placement(DEEP).ignored
+
+
+@pytest.mark.parametrize("mark", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_caption_of_windows_is_read(tmp_path, mark):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_bytes("a fox é\r\n".encode(mark))
+    (sample,) = PictureFolder(tmp_path).samples(0, 0, 1, 1)
+    assert sample.turns[0].text == "a fox é"

@@ -22,7 +22,7 @@ import types
 import typing
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 T = TypeVar("T")
 MAX_BYTES = 64 << 20  # of a configuration, tokenizer, index or workflow
@@ -168,6 +168,14 @@ def _check(value: Any, where: str, max_depth: int, refused: bool) -> None:
 def encoding_of(head: bytes) -> str:
     """The encoding that a file's first bytes tell: that of their byte order mark, else UTF-8."""
     return next((name for mark, name in BOMS if head.startswith(mark)), "utf-8")
+
+
+def open_text(path: str | Path, newline: str | None = None) -> TextIO:
+    """A text file, in the encoding that its byte order mark tells, else UTF-8. Bytes that are no text there come as lone surrogates,
+    which `parse_json` of the line's bytes refuses."""
+    with open(path, "rb") as file:
+        encoding = encoding_of(file.read(4))
+    return open(path, encoding=encoding, errors="surrogateescape" if encoding.startswith("utf-8") else "replace", newline=newline)
 
 
 class _Refused:

@@ -142,9 +142,11 @@ def resize_float(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 def png_chunks(file: Any) -> Iterator[tuple[bytes, bytes, bytes]]:
     """Kind, content and raw bytes of each chunk of a PNG opened behind its signature; what follows a cut-off one is its raw bytes."""
+    start, end = file.tell(), file.seek(0, io.SEEK_END)
+    file.seek(start)
     while head := file.read(8):
         length, kind = struct.unpack(">I4s", head) if len(head) == 8 else (0, b"")
-        body = file.read(length + 4)
+        body = file.read(min(length + 4, end - file.tell()))  # a damaged length would be allocated
         yield kind, body[:length], head + body
         if len(body) < length + 4:
             return

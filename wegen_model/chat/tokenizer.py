@@ -56,7 +56,7 @@ class Tokenizer:
             data = parse_json(raw, str(folder / "tokenizer.json"))
             own = _own_tokens(data, folder / "tokenizer.json")
             special = special or own
-            backend = _Fast(data, own, folder / "tokenizer.json")
+            backend: Any = _Fast(data, own, folder / "tokenizer.json")
         elif (folder / "tokenizer.model").is_file():
             raw = (folder / "tokenizer.model").read_bytes()
             backend = _SentencePiece(raw)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..fileio import encoding_of
 from ..images import PictureError, check
 from ..images import read as read_picture
 
@@ -94,7 +95,7 @@ class PictureFolder:
                 self.skipped[path.name] = _reason(error)
                 picture = self._spare(row)
             caption = path.with_suffix(".txt")
-            if caption.is_file() and (text := caption.read_text(encoding="utf-8", errors="replace").strip()):
+            if caption.is_file() and (text := _text(caption)):
                 turns = (Turn("user", text), Turn("assistant", "", drawn=picture))
                 out.append(Sample("text-to-picture", turns, path.name))
             else:
@@ -109,6 +110,12 @@ class PictureFolder:
             except (OSError, PictureError) as error:
                 self.skipped[other.name] = _reason(error)
         raise ValueError(f"{self.folder}: none of its pictures can be read any more.")
+
+
+def _text(path: Path) -> str:
+    """A caption file's text, in the encoding that its byte order mark tells, else UTF-8."""
+    raw = path.read_bytes()
+    return raw.decode(encoding_of(raw), "replace").strip()
 
 
 def _reason(error: Exception) -> str:

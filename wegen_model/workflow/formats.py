@@ -26,7 +26,7 @@ def load_workflow(source: str | Path | dict, nodes: dict[str, type]) -> Workflow
         GraphError: the file cannot be read, is not JSON, or is no workflow.
     """
     path = None if isinstance(source, dict) else Path(source)
-    data = copy.deepcopy(source) if isinstance(source, dict) else _read(path)
+    data = copy.deepcopy(source) if isinstance(source, dict) else _read(Path(source))
     name = str(path) if path else "the workflow"
     prompt, ui = _parts(data, name)
     workflow = Workflow(prompt or {}, ui, path, {**standins(), **nodes})

@@ -32,25 +32,28 @@ def save_png(picture: Any, path: Path, info: Any, compress_level: int = 4) -> No
 
 def prompt_from_png(path: str | Path) -> dict[str, dict]:
     """{"prompt": API format, "workflow": the canvas}, each where present. Raises GraphError for a picture without either."""
-    found, text = {}, {}
+    found: dict[str, dict] = {}
+    text: dict[str, str | None] = {}
     try:
         with open(path, "rb") as file:
             if file.read(len(PNG_SIGNATURE)) != PNG_SIGNATURE:
                 raise ValueError("it is no PNG")
             for kind, content, _ in png_chunks(file):
-                if kind in PNG_TEXTS:
-                    keyword, value = png_text(kind, content, MAX_TEXT)
-                    text[keyword.decode("latin-1")] = value
+                keyword = content.partition(b"\0")[0]
+                if kind in PNG_TEXTS and keyword in (b"prompt", b"workflow"):
+                    text[keyword.decode()] = png_text(kind, content, MAX_TEXT)[1]
     except (OSError, ValueError) as error:
         raise GraphError(
             f"{path}: cannot be read as a picture ({error}); give a workflow JSON or a PNG saved by ComfyUI or `wegen run`"
         ) from error
-    for name in ("prompt", "workflow"):
-        if isinstance(text.get(name), str):
-            try:
-                found[name] = parse_json(text[name], f'{path}: its embedded "{name}"', MAX_TEXT, lenient=True)
-            except JSONError as error:
-                raise GraphError(f"{error}; use the workflow's own JSON file") from error
+    for name, value in text.items():
+        where = f'{path}: its embedded "{name}"'
+        try:
+            if value is None:
+                raise JSONError(where, f"is damaged, or longer than {MAX_TEXT >> 20} MiB")
+            found[name] = parse_json(value, where, MAX_TEXT, lenient=True)
+        except JSONError as error:
+            raise GraphError(f"{error}; use the workflow's own JSON file") from error
     if not found:
         raise GraphError(
             f"{path}: no workflow is embedded in this picture (another program may have removed it); "

@@ -161,7 +161,7 @@ class PreviewAny:
         return {"ui": {"text": ("None" if source is None else text,)}}
 
 
-PRIMITIVES = (
+PRIMITIVES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("PrimitiveInt", "INT", {"min": -sys.maxsize, "max": sys.maxsize, "control_after_generate": True}),
     ("PrimitiveFloat", "FLOAT", {"min": -sys.maxsize, "max": sys.maxsize}),
     ("PrimitiveString", "STRING", {}),

@@ -16,7 +16,7 @@ import numpy as np
 
 from ... import images
 from ...chat.conversation import Box
-from ...fileio import DATASET_BYTES, MAX_BYTES, JSONError, encoding_of, parse_json, read_json
+from ...fileio import DATASET_BYTES, MAX_BYTES, JSONError, open_text, parse_json, read_json
 from ..items import Skips
 from ..optional import need
 from ..shards import Unreadable, decode
@@ -47,9 +47,7 @@ def find(name: str, *roots: Path) -> Path:
 
 def lines(path: Path, skips: Skips) -> Iterator[tuple[str, dict]]:
     """Name and object of every line of JSON. UTF-8, or what the file's byte order mark says."""
-    with path.open("rb") as file:
-        encoding = encoding_of(file.read(4))
-    with path.open(encoding=encoding, errors="surrogateescape" if encoding.startswith("utf-8") else "replace") as file:
+    with open_text(path) as file:
         for number, line in enumerate(file, 1):
             name = f"{path.name}:{number}"
             if not line.strip():
@@ -79,7 +77,7 @@ def load(path: Path, kind: type = list):
 def table(path: Path, skips: Skips) -> Iterator[tuple[str, list[str]]]:
     """Name and fields of every line of a CSV file. A line that is none is named in `skips`."""
     csv.field_size_limit(max(csv.field_size_limit(), MAX_BYTES))  # of the process; its 128 KiB are less than some datasets' fields
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+    with open_text(path, newline="") as file:
         reader = csv.reader(line.replace("\0", "") for line in file)
         for number in itertools.count(1):
             try:
