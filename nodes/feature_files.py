@@ -7,11 +7,11 @@ binds `input_dirs` and `out_dir` to the classes that have them.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import struct
 from pathlib import Path
 
+from ..wegen_model.fileio import parse_json
 from . import host
 
 SUFFIX = ".safetensors"
@@ -37,7 +37,7 @@ def is_features(path: Path) -> bool:
     try:
         with open(path, "rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length)) if length <= HEADER else {}
+            header = parse_json(file.read(length), str(path)) if length <= HEADER else {}
         return (header.get("__metadata__") or {}).get("format") == FORMAT
     except (OSError, ValueError, struct.error, AttributeError):
         return False

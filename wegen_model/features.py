@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import FeatureConfig
+from .fileio import atomic
 from .models.box_embedding import Regions
 from .models.pointer import Pointer, Shown
 
@@ -162,12 +163,9 @@ def save_features(features: Features, path: str | Path) -> None:
     """One safetensors: `tokens` float32, and grid, space and tower as metadata. Written beside and renamed."""
     from safetensors.torch import save_file
 
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
     meta = {"format": "wegen-features-1", "space": features.space, "tower": features.tower, "grid": "x".join(map(str, features.grid))}
-    save_file({"tokens": features.tokens.float().contiguous()}, part, meta)
-    part.replace(path)
+    with atomic(path) as part:
+        save_file({"tokens": features.tokens.float().contiguous()}, part, meta)
 
 
 def load_features(path: str | Path) -> Features:

@@ -9,12 +9,12 @@ js/boxes/state.js is the other reader and the writer.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..fileio import JSONError, parse_json
 from .conversation import Box
 
 MOST = 100  # boxes read; the rest is ignored, and said
@@ -37,8 +37,8 @@ def parse_placement(text: Any) -> Placement:
     if not isinstance(text, str) or not text.strip():
         return Placement()
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        value = parse_json(text, "the canvas", lenient=True)
+    except JSONError:
         return Placement(ignored=("the canvas holds no readable boxes, so it counts as empty",))
     rows = value.get("boxes") if isinstance(value, dict) else value
     if not isinstance(rows, list):

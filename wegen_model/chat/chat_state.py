@@ -11,13 +11,13 @@ js/chat/transcript.js is the other reader and the writer.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..features import Features
+from ..fileio import JSONError, parse_json
 from .conversation import TAG, Box, Conversation, Reference, Turn
 
 TURNS, TEXT, PICTURES, BOXES = 4000, 20000, 8, 32  # read at most: turns, characters and pictures a turn, boxes a reply
@@ -80,8 +80,8 @@ def parse_transcript(text: Any) -> Transcript:
     if not isinstance(text, str) or not text.strip():
         return Transcript()
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        value = parse_json(text, "the transcript", lenient=True)
+    except JSONError:
         value = None
     if not isinstance(value, (dict, list)):
         return Transcript((Say("user", text.strip()[:TEXT]),))

@@ -132,26 +132,6 @@ def _load(args):
     return WeGen.load(args.model, runtime=Runtime(progress=sys.stderr.isatty()))
 
 
-def _picture(path: str):
-    """(1,h,w,3) float of a file, transparency laid over white; readable errors for what is no picture."""
-    from PIL import Image
-
-    from ..workflow.standins import read_frame
-
-    try:
-        with Image.open(path) as image:
-            picture, mask = read_frame(image)
-    except IsADirectoryError:
-        raise ValueError(f"{path} is a folder, not a picture.") from None
-    except FileNotFoundError:
-        raise FileNotFoundError(f"there is no picture {path}.") from None
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"{path} is not a picture that can be read, or it is damaged ({error}).") from error
-    if mask.shape[1:] == picture.shape[1:3]:
-        picture = picture * (1 - mask[..., None]) + mask[..., None]
-    return picture
-
-
 def _writable(*folders: Path) -> None:
     """Refuse before the work what could not be saved after it."""
     for folder in folders:
@@ -163,17 +143,18 @@ def _writable(*folders: Path) -> None:
 def _save(image, path: Path) -> None:
     from PIL import Image
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    Image.fromarray((image * 255).round().byte().numpy()).save(part, "PNG")
-    part.replace(path)
+    from ..fileio import atomic
+
+    with atomic(path) as part:
+        Image.fromarray((image * 255).round().byte().numpy()).save(part, "PNG")
 
 
 def _encode(args) -> None:
     from ..features import save_features
+    from ..images import read_float
 
     _writable(Path(args.features).parent)
-    features = _load(args).encode(_picture(args.picture), fit=args.fit)
+    features = _load(args).encode(read_float(args.picture), fit=args.fit)
     save_features(features, args.features)
     _say(f"{args.features}: {tuple(features.tokens.shape)} of {features.space}")
 
@@ -197,6 +178,7 @@ def _decode(args) -> None:
 
 def _chat(args) -> int:
     from ..chat.conversation import Conversation, Reference
+    from ..images import read_float
 
     out = Path(args.out)
     _writable(out)
@@ -220,7 +202,7 @@ def _chat(args) -> int:
                 talk, waiting = Conversation(), []
                 continue
             if line.startswith("/image "):
-                waiting.append(Reference(_picture(line[7:].strip())))
+                waiting.append(Reference(read_float(line[7:].strip())))
                 _say(f"attached as <image_{len(waiting)}>")
                 continue
             answer = model.chat(
@@ -241,6 +223,8 @@ def _chat(args) -> int:
             talk, waiting = answer, []
         except (ValueError, OSError) as error:
             _say(str(error))
+        except Exception as error:  # noqa: BLE001 whatever a turn raises ends that turn: the conversation goes on
+            _say(f"That turn was given up ({type(error).__name__}: {error}). The conversation stands where it stood before it.")
 
 
 def _inspect(args) -> None:

@@ -21,6 +21,7 @@ from ..features import Projectors, mosaic
 from ..models.box_embedding import IDS
 from ..models.llama import Cache, Language
 from ..models.pointer import Shown
+from ..progress import ProgressEvent
 from ..runtime import Runtime
 
 CELL = 16  # pixels of a feature in previews
@@ -140,7 +141,7 @@ def write_text(
         if token == t.eos:
             break
         out.append(token)
-        runtime.tick(step + 1, max_tokens, "WeGen writes", text=show(out) if show else None)
+        runtime.tick(ProgressEvent("write_text", step + 1, max_tokens, text=show(out) if show else None))
         if token == t.image_start:
             return out, True
         at = torch.tensor([[len(prompt) + step]], device=model.device)
@@ -205,11 +206,23 @@ def write_features(
             hidden = model.language(rows, cache, start + i)
             there = model.shown(prompt, 1) if i + 1 < n else None
             after.append(model.projectors.write(hidden[:1], there and there.slots(i + 1, 1))[0, 0].float().cpu())
-        runtime.tick(i + 1, n, "WeGen draws", preview=lambda: mosaic(torch.stack(fed), model.projectors.config.grid, CELL))
+        runtime.tick(written(fed, n, model.projectors.config.grid))
     out = torch.stack(after if readout == "released" else fed)
     if keep is not None:
         out = torch.where(keep[1].cpu()[:, None], keep[0].cpu().float(), out)
     return out
+
+
+def written(fed: list[Tensor], n: int, grid: tuple[int, int]) -> ProgressEvent:
+    """The event of k of n features (c,) that are written: their colours, and a picture of the grid so far."""
+    k = len(fed)
+    return ProgressEvent(
+        "write_features",
+        k,
+        n,
+        cells=lambda: mosaic(torch.stack(fed[:k]), grid).reshape(-1, 3)[:k],
+        preview=lambda: mosaic(torch.stack(fed[:k]), grid, CELL),
+    )
 
 
 def guide(x: Tensor, guidance: float) -> Tensor:
@@ -225,5 +238,5 @@ def _parallel(model: Model, prompt: Prompt, n: int, guidance: float, runtime: Ru
         rows.append(torch.cat([opening, slots], 1))
     shown = [model.shown(prompt, 1), None]
     x = torch.cat([model.projectors.predict(model.language(row, runtime=runtime)[:, -n:], s).float() for row, s in zip(rows, shown)])
-    runtime.tick(n, n, "WeGen draws")
+    runtime.tick(ProgressEvent("write_features", n, n))
     return model.projectors.denormalise(guide(x, guidance))[0].float().cpu()

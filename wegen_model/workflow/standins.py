@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..images import PictureError, read_frames
 from .png import save_png, text_chunks
 
 PREVIEW_FOLDER = "preview"  # in the output folder; ComfyUI uses its temp folder
@@ -81,38 +82,11 @@ class LoadImage:
         return True
 
     def load_image(self, image):
-        import torch
-        from PIL import Image, ImageSequence
-
         path = find_picture(image, self.input_dirs, self.out_dir)
         try:
-            with Image.open(path) as file:
-                several = file.format != "MPO"
-                frames = [read_frame(frame) for frame in ImageSequence.Iterator(file)]
-        except (OSError, SyntaxError, ValueError) as error:
-            raise ValueError(f"{path}: cannot be read as a picture ({error}); save it again as PNG or JPEG") from error
-        frames = [frame for frame in frames if frame[0].shape == frames[0][0].shape] if several else frames[:1]
-        images, masks = zip(*frames, strict=True)
-        return torch.cat(images), torch.cat(masks)
-
-
-def read_frame(picture: Any) -> tuple[Any, Any]:
-    """PIL picture, any mode -> IMAGE (1,h,w,3), MASK (1,h,w); turned upright. Without alpha: ComfyUI's blank mask (1,64,64)."""
-    import numpy as np
-    import torch
-    from PIL import ImageOps
-
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith("I") or picture.mode == "F":  # 16 bit per pixel, or float
-        grey = np.asarray(picture).astype(np.float32) / (1.0 if picture.mode == "F" else 65535.0)
-        pixels = np.repeat(grey.clip(0, 1)[..., None], 3, axis=-1)
-    else:
-        pixels = np.asarray(picture.convert("RGB")).astype(np.float32) / 255.0
-    mask = torch.zeros(1, 64, 64)
-    if "A" in picture.getbands() or (picture.mode == "P" and "transparency" in picture.info):
-        alpha = np.asarray(picture.convert("RGBA").getchannel("A")).astype(np.float32) / 255.0
-        mask = 1.0 - torch.from_numpy(alpha)[None]
-    return torch.from_numpy(pixels)[None], mask
+            return read_frames(path)
+        except PictureError as error:
+            raise ValueError(f"{path}: cannot be read as a picture ({error.reason}). {error.remedy}") from error
 
 
 class SaveImage:
@@ -187,7 +161,7 @@ class PreviewAny:
         return {"ui": {"text": ("None" if source is None else text,)}}
 
 
-PRIMITIVES = (
+PRIMITIVES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("PrimitiveInt", "INT", {"min": -sys.maxsize, "max": sys.maxsize, "control_after_generate": True}),
     ("PrimitiveFloat", "FLOAT", {"min": -sys.maxsize, "max": sys.maxsize}),
     ("PrimitiveString", "STRING", {}),
