@@ -115,7 +115,7 @@ class WeGenChatPanel:
             last = talk.turns[-1]
             message = {
                 "turn": script.id,
-                "seed": script.seed,
+                "seed": script.seed if script.seed < 2**53 else str(script.seed),  # JavaScript would round it
                 "text": last.text,
                 "pictures": [file] if file else [],
                 "notes": list(notes),
