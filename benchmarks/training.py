@@ -1,6 +1,6 @@
 """How fast samples come, and how fast a step takes them, beside a bare PyTorch step of the same run.
 
-    python benchmarks/training.py [--model DIR] [--data DIR] [--workers N] [--batch N] [--steps N]
+    python -m wegen.benchmarks.training [--model DIR] [--data DIR] [--workers N] [--batch N] [--steps N]
 
 Without --data, pictures are drawn into a temporary folder. A loader that gives fewer samples a second than the step takes is the
 bottleneck: more workers, or fewer pixels.
