@@ -155,7 +155,7 @@ def _say(row: dict, ignored: list[str]) -> Say | None:
         files.append(
             {
                 "filename": file["filename"],
-                "subfolder": "" if file.get("subfolder") is None else file["subfolder"],
+                "subfolder": file.get("subfolder") or "",
                 "type": file["type"],
                 "label": file["label"][:LABEL] if isinstance(file.get("label"), str) else "",
             }

@@ -39,7 +39,8 @@ def map_over_lists(target: Any, function: str, data: dict[str, Any]) -> list:
 
 def call_node(node: Any, data: dict[str, Any]) -> tuple[list[list], dict[str, list]]:
     """(outputs, each a list; what the node shows: {"images" | "text" | …: list})."""
-    results, shown = [], {}
+    results: list[Any] = []
+    shown: dict[str, list] = {}
     for returned in map_over_lists(node, node.FUNCTION, data):
         if isinstance(returned, dict):
             if "expand" in returned:

@@ -81,7 +81,7 @@ class _Run:
         self.workflow, self.table, self.outputs, self.folders = workflow, table, outputs, folders
         self.cancel, self.on_node, self.on_saved = cancel, on_node, on_saved
         needed, _ = needed_nodes(workflow.prompt, outputs)
-        self.waiting = {node_id: set() for node_id in needed}  # node -> who still needs its result
+        self.waiting: dict[str, set[str]] = {node_id: set() for node_id in needed}  # node -> who still needs its result
         for node_id in needed:
             for origin, _ in links_of(workflow.prompt[node_id]).values():
                 self.waiting[origin].add(node_id)

@@ -93,7 +93,7 @@ class Input:
 def inputs_of(node_class: type) -> dict[str, Input]:
     """Required and optional inputs in declared order."""
     declared = node_class.INPUT_TYPES()
-    found = {}
+    found: dict[str, Input] = {}
     for group in ("required", "optional"):
         for name, entry in (declared.get(group) or {}).items():
             options = entry[1] if len(entry) > 1 and isinstance(entry[1], dict) else {}

@@ -78,7 +78,9 @@ def output_nodes(prompt: dict[str, dict], table: dict[str, type]) -> list[str]:
 
 def needed_nodes(prompt: dict[str, dict], outputs: list[str]) -> tuple[list[str], list[str]]:
     """(every node that the outputs need, sources first; the ids of a circle among them, or nothing)."""
-    order, circle, state = [], [], {}
+    order: list[str] = []
+    circle: list[str] = []
+    state: dict[str, str] = {}
     for output in outputs:
         path = [(output, iter(links_of(prompt[output]).values()))] if output not in state else []
         state.setdefault(output, "open")
