@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from wegen.wegen_model.cli.main import main
+from wegen.__main__ import main
 
 ROOT = Path(__file__).parents[2]
 

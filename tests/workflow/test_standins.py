@@ -2,6 +2,7 @@
 
 import json
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,14 +14,16 @@ from wegen.wegen_model.workflow.standins import fill_prefix
 
 
 def load(name, *folders):
-    loader = graph.standins(folders)["LoadImage"]
-    verdict = loader.VALIDATE_INPUTS(name)
+    loader, where = graph.STANDINS["LoadImage"], graph.Folders(folders)
+    verdict = loader.VALIDATE_INPUTS(name, where)
     assert verdict is True, verdict
-    return loader().load_image(name)
+    return loader().load_image(name, where)
 
 
-def saver(out_dir, **options):
-    return graph.standins(None, out_dir, **options)["SaveImage"]()
+def saver(out_dir, metadata=True):
+    node = graph.STANDINS["SaveImage"]()
+    node.metadata, node.save_images = metadata, partial(node.save_images, folders=graph.Folders(output=out_dir))
+    return node
 
 
 def names(saved):

@@ -47,6 +47,7 @@ def parse_placement(text: Any) -> Placement:
     ignored = [f"the canvas holds {len(rows)} boxes: the first {MOST} are read"] if len(rows) > MOST else []
     for row in rows[:MOST]:
         number = row.get("ref") if isinstance(row, dict) else None
+        number = int(number) if isinstance(number, float) and number.is_integer() else number  # JSON has one kind of number: 2.0 is 2
         if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= MOST or number in found:
             ignored.append(f"a box of the canvas without a reference of its own ({str(number)[:20]})")
             continue

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from ..config import QUANTIZATIONS
@@ -95,9 +96,10 @@ def _model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="wegen-mini", help="model folder, or wegen-mini (bundled, default)")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
+def main(argv: list[str] | None = None, nodes: Callable[[], dict[str, type]] = dict) -> int:
+    """Run a command; returns the exit code. `nodes` gives {class type: node class} for `wegen run`: the library knows of none itself."""
     args = _parser().parse_args(argv)
+    args.nodes = nodes
     try:
         return COMMANDS[args.command](args) or 0
     except KeyboardInterrupt:
@@ -119,10 +121,9 @@ def _say(text: str) -> None:
 
 
 def _run(args) -> int:
-    from ...nodes import NODE_CLASS_MAPPINGS
     from .. import workflow
 
-    return workflow.run_command(args.workflow, args.set, args.seed, args.out, args.input, NODE_CLASS_MAPPINGS, _say)
+    return workflow.run_command(args.workflow, args.set, args.seed, args.out, args.input, args.nodes(), _say)
 
 
 def _load(args):

@@ -11,7 +11,7 @@ from ..images import PNG_SIGNATURE
 from .canvas import Canvas
 from .png import prompt_from_png
 from .spec import GraphError, Workflow
-from .standins import standins
+from .standins import STANDINS
 
 
 def load_workflow(source: str | Path | dict, nodes: dict[str, type]) -> Workflow:
@@ -29,7 +29,7 @@ def load_workflow(source: str | Path | dict, nodes: dict[str, type]) -> Workflow
     data = copy.deepcopy(source) if isinstance(source, dict) else _read(Path(source))
     name = str(path) if path else "the workflow"
     prompt, ui = _parts(data, name)
-    workflow = Workflow(prompt or {}, ui, path, {**standins(), **nodes})
+    workflow = Workflow(prompt or {}, ui, path, {**STANDINS, **nodes})
     if ui is not None:
         try:
             canvas = Canvas(ui, workflow.table)
