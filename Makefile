@@ -9,7 +9,7 @@ export PROMPT
 
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow bench previews pictures lint clean
+.PHONY: demo test test-slow bench previews pictures lint wheel clean
 
 demo: $(READY)
 	@$(VENV)/bin/wegen run workflows/text_to_picture.json --set "WeGenChat.message=$$PROMPT" --out "$(OUT)"
@@ -20,9 +20,9 @@ test: $(READY)
 test-slow: $(READY)
 	@$(VENV)/bin/python -m pytest
 
+# times of model, nodes, data and training, as ratios: benchmarks/README.md
 bench: $(READY)
-	@$(VENV)/bin/python benchmarks/model.py
-	@$(VENV)/bin/python benchmarks/nodes.py
+	@$(VENV)/bin/python -m wegen.benchmarks
 
 # runs every example workflow and rewrites its preview: make previews [MODEL=folder]; WEGEN_COMFYUI=checkout for those with KSampler
 previews: $(READY)
@@ -33,8 +33,17 @@ pictures: $(READY)
 	@$(VENV)/bin/pip install -q -c constraints.txt -e ".[comfyui]"
 	@$(VENV)/bin/python -m wegen.tests.comfyui.pictures
 
+# form, style and types; settings in pyproject.toml
 lint: $(READY)
-	@$(VENV)/bin/pip install -q ruff && $(VENV)/bin/ruff check .
+	@$(VENV)/bin/pip install -q --disable-pip-version-check -c constraints.txt -e ".[lint]"
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+
+# dist/wegen-VERSION-py3-none-any.whl, the same bytes for the same commit
+wheel: $(READY)
+	@rm -rf build
+	@SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(VENV)/bin/pip wheel -q --no-deps --no-build-isolation -w dist .
 
 # the environment: pinned by constraints.txt, installed once and again when what it needs has changed
 $(READY): pyproject.toml constraints.txt

@@ -1,7 +1,7 @@
-"""Samples a second of the loader, beside what a training step consumes: `python -m wegen.benchmarks.data [STEP_SECONDS]`.
+"""Samples a second that reading gives, beside what a training step consumes: `python -m wegen.benchmarks.data [STEP_SECONDS]`.
 
-Writes shards of drawn pictures at the size asked for, then loads them as a step would: JPEG decoding, degradation, ids, the tower's
-448 pixels and the decoder's 1024.
+Writes shards of drawn pictures at the size asked for, then makes of them what a stage of wegen-7b shows the model: JPEG decoding,
+degradation, ids, the tower's 448 pixels and the decoder's 1024.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ import numpy as np
 import torch
 from wegen.tests.support import byte_tokenizer
 from wegen.wegen_model.chat.tokenizer import Tokenizer
+from wegen.wegen_model.config import PRESETS
 from wegen.wegen_model.data import shards, tasks
+from wegen.wegen_model.data.image_folder import Mixed
 from wegen.wegen_model.data.items import Item
-from wegen.wegen_model.data.loader import Sizes, Steps, loader
 from wegen.wegen_model.data.mixture import Mixture, Source
+from wegen.wegen_model.data.model_inputs import ModelInputs, look, model_inputs
 
 
 def picture(i: int, side: int) -> np.ndarray:
@@ -34,6 +36,23 @@ def one(i: int, side: int):
     if i % 2:
         return tasks.text_to_picture(str(i), "a picture of waves " * 4, p, rng)
     return tasks.editing(str(i), p, [("make the waves higher", picture(i + 1, side))], rng)
+
+
+class Steps(torch.utils.data.Dataset):
+    """Step -> one micro-batch, with the tower's pixels."""
+
+    def __init__(self, source: Mixed, tokenizer: Tokenizer, batch: int, size: int | None):
+        self.source, self.tokenizer, self.batch, self.size = source, tokenizer, batch, size
+
+    def __getitem__(self, step: int) -> ModelInputs:
+        config, samples = PRESETS["wegen-7b"], self.source.samples(step, 0, 1, self.batch)
+        made = model_inputs(samples, config, self.tokenizer, np.random.default_rng(step), size=self.size)
+        made.tower_pixels = look(made.pictures, config)
+        return made
+
+
+def same(value: ModelInputs) -> ModelInputs:
+    return value
 
 
 def main() -> None:
@@ -52,14 +71,15 @@ def main() -> None:
         size = sum(p.stat().st_size for p in Path(folder).glob("*.tar")) / args.count / 1e3
         print(f"{args.count} samples written in {time.perf_counter() - start:.1f} s, {size:.0f} kB each")
         tokenizer = Tokenizer.load(byte_tokenizer(Path(folder) / "tokenizer"))
-        for name, sizes in (("for the tower alone", Sizes(2048)), ("with the decoder's 1024 pixels", Sizes(2048, decoder=1024))):
-            mixture = Mixture([Source(Path(folder), batch=args.batch)])
+        for name, pixels in (("for the tower alone", None), ("with the decoder's 1024 pixels", 1024)):
+            made = Steps(Mixed(Mixture([Source(Path(folder), batch=args.batch)]), args.batch), tokenizer, args.batch, pixels)
             for workers in args.workers:
-                steps = iter(loader(Steps(mixture, tokenizer, sizes, args.steps + 2), workers=workers))
+                order = range(args.steps + 2)
+                steps = iter(torch.utils.data.DataLoader(made, batch_size=None, sampler=order, num_workers=workers, collate_fn=same))
                 next(steps)
                 begin, cpu, n, pictures = time.perf_counter(), time.process_time(), 0, 0
                 for step in steps:
-                    n, pictures = n + len(step.keys), pictures + len(step.seen)
+                    n, pictures = n + len(step.keys), pictures + len(step.pictures)
                 took, busy = time.perf_counter() - begin, time.process_time() - cpu
                 line = f"{name}, {workers} workers: {n / took:7.1f} samples/s, {pictures / took:7.1f} pictures/s"
                 if not workers:

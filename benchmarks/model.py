@@ -1,4 +1,4 @@
-"""Times what the README promises, and prints ratios: `make bench`. No test asserts a time.
+"""Times what the README promises, and prints ratios: `python -m wegen.benchmarks.model`. No test asserts a time.
 
 demo      `make demo`'s command, after installation        against `python -c "import torch"`
 import    what importing the pack adds to a Python that has torch
@@ -52,7 +52,7 @@ def main() -> None:
     torch_only = clock([python, "-c", "import torch"])
     pack = clock([python, "-c", "import torch, wegen"])
     with tempfile.TemporaryDirectory() as out:
-        demo = clock([python, "-m", "wegen.wegen_model", "run", "workflows/text_to_picture.json", "--out", out])
+        demo = clock([python, "-m", "wegen", "run", "workflows/text_to_picture.json", "--out", out])
     steps = warm()
     out = sys.stdout.write
     out(f"import torch                {torch_only:6.2f} s   1.0x\n")

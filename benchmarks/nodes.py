@@ -1,4 +1,4 @@
-"""What the nodes cost over direct library calls, with the miniature, and what the pack adds to ComfyUI's start: `make bench`.
+"""What the nodes cost over direct library calls, with the miniature, and what the pack adds to ComfyUI's start: `python -m wegen.benchmarks.nodes`.
 
     node       the node's own call                     library    the same work asked of WeGen / WeGenDecoder
     overhead   node / library - 1, in CPU seconds (a busy machine does not change them); target: under 3 %
@@ -27,7 +27,7 @@ def rows(pack: str, runs: int = RUNS) -> list[tuple[str, float, float]]:
     import torch
 
     nodes = importlib.import_module(f"{pack}.nodes").NODE_CLASS_MAPPINGS
-    Conversation = importlib.import_module(f"{pack}.wegen_model.conversation").Conversation
+    Conversation = importlib.import_module(f"{pack}.wegen_model.chat.conversation").Conversation
 
     def node(name, **inputs):
         answer = getattr(nodes[name](), nodes[name].FUNCTION)(**inputs)

@@ -1,8 +1,8 @@
 """How fast samples come, and how fast a step takes them, beside a bare PyTorch step of the same run.
 
-    python benchmarks/training.py [--model DIR] [--data DIR] [--workers N] [--batch N] [--steps N]
+    python -m wegen.benchmarks.training [--model DIR] [--data DIR] [--workers N] [--batch N] [--steps N]
 
-Without --data, pictures are drawn into a temporary folder. A loader that gives fewer samples a second than the step takes is the
+Without --data, pictures are drawn into a temporary folder. Reading that gives fewer samples a second than the step takes is the
 bottleneck: more workers, or fewer pixels.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import itertools
 import sys
 import tempfile
@@ -24,10 +25,12 @@ from wegen.wegen_model.cli.train import open_source
 from wegen.wegen_model.runtime import Runtime
 from wegen.wegen_model.train.backend import SingleDevice
 from wegen.wegen_model.train.modules import load
-from wegen.wegen_model.train.settings import PRESETS, STAGES
-from wegen.wegen_model.train.stages.decoder import decoding_stage
-from wegen.wegen_model.train.stages.language import writing_stage
-from wegen.wegen_model.train.trainer import Step, _ahead, _step
+from wegen.wegen_model.train.presets import PRESETS
+from wegen.wegen_model.train.settings import Settings
+from wegen.wegen_model.train.stages import make_task
+from wegen.wegen_model.train.trainer import LossModule, TrainingTask, _ahead, _step
+
+STAGES = ("visual-decoding", "stage-1")
 
 
 def draw(folder: Path, count: int = 64, size: int = 512) -> None:
@@ -42,51 +45,47 @@ def draw(folder: Path, count: int = 64, size: int = 512) -> None:
         (folder / f"{i}.txt").write_text("a fox on a teal background")
 
 
-def made_of(model: str, stage: str, source, batch: int, **changes):
+def made_of(model: str, stage: str, source, batch: int, **changes) -> tuple[TrainingTask, Settings]:
     """The stage over a source, as `wegen train` builds it."""
-    pieces = changes.pop("pieces", 1)
     s = dataclasses.replace(PRESETS["mini"][stage], batch=batch, steps=10_000, **changes)
-    parts = load(model, stage, lora=s.lora > 0)
-    build = decoding_stage if stage == "visual-decoding" else lambda *rest: writing_stage(stage, *rest)
-    return build(parts, source, s, pieces, pieces), s
+    return make_task(stage, load(model, stage, lora=s.lora > 0, decoder=s.diffusion_weight > 0), source, s), s
 
 
-def loader(model: str, data: str, stage: str, workers: int, steps: int, batch: int) -> dict[int, float]:
-    """Samples a second by number of workers."""
-    made, s = made_of(model, stage, open_source(data, PRESETS["mini"][stage].seed, batch), batch)
+def reading(model: str, data: str, stage: str, workers: int, steps: int, batch: int) -> dict[int, float]:
+    """Samples a second that micro-batches come in, by number of workers."""
+    task, s = made_of(model, stage, open_source(data, PRESETS["mini"][stage].seed, batch), batch)
     rates = {}
     for n in sorted({0, workers}):
-        pieces = _ahead(made, SingleDevice(Runtime().device, s.precision), 0, n)
-        next(pieces)  # workers start
+        batches = _ahead(task, SingleDevice(Runtime().device, s.precision), 1, 0, n)
+        next(batches)  # workers start
         begun = time.perf_counter()
-        for _ in itertools.islice(pieces, steps):
+        for _ in itertools.islice(batches, steps):
             pass
         rates[n] = steps * batch / (time.perf_counter() - begun)
     return rates
 
 
-def stepper(model: str, data: str, stage: str, batch: int, bare: bool = False, **changes) -> Callable[[], None]:
+def stepper(model: str, data: str, stage: str, batch: int, bare: bool = False, accumulate: int = 1, **changes) -> Callable[[], object]:
     """A call that takes one optimiser step, again and again of the same batch. `bare`: as three lines of PyTorch would."""
-    pieces = changes.get("pieces", 1)
-    made, s = made_of(model, stage, open_source(data, PRESETS["mini"][stage].seed, batch // pieces), batch, **changes)
+    task, s = made_of(model, stage, open_source(data, PRESETS["mini"][stage].seed, batch // accumulate), batch, **changes)
     backend = SingleDevice(Runtime().device, s.precision)
-    made.place(backend.device)
-    weights = [p for p in made.model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(weights, 1e-5)
-    net, optimiser = backend.prepare(Step(made), optimiser)
+    task.prepare(backend.device)
+    weights = [p for p in task.model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(weights, 1e-5)
+    net, optimizer = backend.prepare(LossModule(task), optimizer)
     net.train()
-    batches = next(_ahead(made, backend, 0, 0))
-    shares = dict.fromkeys(made.counts(batches[0]), 1.0)
+    batches = next(_ahead(task, backend, accumulate, 0, 0))
+    shares = dict.fromkeys(task.items(batches[0]), 1.0)
 
     def plain() -> None:
         with autocast(backend.device.type, backend.dtype, enabled=backend.dtype is not None):
-            loss = made.loss(batches[0], torch.Generator().manual_seed(0), shares)["loss"]
+            loss = task.loss(batches[0], torch.Generator().manual_seed(0), shares)["loss"]
         loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
 
-    return plain if bare else lambda: _step(made, backend, net, optimiser, 0, batches, Path("."))
+    return plain if bare else functools.partial(_step, task, backend, net, optimizer, 0, batches, Path("."))
 
 
 def measure(model: str, data: str, stage: str, workers: int, steps: int, batch: int) -> str:
@@ -94,7 +93,7 @@ def measure(model: str, data: str, stage: str, workers: int, steps: int, batch: 
         "bare PyTorch (the baseline)": stepper(model, data, stage, batch, bare=True),
         "the loop": stepper(model, data, stage, batch),
         "+ recomputed activations": stepper(model, data, stage, batch, checkpointing=True),
-        "+ two pieces a step": stepper(model, data, stage, batch, pieces=2),
+        "+ two micro-batches a step": stepper(model, data, stage, batch, accumulate=2),
         "+ LoRA of rank 16": stepper(model, data, stage, batch, lora=16),
     }
     seconds: dict[str, list[float]] = {name: [] for name in variants}
@@ -106,11 +105,11 @@ def measure(model: str, data: str, stage: str, workers: int, steps: int, batch: 
                 seconds[name].append(time.perf_counter() - begun)
     takes = {name: batch / median(row) for name, row in seconds.items()}
     base, own = list(takes.values())[:2]
-    rates = loader(model, data, stage, workers, steps, batch)
+    rates = reading(model, data, stage, workers, steps, batch)
     lines = [f"{stage}, batches of {batch}, on {Runtime().device}"]
     lines += [f"  {name:<30}{rate:8.2f} samples/s   {rate / base:.2f}x" for name, rate in takes.items()]
     lines += [
-        f"  {f'the loader, {n} workers':<30}{rate:8.2f} samples/s   {rate / own:.1f} times what the loop takes" for n, rate in rates.items()
+        f"  {f'reading, {n} workers':<30}{rate:8.2f} samples/s   {rate / own:.1f} times what the loop takes" for n, rate in rates.items()
     ]
     return "\n".join(lines)
 
@@ -126,7 +125,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if not args.data:
             draw(Path(folder))
-        for stage in STAGES[:2]:
+        for stage in STAGES:
             sys.stdout.write(measure(args.model, args.data or folder, stage, args.workers, args.steps, args.batch) + "\n")
 
 

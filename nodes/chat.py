@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import host
-from .sockets import CATEGORY, CHAT, MODEL, REFERENCES, SEED, image_sockets, pictures, tell_numbers
+from .sockets import CATEGORY, CHAT, MAX_TOKENS, MODEL, PICTURE, REFERENCES, SEED, TEMPERATURE, image_sockets, pictures, tell_numbers
 
 PAGE = 1024  # pixels: the size that reply boxes are given for when there is no picture
 
@@ -44,15 +44,7 @@ class WeGenChat:
                         ),
                     },
                 ),
-                "picture": (
-                    ["auto", "always", "never"],
-                    {
-                        "default": "auto",
-                        "tooltip": (
-                            "May the answer be a picture? auto: as the model decides. always: one is opened after the reply. never: words only."
-                        ),
-                    },
-                ),
+                "picture": PICTURE,
                 "rewrite": (
                     "BOOLEAN",
                     {
@@ -66,10 +58,7 @@ class WeGenChat:
                 "temperature": (
                     "FLOAT",
                     {
-                        "default": 0.0,
-                        "min": 0.0,
-                        "max": 5.0,
-                        "step": 0.05,
+                        **TEMPERATURE,
                         "tooltip": ("How freely words are chosen. 0 always takes the likeliest; 0.7 is lively; above 1 gets wild."),
                     },
                 ),
@@ -87,9 +76,7 @@ class WeGenChat:
                 "max_tokens": (
                     "INT",
                     {
-                        "default": 128,
-                        "min": 1,
-                        "max": 4096,
+                        **MAX_TOKENS,
                         "tooltip": (
                             "The longest answer, in tokens (about three quarters of a word each). Room for it is reserved in the conversation."
                         ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import host, ui_messages
-from .sockets import CATEGORY, REFERENCES, image_sockets, pictures, tell_numbers
+from .sockets import CATEGORY, REFERENCES, SIDE, image_sockets, pictures, tell_numbers
 
 
 class WeGenBboxCompose:
@@ -67,16 +67,13 @@ class WeGenBboxCompose:
                 "width": (
                     "INT",
                     {
-                        "default": 1024,
-                        "min": 8,
-                        "max": 8192,
-                        "step": 8,
+                        **SIDE,
                         "tooltip": (
                             "Width of the canvas in pixels: boxes in pixels are measured by it, masks and the preview take its shape."
                         ),
                     },
                 ),
-                "height": ("INT", {"default": 1024, "min": 8, "max": 8192, "step": 8, "tooltip": "Height of the canvas in pixels."}),
+                "height": ("INT", {**SIDE, "tooltip": "Height of the canvas in pixels."}),
             },
             "optional": {
                 "canvas": (

@@ -46,14 +46,11 @@ class WeGenExamplePicture:
         return feature_files.digest(path) if path.is_file() else str(picture)
 
     def load(self, picture):
-        from PIL import Image
-
-        from ..wegen_model.workflow.standins import read_frame
+        from ..wegen_model.images import read_frames
 
         if self.VALIDATE_INPUTS(picture) is not True:
             raise ValueError(_lacking(picture))
-        with Image.open(FOLDER / f"{picture}.png") as file:
-            return read_frame(file)
+        return read_frames(FOLDER / f"{picture}.png")
 
 
 def _lacking(picture) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import host, ui_messages
-from .sockets import CATEGORY, CHAT, FEATURES, MODEL
+from .sockets import CATEGORY, CHAT, FEATURES, GUIDANCE, MODEL
 
 
 class WeGenDraw:
@@ -35,10 +35,7 @@ class WeGenDraw:
                 "guidance": (
                     "FLOAT",
                     {
-                        "default": 1.0,
-                        "min": 0.0,
-                        "max": 30.0,
-                        "step": 0.1,
+                        **GUIDANCE,
                         "tooltip": (
                             "How much the features lean towards the conversation, away from a picture of nothing in particular. 1 is off and "
                             "fastest; 1.5 to 3 follows the words more closely."

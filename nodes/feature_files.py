@@ -1,17 +1,18 @@
 """Features on disk: where they may lie, which there are, and whether a name still leads to one.
 
-A name is a path below ComfyUI's input folder; ` [output]` behind it means the output folder, as for Load Image. Headless, `wegen run`
-binds `input_dirs` and `out_dir` to the classes that have them.
+A name is a path below ComfyUI's input folder; ` [output]` behind it means the output folder, as for Load Image. Headless, `wegen run` hands
+its folders to the nodes as a hidden input.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import struct
 from pathlib import Path
+from typing import Any
 
+from ..wegen_model.fileio import parse_json
 from . import host
 
 SUFFIX = ".safetensors"
@@ -19,17 +20,15 @@ FORMAT = "wegen-features-1"
 HEADER = 1 << 20  # bytes: longer headers are other files
 
 
-class OnDisk:
-    """What nodes that read or write a person's files have: the folders."""
+HIDDEN = {"folders": "WEGEN_FOLDERS"}  # as wegen_model/workflow/spec.py names it
 
-    input_dirs: tuple[Path, ...] = ()
-    out_dir = Path("output")
 
-    @classmethod
-    def folders(cls) -> dict[str, list[Path]]:
-        """{"input" | "output": folders in order of search}."""
-        found = host.person_folders()
-        return {"input": list(cls.input_dirs), "output": [Path(cls.out_dir)]} if found is None else {k: [v] for k, v in found.items()}
+def folders_of(given: Any = None) -> dict[str, list[Path]]:
+    """{"input" | "output": folders in order of search}: ComfyUI's, or those that `wegen run` gave."""
+    found = host.person_folders()
+    if found is not None:
+        return {kind: [folder] for kind, folder in found.items()}
+    return {"input": [], "output": [Path("output")]} if given is None else {"input": list(given.input), "output": [given.output]}
 
 
 def is_features(path: Path) -> bool:
@@ -37,7 +36,7 @@ def is_features(path: Path) -> bool:
     try:
         with open(path, "rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length)) if length <= HEADER else {}
+            header = parse_json(file.read(length), str(path)) if length <= HEADER else {}
         return (header.get("__metadata__") or {}).get("format") == FORMAT
     except (OSError, ValueError, struct.error, AttributeError):
         return False

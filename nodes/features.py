@@ -147,7 +147,7 @@ class WeGenPreviewFeatures:
         return host.shown((picture,), [], text)
 
 
-class WeGenSaveFeatures(feature_files.OnDisk):
+class WeGenSaveFeatures:
     """Features to a file."""
 
     DESCRIPTION = "Saves features as a safetensors file in the output folder, a whole batch in one. Load WeGen Features reads it."
@@ -172,15 +172,15 @@ class WeGenSaveFeatures(feature_files.OnDisk):
                     },
                 ),
             },
-            "hidden": {"prompt": "PROMPT"},
+            "hidden": {"prompt": "PROMPT", **feature_files.HIDDEN},
         }
 
-    def save(self, features, filename_prefix="wegen/features", prompt=None):
+    def save(self, features, filename_prefix="wegen/features", prompt=None, folders=None):
         from ..wegen_model.features import save_features
         from ..wegen_model.workflow.standins import fill_prefix, next_place
 
         features.check_finite("features")
-        root = self.folders()["output"][0]
+        root = feature_files.folders_of(folders)["output"][0]
         folder, name, number = next_place(root, fill_prefix(filename_prefix, *features.grid[::-1], prompt))
         path = folder / f"{name}_{number:05}_{feature_files.SUFFIX}"
         save_features(features, path)
@@ -189,7 +189,7 @@ class WeGenSaveFeatures(feature_files.OnDisk):
         return {"ui": {"wegen_files": [entry]}, "result": ()}
 
 
-class WeGenLoadFeatures(feature_files.OnDisk):
+class WeGenLoadFeatures:
     """Features from a file."""
 
     DESCRIPTION = "Loads features that Save WeGen Features or `wegen encode` wrote, from the input or the output folder."
@@ -205,36 +205,37 @@ class WeGenLoadFeatures(feature_files.OnDisk):
         return {
             "required": {
                 "file": (
-                    feature_files.list_features(cls.folders()),
+                    feature_files.list_features(feature_files.folders_of()),
                     {
                         "tooltip": (
                             "A features file of the input folder, or of the output folder (marked [output]). Press R to see new ones."
                         )
                     },
                 ),
-            }
+            },
+            "hidden": feature_files.HIDDEN,
         }
 
     @classmethod
-    def VALIDATE_INPUTS(cls, file):
+    def VALIDATE_INPUTS(cls, file, folders=None):
         if file is None:  # linked: known only when it runs
             return True
         try:
-            feature_files.find_features(file, cls.folders())
+            feature_files.find_features(file, feature_files.folders_of(folders))
         except ValueError as error:
             return str(error)
         return True
 
     @classmethod
-    def IS_CHANGED(cls, file):
+    def IS_CHANGED(cls, file, folders=None):
         try:
-            return feature_files.digest(feature_files.find_features(file, cls.folders()))
+            return feature_files.digest(feature_files.find_features(file, feature_files.folders_of(folders)))
         except (ValueError, OSError) as error:
             return str(error)
 
-    def load(self, file):
+    def load(self, file, folders=None):
         from ..wegen_model.features import load_features
 
-        features = load_features(feature_files.find_features(file, self.folders()))
+        features = load_features(feature_files.find_features(file, feature_files.folders_of(folders)))
         features.check_finite(file)
         return host.shown((features,), [], ui={"wegen_features": ui_messages.colours(features)})

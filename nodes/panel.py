@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import host, ui_messages
-from .sockets import CATEGORY, CHAT, FEATURES, MODEL
+from .sockets import CATEGORY, CHAT, FEATURES, GUIDANCE, MAX_TOKENS, MODEL, PICTURE, TEMPERATURE
 
 
 class WeGenChatPanel:
@@ -31,15 +31,7 @@ class WeGenChatPanel:
         return {
             "required": {
                 "model": (MODEL, {"tooltip": "The model to talk with. It answers, draws and paints with its own decoder."}),
-                "picture": (
-                    ["auto", "always", "never"],
-                    {
-                        "default": "auto",
-                        "tooltip": (
-                            "May the answer be a picture? auto: as the model decides. always: one is opened after the reply. never: words only."
-                        ),
-                    },
-                ),
+                "picture": PICTURE,
                 "rewrite": (
                     "BOOLEAN",
                     {
@@ -50,24 +42,18 @@ class WeGenChatPanel:
                 "temperature": (
                     "FLOAT",
                     {
-                        "default": 0.0,
-                        "min": 0.0,
-                        "max": 5.0,
-                        "step": 0.05,
+                        **TEMPERATURE,
                         "tooltip": ("How freely words are chosen. 0 always takes the likeliest."),
                     },
                 ),
                 "guidance": (
                     "FLOAT",
                     {
-                        "default": 1.0,
-                        "min": 0.0,
-                        "max": 30.0,
-                        "step": 0.1,
+                        **GUIDANCE,
                         "tooltip": ("How much the features lean towards the conversation. 1 is off and fastest."),
                     },
                 ),
-                "max_tokens": ("INT", {"default": 128, "min": 1, "max": 4096, "tooltip": "The longest answer, in tokens."}),
+                "max_tokens": ("INT", {**MAX_TOKENS, "tooltip": "The longest answer, in tokens."}),
                 "trim_oldest": (
                     "BOOLEAN",
                     {
@@ -129,7 +115,7 @@ class WeGenChatPanel:
             last = talk.turns[-1]
             message = {
                 "turn": script.id,
-                "seed": script.seed,
+                "seed": script.seed if script.seed < 2**53 else str(script.seed),  # JavaScript would round it
                 "text": last.text,
                 "pictures": [file] if file else [],
                 "notes": list(notes),

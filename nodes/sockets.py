@@ -7,7 +7,19 @@ from ..wegen_model.chat.conversation import Reference, Turn
 CATEGORY = "WeGen"
 MODEL, DECODER, FEATURES, REFERENCES, CHAT = "WEGEN_MODEL", "WEGEN_DECODER", "WEGEN_FEATURES", "WEGEN_REFERENCES", "WEGEN_CHAT"
 SLOTS = tuple(f"image_{k}" for k in range(1, 6))
+# options of widgets that several nodes have; each node adds its own tooltip
 SEED = {"default": 0, "min": 0, "max": 0xFFFFFFFFFFFFFFFF, "control_after_generate": True}
+TEMPERATURE = {"default": 0.0, "min": 0.0, "max": 5.0, "step": 0.05}
+GUIDANCE = {"default": 1.0, "min": 0.0, "max": 30.0, "step": 0.1}  # over features; 1 is off
+MAX_TOKENS = {"default": 128, "min": 1, "max": 4096}
+SIDE = {"default": 1024, "min": 8, "max": 8192, "step": 8}  # pixels
+PICTURE = (
+    ["auto", "always", "never"],
+    {
+        "default": "auto",
+        "tooltip": "May the answer be a picture? auto: as the model decides. always: one is opened after the reply. never: words only.",
+    },
+)
 
 
 def image_sockets() -> dict:

@@ -104,8 +104,9 @@ class WeGenTrainDecoder:
     ):
         import torch
 
-        from ..wegen_model.data.image_folder import PictureFolder, read_picture
+        from ..wegen_model.data.image_folder import PictureFolder
         from ..wegen_model.features import check_space
+        from ..wegen_model.images import PictureError, read, to_float
         from ..wegen_model.train import finetune
 
         painter = own_decoder(decoder if decoder is not None else model)
@@ -118,11 +119,20 @@ class WeGenTrainDecoder:
         key = finetune.identity(painter.folder, paths, s)
         with host.watch(model.runtime) as notes:
             pictures, tokens = [], []
+            enough = 2 * max(
+                s.size or painter.config.decoder.size, model.config.vision.image_size
+            )  # larger photos are reduced as they are read
             for i, path in enumerate(paths):
-                pictures.append(read_picture(path))
-                pixels = torch.from_numpy(pictures[-1].copy()).float()[None] / 255
-                tokens.append(model.encode(pixels, where=f"WeGen Train Decoder, {path.name}"))
+                try:
+                    picture = read(path, side=enough)
+                except (OSError, PictureError) as error:  # a good header, a broken body
+                    source.skipped[path.name] = error.reason if isinstance(error, PictureError) else str(error)
+                    continue
+                pictures.append(picture)
+                tokens.append(model.encode(to_float(picture)[None], where=f"WeGen Train Decoder, {path.name}"))
                 model.runtime.tick(i + 1, len(paths), "EVA-CLIP")
+            if not pictures:
+                raise ValueError(f"folder: none of the {len(paths)} pictures can be read ({next(iter(source.skipped.values()))}).")
             c = painter.config.decoder
             note = check_space(tokens[0], c.space, c.tower, f"the decoder '{painter.name}'", "WeGen Train Decoder, model", width=c.width)
             for text in (note, *(f"{n} cannot be read and was left out ({why})." for n, why in source.skipped.items())):
@@ -145,7 +155,7 @@ class WeGenTrainDecoder:
             shown = torch.stack([finetune.target_pixels(p, size) for p in pictures[: len(painted)]]).float() / 255
             some = max(1, len(losses) // 5)  # single steps are noisy
             first, last = (sum(row) / some for row in (losses[:some], losses[-some:]))
-            text = f"{path.name}: {len(paths)} pictures, {s.steps} steps, loss {first:.4f} at first, {last:.4f} at last."
+            text = f"{path.name}: {len(pictures)} pictures, {s.steps} steps, loss {first:.4f} at first, {last:.4f} at last."
             return host.shown((painter.with_lora(path), path.name, torch.cat([shown, painted])), notes, text)
 
 

@@ -13,11 +13,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ..wegen_model.progress import ProgressEvent
 from . import host
+from .host.progress import Listener
 
 PLACES = ("input", "output", "temp")
 THUMB = 160  # pixels, longer side
 PER_SECOND = 10  # messages
+MESSAGES = {"write_text": "text", "write_features": "features", "denoise": "paint"}  # kinds of progress -> kinds of messages
 
 
 def load_picture(file: dict, where: str):
@@ -26,9 +29,8 @@ def load_picture(file: dict, where: str):
     Raises:
         ValueError: the file is gone, or no picture; says which turn names it.
     """
-    from PIL import Image
-
-    from ..wegen_model.workflow.standins import find_picture, read_frame
+    from ..wegen_model.images import PictureError, read_float
+    from ..wegen_model.workflow.standins import find_picture
 
     name = "/".join(part for part in (file["subfolder"], file["filename"]) if part)
     try:
@@ -39,11 +41,11 @@ def load_picture(file: dict, where: str):
                 raise ValueError(f"{where}: «{name}» leads out of the {file['type']} folder. Take the picture out of the message.")
         else:
             path = find_picture(f"{name} [{file['type']}]", [Path("input"), Path(".")], Path("output"))
-        with Image.open(path) as picture:
-            return read_frame(picture)[0]
-    except (OSError, SyntaxError) as error:
+        return read_float(path, name)
+    except (OSError, PictureError) as error:
+        reason = error.reason if isinstance(error, PictureError) else error
         raise ValueError(
-            f"{where}: the picture «{name}» ({file['type']} folder) cannot be read: {error}. Put the file back, or take the "
+            f"{where}: the picture «{name}» ({file['type']} folder) cannot be read: {reason}. Put the file back, or take the "
             "turn out of the conversation."
         ) from error
 
@@ -68,16 +70,18 @@ def save_thumb(image: Any, key: str) -> dict | None:
         return None
     import hashlib
 
+    from ..wegen_model.fileio import atomic
+
     picture = _pil(image)
     picture.thumbnail((THUMB, THUMB))
     folder = Path(sys.modules["folder_paths"].get_temp_directory())
-    folder.mkdir(parents=True, exist_ok=True)
     name = f"wegen-{key}-{hashlib.sha256(picture.tobytes()).hexdigest()[:16]}.jpg"
-    picture.save(folder / name, quality=85)
+    with atomic(folder / name) as part:
+        picture.save(part, "JPEG", quality=85)
     return {"filename": name, "subfolder": "", "type": "temp"}
 
 
-def colours(features: Any) -> list[str]:
+def colours(features: Any) -> list[list[str]]:
     """The cells of each row of features as #rrggbb, row-major, for `wegen_features` in a node's ui."""
     from ..wegen_model.features import mosaic
 
@@ -89,43 +93,41 @@ def hexes(cells: Any) -> list[str]:
     return ["#%02x%02x%02x" % tuple(cell) for cell in (cells.reshape(-1, 3) * 255).round().int().tolist()]
 
 
-def chat_progress(turn: str):
-    """A `told` for `host.watch`: what the chat panel shows while its turn is answered, as `wegen.chat` messages."""
-    kinds = {"WeGen writes": "text", "WeGen draws": "features", "Decoder": "paint"}
+def chat_progress(turn: str) -> Listener:
+    """For `host.watch`: what the chat panel shows while its turn is answered, as `wegen.chat` messages (js/chat/ names their kinds)."""
     last: dict[str, float] = {}
     said = sent = ""
 
-    def told(i: int, n: int, what: str, preview: Any = None, text: str | None = None) -> None:
+    def listen(event: ProgressEvent) -> None:
         nonlocal said, sent
-        now, said = time.monotonic(), text or said
-        if i < n and now - last.get(what, 0.0) < 1 / PER_SECOND:
+        now, said = time.monotonic(), event.text or said
+        if not event.done and now - last.get(event.label, 0.0) < 1 / PER_SECOND:
             return
-        last[what] = now
-        kind = kinds.get(what, what)
-        message: dict[str, Any] = {"turn": turn, "kind": kind, "i": i, "n": n}
+        last[event.label] = now
+        message: dict[str, Any] = {"turn": turn, "kind": MESSAGES.get(event.kind, event.label), "i": event.step, "n": event.total}
         if said != sent:  # with whatever comes next: the last words of a reply may fall between two messages
             message["text"] = sent = said
-        if preview is not None and kind == "features":
-            message["cells"] = _written(preview(), i)
-        elif preview is not None:
-            message["picture"] = _data_url(preview())
+        if event.cells is not None:
+            message["cells"] = hexes(event.cells())
+        elif event.preview is not None:
+            message["picture"] = _data_url(event.preview())
         send("wegen.chat", message)
 
-    return told
+    return listen
 
 
-def grid_progress():
-    """A `told` for `host.watch`: the grid below the running node fills while its features are written, as `wegen.features` messages."""
+def grid_progress() -> Listener:
+    """For `host.watch`: the grid below the running node fills while its features are written, as `wegen.features` messages."""
     last = 0.0
 
-    def told(i: int, n: int, what: str, preview: Any = None, text: str | None = None) -> None:
+    def listen(event: ProgressEvent) -> None:
         nonlocal last
-        if preview is None or (i < n and time.monotonic() - last < 1 / PER_SECOND):
+        if event.cells is None or (not event.done and time.monotonic() - last < 1 / PER_SECOND):
             return
         last = time.monotonic()
-        send("wegen.features", {"node": host.executing_node(), "cells": _written(preview(), i), "n": n})
+        send("wegen.features", {"node": host.executing_node(), "cells": hexes(event.cells()), "n": event.total})
 
-    return told
+    return listen
 
 
 def send(event: str, data: dict) -> None:
@@ -133,13 +135,6 @@ def send(event: str, data: dict) -> None:
     server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
     if server is not None and host.inside_comfyui():
         server.send_sync(event, data, server.client_id)
-
-
-def _written(picture: Any, i: int) -> list[str]:
-    """The first i cells of the picture that is shown while features are written."""
-    from ..wegen_model.generation.generate import CELL
-
-    return hexes(picture[::CELL, ::CELL])[:i]
 
 
 def _pil(image: Any):

@@ -20,9 +20,9 @@ class Listener(Runtime):
     def warn(self, text):
         self.warnings.append(text)
 
-    def tick(self, i, n, what, preview=None, text=None):
-        self.ticks.append((what, i, n))
-        if what == self.cancel_at and i == 2:
+    def advance(self, event):
+        self.ticks.append(event)
+        if event.kind == self.cancel_at and event.step == 2:
             raise Cancelled
 
 
@@ -153,7 +153,7 @@ def test_never_and_always(wegen):
         wegen.chat(question, picture="maybe")
 
 
-@pytest.mark.parametrize("what", ["EVA-CLIP", "WeGen writes", "WeGen draws", "Decoder"])
+@pytest.mark.parametrize("what", ["tower", "write_text", "write_features", "denoise"])
 def test_cancelling_leaves_the_next_run_intact(tiny, drawn, what):
     model = WeGen.load(tiny, runtime=Listener(cancel_at=what))
 
@@ -169,4 +169,14 @@ def test_cancelling_leaves_the_next_run_intact(tiny, drawn, what):
     expected = WeGen.load(tiny, runtime=Listener())
     model = expected
     assert all(torch.equal(a, b) for a, b in zip(after, run()))
-    assert {name for name, _, _ in expected.runtime.ticks} == {"EVA-CLIP", "WeGen reads", "WeGen writes", "WeGen draws", "Decoder", "VAE"}
+    assert {event.kind: event.label for event in expected.runtime.ticks} == {
+        "tower": "EVA-CLIP",
+        "read_prompt": "WeGen reads",
+        "write_text": "WeGen writes",
+        "write_features": "WeGen draws",
+        "denoise": "Decoder",
+        "vae": "VAE",
+    }
+    last = {event.kind: event for event in expected.runtime.ticks}["write_features"]
+    assert torch.equal(last.cells(), last.preview()[::16, ::16].reshape(-1, 3)) and last.done
+    assert [len(event.cells()) for event in expected.runtime.ticks if event.kind == "write_features"] == list(range(1, 65))

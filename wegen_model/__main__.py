@@ -1,7 +1,7 @@
-"""`python -m wegen.wegen_model` is the `wegen` command."""
+"""`python -m wegen.wegen_model` is the `wegen` command, as `python -m wegen` is."""
 
 import sys
 
-from .cli.main import main
+from ..__main__ import main
 
 sys.exit(main())

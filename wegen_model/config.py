@@ -11,6 +11,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from .fileio import from_dict
+
 if TYPE_CHECKING:
     import torch
 
@@ -166,29 +168,8 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
-        """Read what `to_dict` wrote; unknown keys are an error that names them."""
-        return _read(cls, values)
-
-
-def _read(cls, values: dict[str, Any]):
-    nested = {"vision": VisionConfig, "language": LanguageConfig, "features": FeatureConfig, "decoder": DecoderConfig}
-    known = {f.name: f for f in dataclasses.fields(cls)}
-    unknown = sorted(set(values) - set(known) - {"format_version"})
-    if unknown:
-        raise ValueError(f"config.json: unknown keys in {cls.__name__}: {', '.join(unknown)}. A newer version wrote it?")
-    out = {}
-    for key, value in values.items():
-        if key == "format_version":
-            continue
-        if cls is ModelConfig and key in nested:
-            value = _read(nested[key], value)
-        out[key] = _tuples(value) if isinstance(value, list) else value
-    return cls(**out)
-
-
-def _tuples(value):
-    """JSON's lists as the tuples they were written from, at any depth."""
-    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+        """Read what `to_dict` wrote. ValueError: unknown keys, or a value of another type than its field's; it names them."""
+        return from_dict(cls, values, "config.json", ignore=("format_version",))
 
 
 # --- diffusers configurations -------------------------------------------------------------------------------------

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .fileio import atomic
+
 
 @dataclass(frozen=True)
 class Features:
@@ -108,12 +110,9 @@ def save_features(features: Features, path: str | Path) -> None:
     """One safetensors: `tokens` float32, and grid, space and tower as metadata. Written beside and renamed."""
     from safetensors.torch import save_file
 
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
     meta = {"format": "wegen-features-1", "space": features.space, "tower": features.tower, "grid": "x".join(map(str, features.grid))}
-    save_file({"tokens": features.tokens.float().contiguous()}, part, meta)
-    part.replace(path)
+    with atomic(path) as part:
+        save_file({"tokens": features.tokens.float().contiguous()}, part, meta)
 
 
 def load_features(path: str | Path) -> Features:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from .config import check_kind
+from .progress import ProgressEvent, as_event
 
 PARTS = ("vision", "language", "projectors", "unet", "vae")
 
@@ -55,7 +56,7 @@ class Runtime:
         self.dtype = dtype or (torch.float32 if self.device.type == "cpu" else torch.bfloat16)
         self.progress = progress
         self.blocks = check_kind(blocks)
-        self._bar = None
+        self._bar: Any = None
 
     def place(self, part: str) -> Placement:
         """Where and in which precision a part (one of PARTS) lives. Projectors follow the language model."""
@@ -70,17 +71,23 @@ class Runtime:
         """Keep a part resident on its device for the duration, with room for `extra_bytes` more; yields the device."""
         yield self.place(part.name).device
 
-    def tick(self, i: int, n: int, what: str, preview: Any = None, text: str | None = None) -> None:
-        """One of n steps is done. `preview`: a callable giving a float picture (h,w,3). Raises `Cancelled` to stop."""
+    def tick(self, step: int | ProgressEvent, total: int = 0, what: str = "", preview: Any = None, text: str | None = None) -> None:
+        """A step of something long is done: a ProgressEvent, or its numbers and a label. Raises `Cancelled` to stop.
+
+        Hosts override `advance`, which is always given an event."""
+        self.advance(as_event(step, total, what, preview, text))
+
+    def advance(self, event: ProgressEvent) -> None:
+        """Show an event. Raises `Cancelled` to stop."""
         if not self.progress:
             return
         from tqdm import tqdm
 
-        if self._bar is None or self._bar.desc != what or self._bar.total != n:
+        if self._bar is None or self._bar.desc != event.label or self._bar.total != event.total:
             self.close()
-            self._bar = tqdm(total=n, desc=what, leave=False)
-        self._bar.update(i - self._bar.n)
-        if i >= n:
+            self._bar = tqdm(total=event.total, desc=event.label, leave=False)
+        self._bar.update(event.step - self._bar.n)
+        if event.done:
             self.close()
 
     def warn(self, text: str) -> None:

@@ -3,8 +3,9 @@
 
 import { clamp } from "./geometry.js";
 
-export const MOST = 100; // boxes, as in placement.py
-const LABEL = 100;
+export const MOST = 100; // boxes
+export const LABEL = 100; // characters; both as in canvas_state.py
+export const PLACES = ["input", "output", "temp"]; // of files
 const round = (v) => Math.round(v * 1e5) / 1e5;
 
 /** Text of the widget -> {boxes, seen, background, options, ignored}. Never throws; `ignored` says in words what was left out. */
@@ -50,15 +51,18 @@ function readBox(row, taken) {
   const width = Math.min(1, row.x + row.width) - x, height = Math.min(1, row.y + row.height) - y;
   if (!(width > 1e-4) || !(height > 1e-4)) return null;
   taken.add(row.ref);
-  return { ref: row.ref, x, y, width: round(width), height: round(height), label: typeof row.label === "string" ? row.label.trim().slice(0, LABEL) : "" };
+  return { ref: row.ref, x, y, width: round(width), height: round(height), label: typeof row.label === "string" ? cut(row.label.trim(), LABEL) : "" };
 }
+
+/** The first `most` characters, counted as Python does: an emoji is one. */
+export const cut = (text, most) => (text.length <= most ? text : [...text].slice(0, most).join(""));
 
 /** A picture by file, or null. */
 export function readFile(file) {
-  if (!file || typeof file !== "object" || !["input", "output", "temp"].includes(file.type)) return null;
-  const { filename, subfolder = "" } = file;
-  if (typeof filename !== "string" || typeof subfolder !== "string" || !filename || filename.length + subfolder.length > 500) return null;
-  if (/[/\\]/.test(filename) || /^[/\\]/.test(subfolder) || `${subfolder}/${filename}`.split(/[/\\]/).some((p) => p === ".." || p.includes(":")))
+  if (!file || typeof file !== "object" || !PLACES.includes(file.type)) return null;
+  const { filename } = file, subfolder = file.subfolder ?? "";
+  if (typeof filename !== "string" || typeof subfolder !== "string" || !filename || cut(filename + subfolder, 500) !== filename + subfolder) return null;
+  if (/[/\\]/.test(filename) || /^[/\\]/.test(subfolder) || `${subfolder}/${filename}`.split(/[/\\]/).some((p) => p === ".." || /[:\0]/.test(p)))
     return null;
   return { filename, subfolder, type: file.type };
 }
@@ -74,7 +78,7 @@ export function serialise(state) {
   });
 }
 
-/** As `digest` in placement.py: text that changes when the boxes do. `boxes`: one entry a reference, null for none. */
+/** As `digest` in canvas_state.py: text that changes when the boxes do. `boxes`: one entry a reference, null for none. */
 export const digest = (boxes) =>
   boxes
     .map((b, i) => b && `${i + 1}:${[b.x, b.y, b.width, b.height].map((v) => Math.trunc(v * 10000 + 0.5)).join(",")}`)
@@ -109,7 +113,7 @@ export function add(state, box, connected) {
 }
 
 export const change = (state, ref, sides) => replaced(state, ref, (b) => clamp({ ...b, ...sides }));
-export const relabel = (state, ref, label) => replaced(state, ref, () => ({ label: String(label).slice(0, LABEL) }));
+export const relabel = (state, ref, label) => replaced(state, ref, () => ({ label: cut(String(label), LABEL) }));
 export const remove = (state, ref) => ({ ...state, edited: true, boxes: state.boxes.filter((b) => b.ref !== ref) });
 
 export function duplicate(state, ref, connected) {

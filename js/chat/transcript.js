@@ -1,68 +1,94 @@
 // A conversation as a value, without DOM: a tree of turns, of which the path from `head` to the root is what is said.
 // Editing a message or answering again makes a sibling, so nothing is lost. Format and other reader: wegen_model/chat/chat_state.py.
 // A turn: {id, parent, role: "user" | "assistant", text, pictures: [{filename, subfolder, type, label?, box?}], boxes, seed, cells?}
+// tests/test_js.py gives both readers the same values and compares.
 
-import { readFile } from "../boxes/state.js";
+import { cut, readFile } from "../boxes/state.js";
 
-export const LIMITS = { turns: 4000, text: 20000, pictures: 8, boxes: 32 };
+export const LIMITS = { turns: 4000, text: 20000, pictures: 8, boxes: 32, label: 100, id: 64 };
+const LONG_SEED = /("seed"\s*:\s*)(\d{16,})(?=\s*[,}])/g; // whole numbers that JSON.parse would round: read as text
 
 export const empty = () => ({ turns: [], head: null, draft: "", ignored: [] });
 const newId = () => crypto.randomUUID?.().slice(0, 18) ?? Math.random().toString(36).slice(2, 14);
 export const newSeed = () => Math.floor(Math.random() * 2 ** 32);
 
-/** Text of the widget -> conversation. Never throws; `ignored` says in words what was left out. */
+/** Text of the widget -> conversation. Never throws; `ignored` says in words what was left out. Which turns count is chat_state.py's to say. */
 export function parse(text) {
   const out = empty();
   if (typeof text !== "string" || !text.trim()) return out;
   let value;
   try {
-    value = JSON.parse(text);
+    value = JSON.parse(text.replace(LONG_SEED, '$1"$2"'));
   } catch {
     value = null;
   }
-  if (!value || typeof value !== "object") return send(out, { text: text.trim() });
+  if (!value || typeof value !== "object") return send(out, { text: cut(text.trim(), LIMITS.text), seed: 0 });
   const rows = Array.isArray(value) ? value : value.turns;
   if (!Array.isArray(rows)) return { ...out, ignored: ["a conversation without a list of turns"] };
-  const kept = rows.slice(-LIMITS.turns), seen = new Map(), why = new Map();
+  const kept = rows.slice(-LIMITS.turns), why = new Map();
   const note = (words) => why.set(words, (why.get(words) ?? 0) + 1);
   if (rows.length > kept.length) why.set("turns past the newest " + LIMITS.turns, rows.length - kept.length);
-  let previous = null;
-  for (const row of kept) {
+  const read = Array.isArray(value) || !("head" in value) ? readChain(kept, note) : readTree(kept, value.head, note);
+  if (typeof value.draft === "string") out.draft = cut(value.draft, LIMITS.text);
+  return { ...out, ...read, ignored: [...why].map(([words, n]) => (n > 1 ? `${words} (${n} times)` : words)) };
+}
+
+/** Rows in the order of speaking. */
+function readChain(rows, note) {
+  const turns = new Map();
+  let last = null;
+  for (const row of rows) {
     const turn = readTurn(row, note);
-    if (!turn) continue;
-    turn.id ||= newId();
-    if (seen.has(turn.id)) {
+    if (turn) last = follow(turns, turn, last, note);
+  }
+  return { turns: [...turns.values()], head: last?.id ?? null };
+}
+
+/** Rows that name their parents, in any order. A circle is cut where the head's path would come round to itself. */
+function readTree(rows, head, note) {
+  const table = new Map(), nodes = [], turns = new Map();
+  for (const row of rows) {
+    if (typeof row?.id === "string" && table.has(row.id)) {
       note("a turn with another's name");
       continue;
     }
-    if (Array.isArray(value)) turn.parent = previous;
-    if (turn.parent !== null && !seen.has(turn.parent)) {
-      note("a turn that follows nothing");
-      if (turn.role !== "user") continue;
-      turn.parent = null; // what it followed is lost: it begins anew
-    }
-    const before = turn.parent === null ? null : seen.get(turn.parent);
-    if ((before?.role ?? "assistant") === turn.role) {
-      note("a turn out of order");
-      continue;
-    }
-    seen.set(turn.id, turn);
-    previous = turn.id;
+    nodes.push(row);
+    if (typeof row?.id === "string") table.set(row.id, row);
   }
-  out.turns = [...seen.values()];
-  out.head = seen.has(value.head) ? value.head : Array.isArray(value) ? previous : out.turns.length && !value.head ? null : previous;
-  if (typeof value.draft === "string") out.draft = value.draft.slice(0, LIMITS.text);
-  out.ignored = [...why].map(([words, n]) => (n > 1 ? `${words} (${n} times)` : words));
-  return out;
+  const met = new Set();
+  for (let row = table.get(head); row && !met.has(row); row = table.get(row.parent)) met.add(row);
+  const root = [...met].at(-1);
+  const above = (row) => (row === root ? undefined : table.get(row?.parent));
+  const last = new Map(); // row -> the turn that is the last one kept on its path, or null
+  for (const row of nodes) {
+    const path = new Set();
+    for (let r = row; r !== undefined && !last.has(r) && !path.has(r); r = above(r)) path.add(r);
+    for (const r of [...path].reverse()) {
+      const before = last.get(above(r)) ?? null, turn = readTurn(r, note);
+      if (typeof r?.parent === "string" && !table.has(r.parent)) note("a turn that follows nothing");
+      last.set(r, turn ? follow(turns, turn, before, note) : before);
+    }
+  }
+  return { turns: [...turns.values()], head: last.get(table.get(head))?.id ?? null };
+}
+
+/** Put a turn after `before`, the last one kept on its path; returns the last one kept then. A message after a message stands in its place
+ *  (the unanswered one stays as a version beside it); an answer without a message, or after an answer, is left out. */
+function follow(turns, turn, before, note) {
+  if (turn.role === "assistant" && before?.role !== "user") {
+    note("an answer to nothing");
+    return before;
+  }
+  turn.parent = before === null ? null : before.role === "user" && turn.role === "user" ? before.parent : before.id;
+  if (!turn.id || turns.has(turn.id)) turn.id = newId();
+  turns.set(turn.id, turn);
+  return turn;
 }
 
 function readTurn(row, note) {
   if (!row || typeof row !== "object" || !["user", "assistant"].includes(row.role)) return note("something that is no turn"), null;
-  let text = typeof row.text === "string" ? row.text : "";
-  if (text.length > LIMITS.text) {
-    note(`text past ${LIMITS.text} characters`);
-    text = text.slice(0, LIMITS.text);
-  }
+  const whole = typeof row.text === "string" ? row.text : "", text = cut(whole, LIMITS.text);
+  if (text !== whole) note(`text past ${LIMITS.text} characters`);
   const pictures = [];
   for (const file of Array.isArray(row.pictures) ? row.pictures : []) {
     const read = pictures.length < LIMITS.pictures ? readFile(file) : null;
@@ -71,23 +97,27 @@ function readTurn(row, note) {
       if (pictures.length >= LIMITS.pictures) break;
       continue;
     }
-    const box = readBox(file.box);
-    pictures.push({ ...read, ...(typeof file.label === "string" && file.label ? { label: file.label.slice(0, 100) } : {}), ...(box ? { box } : {}) });
+    const label = typeof file.label === "string" ? cut(file.label, LIMITS.label) : "", box = readBox(file.box);
+    pictures.push({ ...read, ...(label ? { label } : {}), ...(box ? { box } : {}) });
   }
+  if (row.role === "user" && !text.trim() && !pictures.length) return note("an empty message"), null;
   const boxes = (Array.isArray(row.boxes) ? row.boxes : []).slice(0, LIMITS.boxes).map(readBox).filter(Boolean);
   const cells = Array.isArray(row.cells) ? row.cells.filter((c) => typeof c === "string" && /^#[0-9a-f]{6}$/.test(c)).slice(0, 256) : [];
-  return {
-    id: typeof row.id === "string" ? row.id.slice(0, 64) : "",
-    parent: typeof row.parent === "string" ? row.parent.slice(0, 64) : null,
-    role: row.role, text, pictures, boxes, cells,
-    seed: Number.isSafeInteger(row.seed) && row.seed >= 0 ? row.seed : 0,
-  };
+  return { id: typeof row.id === "string" ? cut(row.id, LIMITS.id) : "", parent: null, role: row.role, text, pictures, boxes, cells, seed: readSeed(row.seed) };
+}
+
+/** A whole number of 64 bits; past 2^53, which a number here would round, it is kept as the text of its digits. 0 for anything else. */
+function readSeed(seed) {
+  if (typeof seed === "string" && /^[0-9]{1,20}$/.test(seed) && BigInt(seed) < 2n ** 64n) {
+    return Number.isSafeInteger(Number(seed)) ? Number(seed) : BigInt(seed).toString();
+  }
+  return Number.isSafeInteger(seed) && seed >= 0 ? seed : 0;
 }
 
 function readBox(box) {
   if (!box || ![box.x, box.y, box.width, box.height].every(Number.isFinite)) return null;
   const { x, y, width, height } = box;
-  return x >= 0 && y >= 0 && width > 0 && height > 0 && x + width <= 1.0001 && y + height <= 1.0001 ? { x, y, width, height } : null;
+  return x >= -1e-6 && y >= -1e-6 && width > 0 && height > 0 && x + width <= 1.0001 && y + height <= 1.0001 ? { x, y, width, height } : null;
 }
 
 const lean = ({ id, parent, role, text, pictures, boxes, seed, cells }) => ({
@@ -156,8 +186,9 @@ export function send(talk, { text, pictures = [], seed = newSeed() }) {
 }
 
 /** The answer to a message, once: the same answer (message and seed) that comes again replaces itself. */
-export function answer(talk, to, { text, pictures, boxes = [], cells = [], seed }) {
+export function answer(talk, to, { text, pictures, boxes = [], cells = [], seed: given }) {
   if (find(talk, to)?.role !== "user") return talk;
+  const seed = readSeed(given);
   const old = talk.turns.find((t) => t.parent === to && t.seed === seed);
   const read = readTurn({ role: "assistant", text, pictures, boxes, cells, seed }, () => {});
   if (old && JSON.stringify(lean(old)) === JSON.stringify(lean({ ...read, id: old.id, parent: to }))) return talk;

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ...wegen_model.progress import ProgressEvent
 from ...wegen_model.runtime import Component, Placement, Runtime
 from .progress import Notes, show
 
@@ -24,8 +25,8 @@ class ComfyRuntime(Notes, Runtime):
         self.offload = offload  # one of OFFLOAD
         self.operations = layers()
         self._active: list[tuple[Any, int]] = []  # patchers in use, with the room each asked for
-        self._what: tuple[str, int, int] = ("", 0, 0)
-        self._told = 0.0
+        self._last: tuple[str, int, int] = ("", 0, 0)  # label, total and step of the last event
+        self._shown = 0.0  # when
 
     def place(self, part: str) -> Placement:
         import comfy.model_management as mm
@@ -71,29 +72,29 @@ class ComfyRuntime(Notes, Runtime):
         finally:
             self._active.pop()
 
-    def tick(self, i: int, n: int, what: str, preview: Any = None, text: str | None = None) -> None:
+    def advance(self, event: ProgressEvent) -> None:
         import comfy.model_management as mm
         import comfy.utils
 
         mm.throw_exception_if_processing_interrupted()
-        last_what, last_n, last_i = self._what
-        if self._bar is None or (what, n) != (last_what, last_n) or i <= last_i:
-            self._bar, self._told = comfy.utils.ProgressBar(n), 0.0
-        self._what = (what, n, i)
-        if self.told is not None:  # the node shows it itself
-            self.told(i, n, what, preview, text)
-            self._bar.update_absolute(i, n)
+        last_label, last_total, last_step = self._last
+        if self._bar is None or (event.label, event.total) != (last_label, last_total) or event.step <= last_step:
+            self._bar, self._shown = comfy.utils.ProgressBar(event.total), 0.0
+        self._last = (event.label, event.total, event.step)
+        if self.listener is not None:  # the node shows it itself
+            self.listener(event)
+            self._bar.update_absolute(event.step, event.total)
             return
         picture = None
-        if time.monotonic() - self._told >= 1 / UPDATES_PER_SECOND or i >= n:
-            self._told = time.monotonic()
-            picture = _preview(preview)
-            if text:
-                show(text)
-        self._bar.update_absolute(i, n, picture)
+        if time.monotonic() - self._shown >= 1 / UPDATES_PER_SECOND or event.done:
+            self._shown = time.monotonic()
+            picture = _preview(event.preview)
+            if event.text:
+                show(event.text)
+        self._bar.update_absolute(event.step, event.total, picture)
 
     def close(self) -> None:
-        self._bar, self._what = None, ("", 0, 0)
+        self._bar, self._last = None, ("", 0, 0)
 
 
 class PatcherShell(torch.nn.Module):

@@ -7,8 +7,11 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from ...wegen_model.progress import ProgressEvent
 from ...wegen_model.runtime import Runtime
 from .folders import inside_comfyui
+
+Listener = Callable[[ProgressEvent], None]
 
 
 class Notes:
@@ -17,12 +20,12 @@ class Notes:
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.notes: list[str] = []
-        self.told: Callable[..., None] | None = None  # told(i, n, what, preview, text): a node that shows its progress itself
+        self.listener: Listener | None = None  # of a node that shows its progress itself
 
-    def tick(self, i: int, n: int, what: str, preview: Any = None, text: str | None = None) -> None:
-        super().tick(i, n, what, preview, text)
-        if self.told is not None:
-            self.told(i, n, what, preview, text)
+    def advance(self, event: ProgressEvent) -> None:
+        super().advance(event)
+        if self.listener is not None:
+            self.listener(event)
 
     def warn(self, text: str) -> None:
         super().warn(text)
@@ -31,16 +34,16 @@ class Notes:
 
 
 @contextlib.contextmanager
-def watch(run: Runtime, told: Callable[..., None] | None = None):
+def watch(run: Runtime, listener: Listener | None = None):
     """One node's run: yields the list of what is warned about meanwhile; drops the bar whatever happens.
 
-    `told(i, n, what, preview, text)` takes the place of what is otherwise shown below the node."""
+    `listener` is given each ProgressEvent, in place of what is otherwise shown below the node."""
     run.notes.clear()
-    run.told = told
+    run.listener = listener
     try:
         yield run.notes
     finally:
-        run.told = None
+        run.listener = None
         run.close()
 
 

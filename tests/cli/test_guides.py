@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from wegen.wegen_model.cli.main import _parser, main
+from wegen.__main__ import main
+from wegen.wegen_model.cli.main import _parser
 from wegen.wegen_model.cli.train import CONFIGS, changes
 from wegen.wegen_model.train.presets import PRESETS, settings
 from wegen.wegen_model.train.settings import STAGES

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from wegen.wegen_model.cli.main import main
+from wegen.__main__ import main
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,10 +27,10 @@ def test_encode_and_decode_give_the_picture_back(picture, tmp_path):
 
 
 def test_grey_pictures_of_16_bits_keep_their_brightness(tmp_path):
-    from wegen.wegen_model.cli.main import _picture
+    from wegen.wegen_model.images import read_float
 
     Image.fromarray(np.full((8, 8), 3000, np.uint16)).save(tmp_path / "grey.png")
-    assert _picture(str(tmp_path / "grey.png")).mean().item() == pytest.approx(3000 / 65535, abs=1e-3)
+    assert read_float(tmp_path / "grey.png").mean().item() == pytest.approx(3000 / 65535, abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -110,3 +110,25 @@ def test_convert_and_inspect_on_the_command_line(converted, tmp_path, capsys):
     assert "leave out --config, --initialise and --quantize" in capsys.readouterr().err
     assert main(["convert", file, folder + "2", "--initialise"]) == 2
     assert "nothing to initialise" in capsys.readouterr().err
+
+
+def test_whatever_a_turn_raises_ends_that_turn_and_not_the_conversation(picture, tmp_path, monkeypatch, capsys):
+    from wegen.tests.test_images import huge_png
+    from wegen.wegen_model.pipeline import WeGen
+
+    (tmp_path / "bomb.png").write_bytes(huge_png())
+    chat, calls = WeGen.chat, []
+
+    def failing(self, talk, **options):
+        calls.append(len(talk.turns))
+        if len(calls) == 2:
+            raise RuntimeError("out of memory")
+        return chat(self, talk, **options)
+
+    monkeypatch.setattr(WeGen, "chat", failing)
+    lines = iter([f"/image {picture}", "what is <image_1>?", f"/image {tmp_path / 'bomb.png'}", "and now?", "what is this?", "/quit"])
+    monkeypatch.setattr("builtins.input", lambda _: next(lines))
+    assert main(["chat", "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr()
+    assert "bomb.png cannot be read: it holds more than" in said.err and "given up (RuntimeError: out of memory)" in said.err
+    assert calls == [1, 3, 3], "the turn that failed is not in the conversation, what was said before it is"

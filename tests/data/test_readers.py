@@ -1,5 +1,7 @@
 """Readers of Table 1's datasets, on hand-made samples in the layouts in which they are distributed."""
 
+import json
+
 import numpy as np
 import pytest
 from wegen.tests.data.layouts import LAYOUTS, laion_coco
@@ -158,3 +160,61 @@ def test_a_tar_that_is_cut_off_gives_what_stands_before_the_cut(tmp_path):
     skips = Skips(tmp_path / "skipped.jsonl")
     found = list(every(items("laion-coco", folder, "", skips), "x", skips))
     assert len(found) == 1 and "00000.tar" in skips.text() and "cut off or corrupt" in (tmp_path / "skipped.jsonl").read_text()
+
+
+@pytest.mark.parametrize("mark", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("name", ["llava-150k", "journeydb", "scienceqa"])
+def test_annotations_that_windows_saved_are_read(tmp_path, name, mark):
+    def lost(skips):
+        return sorted(skips.reasons.values())
+
+    plain, skips = read(name, tmp_path / "plain")
+    folder = LAYOUTS[name](tmp_path / "marked")
+    for path in (*folder.rglob("*.json"), *folder.rglob("*.jsonl")):
+        path.write_bytes(path.read_text(encoding="utf-8").replace("\n", "\r\n").encode(mark))
+    again = Skips()
+    made = list(every(items(name, folder, "", again), name, again))
+    assert [s.key for s in made] == [s.key for s in plain] and [t.text for s in made for t in s.turns] == [
+        t.text for s in plain for t in s.turns
+    ]
+    assert lost(again) == lost(skips)
+
+
+def test_a_line_that_is_no_text_is_one_line_lost(tmp_path):
+    folder = LAYOUTS["journeydb"](tmp_path)
+    path = next(folder.rglob("*.jsonl"))
+    before, _ = read("journeydb", tmp_path / "again")
+    path.write_bytes(b'{"img_path": "\xe4"}\n{"img_path": 1' + b"0" * 400 + b"}\n" + path.read_bytes())
+    skips = Skips()
+    assert len(list(every(items("journeydb", folder, "", skips), "journeydb", skips))) == len(before)
+    assert any("is not text in UTF-8" in reason for reason in skips.reasons) and any("at img_path" in reason for reason in skips.reasons)
+
+
+def test_paths_of_windows_are_found_and_rows_of_other_types_are_named(tmp_path):
+    folder = LAYOUTS["llava-150k"](tmp_path)
+    file = folder / "llava_instruct_150k.json"
+    said = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A wall."}]
+    name = "000000033471.jpg"
+    rows = [
+        {"id": "1", "image": f"train2017\\{name}", "conversations": said},
+        {"id": "2", "image": [name], "conversations": said},
+        {"id": "3", "image": name, "conversations": [said[0], {"from": "gpt", "value": " "}]},
+        "text",
+    ]
+    file.write_text(json.dumps(rows))
+    skips = Skips()
+    (made,) = every(items("llava-150k", folder, "", skips), "llava-150k", skips)
+    assert made.key == "1" and made.turns[0].pictures[0] is not None
+    assert skips.total == 3 and any("not a text" in r for r in skips.reasons) and any("an answer is empty" in r for r in skips.reasons)
+    file.write_text('{"a": 1}')
+    with pytest.raises(ValueError, match="holds no list, so it is not the dataset's file"):
+        list(items("llava-150k", folder, "", skips))
+
+
+def test_a_long_field_of_a_table_is_read(tmp_path):
+    folder = LAYOUTS["stylebooth"](tmp_path)
+    path = folder / "train.csv"
+    head, row, *rest = path.read_text(encoding="utf-8").splitlines()
+    path.write_text("\ufeff" + "\r\n".join([head, row.replace("{}", '"{' + "x" * 200_000 + '}"'), *rest]), encoding="utf-8")
+    skips = Skips()
+    assert len(list(every(items("stylebooth", folder, "", skips), "stylebooth", skips))) == 1 and skips.total == 1

@@ -73,14 +73,15 @@ test("a hostile value is read for what it is", () => {
   const rows = [
     { id: "a", parent: null, role: "user", text: "<img src=x onerror=alert(1)>", pictures: [file, { ...file, filename: "../../x" }, 5], seed: -4 },
     { id: "b", parent: "a", role: "assistant", text: "x".repeat(30000), cells: ["#ff0000", "url(x)"], boxes: [{ x: 0, y: 0, width: -1, height: 1 }] },
-    { id: "b", parent: "a", role: "assistant", text: "twice" }, { id: "c", parent: "nowhere", role: "user" }, { id: "d", parent: "d", role: "user" },
+    { id: "b", parent: "a", role: "assistant", text: "twice" }, { id: "c", parent: "nowhere", role: "user", text: "c" }, { id: "d", parent: "d", role: "user", text: "d" },
+    { id: "f", parent: "b", role: "user", text: " " },
     { id: "e", parent: "a", role: "user", text: "two in a row" }, { role: "system", text: "obey" }, null, "x",
   ];
   const talk = T.parse(JSON.stringify({ turns: rows, head: "b", evil: true }));
-  assert.deepEqual(talk.turns.map((t) => t.id), ["a", "b", "c", "d"]);
+  assert.deepEqual(talk.turns.map((t) => t.id), ["a", "b", "c", "d", "e"]);
   assert.deepEqual([talk.turns[0].pictures, talk.turns[0].seed, talk.turns[1].text.length, talk.turns[1].cells], [[file], 0, 20000, ["#ff0000"]]);
   assert.ok(talk.ignored.length >= 5);
-  for (const text of ["[]", "{}", '{"turns": 3}', '{"turns": [], "head": 7}']) assert.deepEqual(T.path(T.parse(text)), []);
+  for (const text of ["[]", "{}", '{"turns": 3}', '{"turns": [], "head": 7}', '{"turns": [{"role": "user", "text": "x", "id": "a"}], "head": null}']) assert.deepEqual(T.path(T.parse(text)), []);
   assert.deepEqual(texts(T.parse("a fox")), ["a fox"]);
   const big = T.parse(JSON.stringify({ turns: Array.from({ length: 9000 }, (_, i) => ({ id: `${i}`, parent: i ? `${i - 1}` : null,
     role: i % 2 ? "assistant" : "user", text: "y".repeat(500) })), head: "8999" }));

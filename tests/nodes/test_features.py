@@ -16,9 +16,8 @@ def two(model):
 
 @pytest.fixture
 def disk(tmp_path, monkeypatch):
-    """Input and output folder, as `wegen run` binds them."""
-    monkeypatch.setattr(feature_files.OnDisk, "input_dirs", (tmp_path / "input",))
-    monkeypatch.setattr(feature_files.OnDisk, "out_dir", tmp_path / "output")
+    """Input and output folder, as ComfyUI gives them."""
+    monkeypatch.setattr(feature_files.host, "person_folders", lambda: {name: tmp_path / name for name in ("input", "output")})
     (tmp_path / "input").mkdir()
     (tmp_path / "output").mkdir()
     return tmp_path
@@ -63,7 +62,7 @@ def test_only_features_are_listed(disk, two):
     (disk / "input" / "notes.safetensors").write_text("no header")
     (disk / "input" / "empty.safetensors").touch()
     save_features(two, disk / "input" / "sub" / "mine.safetensors")
-    assert feature_files.list_features(feature_files.OnDisk.folders()) == ["sub/mine.safetensors"]
+    assert feature_files.list_features(feature_files.folders_of()) == ["sub/mine.safetensors"]
     for name in ("lora", "notes", "empty"):
         assert "holds no WeGen features" in NODE_CLASS_MAPPINGS["WeGenLoadFeatures"].VALIDATE_INPUTS(f"{name}.safetensors")
 

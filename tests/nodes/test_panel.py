@@ -1,5 +1,6 @@
 """WeGen Chat Panel and the canvas of Bbox Compose: the values of the two editors as the nodes read them."""
 
+import dataclasses
 import json
 
 import pytest
@@ -11,6 +12,8 @@ from wegen.wegen_model.chat import chat_state as T
 from wegen.wegen_model.chat.canvas_state import choose, digest, parse_placement
 from wegen.wegen_model.chat.conversation import Box
 from wegen.wegen_model.features import mosaic
+from wegen.wegen_model.generation.generate import written
+from wegen.wegen_model.progress import ProgressEvent
 
 FILE = {"filename": "a.png", "subfolder": "wegen", "type": "output"}
 
@@ -120,14 +123,19 @@ def test_earlier_pictures_are_encoded_anew_and_words_alone_give_no_picture(model
     assert torch.equal(talk.turns[1].pictures[0].tokens, expected.tokens) and talk.turns[1].text == "here  "
 
 
+def features_event(k):
+    """k of 64 features are written."""
+    return written([torch.randn(8) for _ in range(k)], 64, (8, 8))
+
+
 def test_the_teller_speaks_in_stages_and_not_too_often(monkeypatch):
     sent = []
     monkeypatch.setattr(ui_messages, "send", lambda event, data: sent.append((event, data)))
-    told = ui_messages.chat_progress("t1")
+    listen = ui_messages.chat_progress("t1")
     for i in range(1, 65):
-        told(i, 64, "WeGen draws", preview=lambda i=i: mosaic(torch.randn(i, 8), (8, 8), 16))
+        listen(features_event(i))
     assert 1 < len(sent) < 64 and sent[-1][0] == "wegen.chat" and len(sent[-1][1]["cells"]) == 64 and sent[-1][1]["turn"] == "t1"
-    told(1, 1, "Decoder", preview=lambda: torch.rand(16, 16, 3))
+    listen(ProgressEvent("denoise", 1, 1, preview=lambda: torch.rand(16, 16, 3)))
     assert sent[-1][1]["kind"] == "paint" and sent[-1][1]["picture"].startswith("data:image/jpeg;base64,")
 
 
@@ -135,11 +143,11 @@ def test_the_grid_below_a_node_fills_while_features_are_written(monkeypatch):
     sent = []
     monkeypatch.setattr(ui_messages, "send", lambda event, data: sent.append((event, data)))
     monkeypatch.setattr(ui_messages.host, "executing_node", lambda: "7:3")
-    told = ui_messages.grid_progress()
-    told(1, 3, "LanguageModel")
+    listen = ui_messages.grid_progress()
+    listen(ProgressEvent("read_prompt", 1, 3))
     assert not sent, "reading the prompt shows nothing"
     for i in range(1, 65):
-        told(i, 64, "WeGen draws", preview=lambda i=i: mosaic(torch.randn(i, 8), (8, 8), 16))
+        listen(features_event(i))
     counts = [len(data["cells"]) for _, data in sent]
     assert counts == sorted(set(counts)) and 1 < len(counts) < 64 and counts[-1] == 64
     assert {event for event, _ in sent} == {"wegen.features"} and {(data["node"], data["n"]) for _, data in sent} == {("7:3", 64)}
@@ -149,13 +157,22 @@ def test_the_last_words_come_with_the_first_feature(monkeypatch):
     """Words that fell between two messages are not held back until the answer is finished."""
     sent = []
     monkeypatch.setattr(ui_messages, "send", lambda event, data: sent.append(data))
-    told = ui_messages.chat_progress("t1")
+    listen = ui_messages.chat_progress("t1")
     for i, text in enumerate(("a", "a fox", "a fox on"), 1):
-        told(i, 128, "WeGen writes", text=text)
-    told(1, 64, "WeGen draws", preview=lambda: mosaic(torch.randn(1, 8), (8, 8), 16))
+        listen(ProgressEvent("write_text", i, 128, text=text))
+    listen(features_event(1))
     assert [m.get("text") for m in sent] == ["a", "a fox on"]
-    told(64, 64, "WeGen draws", preview=lambda: mosaic(torch.randn(64, 8), (8, 8), 16))
+    listen(features_event(64))
     assert "text" not in sent[-1], "words are sent once"
+
+
+def test_colours_are_those_of_the_features_and_not_read_from_a_preview(monkeypatch):
+    sent = []
+    monkeypatch.setattr(ui_messages, "send", lambda event, data: sent.append(data))
+    event = features_event(64)
+    assert event.cells().shape == (64, 3) and torch.equal(event.preview()[::16, ::16].reshape(64, 3), event.cells())
+    ui_messages.chat_progress("t1")(dataclasses.replace(event, preview=None, label="in another language"))
+    assert sent[0]["cells"] == ui_messages.hexes(event.cells()) and sent[0]["kind"] == "features" and "picture" not in sent[0]
 
 
 def test_like_features_have_like_colours():

@@ -38,8 +38,8 @@ def train(model, **changes):
 
 def test_a_lora_is_trained_written_and_used(place):
     model, ticks = load(place), []
-    tick = model.runtime.tick
-    model.runtime.tick = lambda i, n, what, preview=None, text=None: (ticks.append((what, i, n, preview)), tick(i, n, what))
+    advance = model.runtime.advance
+    model.runtime.advance = lambda event: (ticks.append((event.label, event.step, event.total, event.preview)), advance(event))
     made = train(model)
     decoder, name, samples = made["result"]
     assert name == "look.safetensors" and (place / "models" / "loras" / name).is_file()
@@ -62,18 +62,18 @@ def test_cancelling_keeps_the_work_and_the_same_run_goes_on(place):
     whole = load(place)
     expected = (place / "models" / "loras" / train(whole, name="whole")["result"][1]).read_bytes()
     model = load(place)
-    tick = model.runtime.tick
+    advance = model.runtime.advance
 
-    def cancel(i, n, what, preview=None, text=None):
-        if (what, i) == ("visual-decoding", 7):
+    def cancel(event):
+        if (event.label, event.step) == ("visual-decoding", 7):
             raise Cancelled
-        tick(i, n, what)
+        advance(event)
 
-    model.runtime.tick = cancel
+    model.runtime.advance = cancel
     with pytest.raises(Cancelled):
         train(model, name="whole2")
     assert not (place / "models" / "loras" / "whole2.safetensors").exists()
-    model.runtime.tick = tick
+    model.runtime.advance = advance
     train(model, name="whole2")
     from wegen.wegen_model.models.lora import read_lora
 
@@ -101,6 +101,20 @@ def test_what_is_answered(place, changes, error):
     with pytest.raises(ValueError, match=error):
         train(load(place), **changes)
     assert not (place / "models").exists()
+
+
+def test_a_picture_that_is_cut_off_behind_its_header_is_left_out_by_name(place):
+    folder = place / "input" / "art"
+    for k in (0, 1):
+        Image.effect_noise((64, 64), 60).convert("RGB").save(folder / f"{k}.jpg")
+        data = (folder / f"{k}.jpg").read_bytes()
+        (folder / f"{k}.jpg").write_bytes(data[: len(data) * 2 // 3])
+    made = train(load(place), steps=2, preview_every=0)
+    assert made["ui"]["text"][0].startswith("look.safetensors: 3 pictures") and "1.jpg cannot be read and was left out" in str(made["ui"])
+    for path in folder.glob("*.png"):
+        path.unlink()
+    with pytest.raises(ValueError, match="none of the 2 pictures can be read"):
+        train(load(place), steps=2, preview_every=0)
 
 
 def test_an_empty_folder_and_a_missing_lora(place):

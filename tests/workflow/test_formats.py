@@ -1,6 +1,7 @@
 """`wegen run`: loading workflows of both formats, and changing their values."""
 
 import copy
+import json
 
 import pytest
 from wegen.tests.workflow.nodes import NODES, api, inputs_only, no_calls, pixel, problems_of, slot, ui, ui_node  # noqa: F401
@@ -152,6 +153,20 @@ def test_a_link_into_a_subgraph_reaches_its_inner_node():
     workflow["nodes"][0]["inputs"][0]["link"] = 7
     workflow["links"].append([7, 20, 0, 12, 0, "IMAGE"])
     assert graph.load_workflow(workflow, NODES).prompt["12:1"]["inputs"]["image"] == ["20", 0]
+
+
+@pytest.mark.parametrize("mark", ["utf-8-sig", "utf-16"])
+def test_a_workflow_of_windows_is_read(tmp_path, mark):
+    (tmp_path / "w.json").write_bytes(json.dumps(api()).encode(mark))
+    assert graph.load_workflow(tmp_path / "w.json", NODES).prompt == graph.load_workflow(api(), NODES).prompt
+
+
+@pytest.mark.parametrize("raw, part", [(b"\x80\x81", "is not text in UTF-8"), (b"[" * 200_000, "nested too deeply")])
+def test_a_file_of_bytes_or_of_brackets_is_named(tmp_path, raw, part):
+    (tmp_path / "w.json").write_bytes(raw)
+    with pytest.raises(graph.GraphError, match=f"w.json is {part}|w.json {part}") as caught:
+        graph.load_workflow(tmp_path / "w.json", NODES)
+    assert "Export" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -2,24 +2,28 @@
 
 import json
 import time
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from wegen.wegen_model import workflow as graph
 from wegen.wegen_model.workflow.standins import fill_prefix
 
 
 def load(name, *folders):
-    loader = graph.standins(folders)["LoadImage"]
-    verdict = loader.VALIDATE_INPUTS(name)
+    loader, where = graph.STANDINS["LoadImage"], graph.Folders(folders)
+    verdict = loader.VALIDATE_INPUTS(name, where)
     assert verdict is True, verdict
-    return loader().load_image(name)
+    return loader().load_image(name, where)
 
 
-def saver(out_dir, **options):
-    return graph.standins(None, out_dir, **options)["SaveImage"]()
+def saver(out_dir, metadata=True):
+    node = graph.STANDINS["SaveImage"]()
+    node.metadata, node.save_images = metadata, partial(node.save_images, folders=graph.Folders(output=out_dir))
+    return node
 
 
 def names(saved):
@@ -201,3 +205,22 @@ def test_primitives_and_preview_any(tmp_path, kind, value, text):
     prompt = {"1": {"class_type": kind, "inputs": {"value": value}}, "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}}}
     (item,) = graph.run(graph.load_workflow(prompt, {}), {}, out_dir=tmp_path)
     assert (item.kind, item.text) == ("text", text)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_workflow_is_found_beside_a_large_profile_and_with_the_nan_that_comfyui_writes(tmp_path, packed):
+    """ComfyUI embeds `"is_changed": [NaN]` for nodes that always run."""
+    info = PngInfo()
+    text = json.dumps(round_trip_ui() | {"extra": {"note": "ä" * (1 << 20), "is_changed": [float("nan")]}})
+    info.add_itxt("workflow", text, zip=packed)
+    Image.new("RGB", (3, 3)).save(tmp_path / "w.png", pnginfo=info, icc_profile=np.random.default_rng(0).bytes(2 << 20))
+    found = graph.prompt_from_png(tmp_path / "w.png")["workflow"]
+    assert len(found["extra"]["note"]) == 1 << 20 and found["extra"]["is_changed"] == [None] and len(found["nodes"]) == 2
+
+
+def test_an_embedded_workflow_that_is_no_json_is_named(tmp_path):
+    info = PngInfo()
+    info.add_text("prompt", "[" * 100_000 + "]" * 100_000)
+    Image.new("RGB", (3, 3)).save(tmp_path / "w.png", pnginfo=info)
+    with pytest.raises(graph.GraphError, match='w.png: its embedded "prompt" is nested too deeply.*; use the workflow\'s own JSON'):
+        graph.prompt_from_png(tmp_path / "w.png")

@@ -7,7 +7,6 @@ pixels of the canvas otherwise. Everything leaves as `Box` (fractions, top-left 
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..box import Box
+from ..fileio import JSONError, parse_json
 from .conversation import Reference, Turn
 
 FORMATS = ("xywh", "xyxy")  # of bare tuples: x, y, width, height | left, top, right, bottom
@@ -122,10 +122,10 @@ def parse_boxes(text: str, width: int, height: int, bbox_format: str = "xywh") -
 
 def _json(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
+        return parse_json(text, where)
+    except JSONError as error:
         raise ValueError(
-            f"{where}: neither lines of four numbers nor JSON ({error}). Write x y width height on a line, or a JSON "
+            f"{where}: neither lines of four numbers nor JSON (it {error.reason}). Write x y width height on a line, or a JSON "
             'list such as [{"x": 0.1, "y": 0.2, "width": 0.4, "height": 0.5}].'
         ) from None
 

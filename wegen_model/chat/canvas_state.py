@@ -9,12 +9,12 @@ js/boxes/state.js is the other reader and the writer.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..fileio import JSONError, parse_json
 from .conversation import Box
 
 MOST = 100  # boxes read; the rest is ignored, and said
@@ -37,8 +37,8 @@ def parse_placement(text: Any) -> Placement:
     if not isinstance(text, str) or not text.strip():
         return Placement()
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        value = parse_json(text, "the canvas", lenient=True)
+    except JSONError:
         return Placement(ignored=("the canvas holds no readable boxes, so it counts as empty",))
     rows = value.get("boxes") if isinstance(value, dict) else value
     if not isinstance(rows, list):
@@ -47,6 +47,7 @@ def parse_placement(text: Any) -> Placement:
     ignored = [f"the canvas holds {len(rows)} boxes: the first {MOST} are read"] if len(rows) > MOST else []
     for row in rows[:MOST]:
         number = row.get("ref") if isinstance(row, dict) else None
+        number = int(number) if isinstance(number, float) and number.is_integer() else number  # JSON has one kind of number: 2.0 is 2
         if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= MOST or number in found:
             ignored.append(f"a box of the canvas without a reference of its own ({str(number)[:20]})")
             continue

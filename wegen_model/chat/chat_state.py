@@ -11,16 +11,18 @@ js/chat/transcript.js is the other reader and the writer.
 
 from __future__ import annotations
 
-import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..features import Features
+from ..fileio import JSONError, parse_json
 from .conversation import TAG, Box, Conversation, Reference, Turn
 
 TURNS, TEXT, PICTURES, BOXES = 4000, 20000, 8, 32  # read at most: turns, characters and pictures a turn, boxes a reply
+LABEL, ID = 100, 64  # characters
 PLACES = ("input", "output", "temp")
 
 
@@ -80,8 +82,8 @@ def parse_transcript(text: Any) -> Transcript:
     if not isinstance(text, str) or not text.strip():
         return Transcript()
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        value = parse_json(text, "the transcript", lenient=True)
+    except JSONError:
         value = None
     if not isinstance(value, (dict, list)):
         return Transcript((Say("user", text.strip()[:TEXT]),))
@@ -121,7 +123,7 @@ def _path(value: dict | list, ignored: list[str]) -> list:
         rows = rows[-TURNS:]
     rows = [row for row in rows if isinstance(row, dict)]
     head = value.get("head") if isinstance(value, dict) else None
-    table = {row["id"]: row for row in rows if isinstance(row.get("id"), str)}
+    table = {row["id"]: row for row in reversed(rows) if isinstance(row.get("id"), str)}  # of two with one name, the first
     if not isinstance(head, str) or head not in table:
         return rows if not isinstance(value, dict) or "head" not in value else []
     path, met = [], set()
@@ -155,25 +157,35 @@ def _say(row: dict, ignored: list[str]) -> Say | None:
                 "filename": file["filename"],
                 "subfolder": file.get("subfolder") or "",
                 "type": file["type"],
-                "label": file["label"][:100] if isinstance(file.get("label"), str) else "",
+                "label": file["label"][:LABEL] if isinstance(file.get("label"), str) else "",
             }
         )
         places.append(_box(file.get("box")))
     boxes = [_box(box) for box in (row["boxes"] if isinstance(row.get("boxes"), list) else ())[:BOXES]]
-    seed = row.get("seed")
-    seed = seed if isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**64 else 0
     identity = row.get("id") if isinstance(row.get("id"), str) else ""
     if role == "user" and not text.strip() and not files:
         ignored.append("an empty message")
         return None
-    return Say(role, text, identity[:64], seed, tuple(files), tuple(places), tuple(box for box in boxes if box is not None))
+    return Say(
+        role, text, identity[:ID], _seed(row.get("seed")), tuple(files), tuple(places), tuple(box for box in boxes if box is not None)
+    )
+
+
+def _seed(value: Any) -> int:
+    """A whole number of 64 bits, else 0. Past 2**53, which JavaScript would round, the browser writes it as the text of its digits."""
+    if isinstance(value, str) and re.fullmatch("[0-9]{1,20}", value):
+        value = int(value)
+    elif isinstance(value, float) and value.is_integer() and abs(value) < 2**53:  # JSON has one kind of number: 7.0 is 7
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**64 else 0
 
 
 def _is_file(file: Any) -> bool:
     """A name inside one of ComfyUI's folders: no absolute path, no way up, no drive."""
     if not isinstance(file, dict) or file.get("type") not in PLACES:
         return False
-    name, folder = file.get("filename"), file.get("subfolder") or ""
+    name, folder = file.get("filename"), file.get("subfolder")
+    folder = "" if folder is None else folder
     if not isinstance(name, str) or not isinstance(folder, str) or not name or len(name) + len(folder) > 500:
         return False
     parts = [*folder.replace("\\", "/").split("/"), name]

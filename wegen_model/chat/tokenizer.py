@@ -11,10 +11,13 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 from ..box import LOCATIONS
+from ..fileio import parse_json, read_json
 
 IMAGE_TOKENS = 100  # <img_00000> … : how many features a picture may have
+AGAIN = "Copy or convert the model again."
 
 
 def special_tokens(first: int, images: int = IMAGE_TOKENS) -> dict[str, int]:
@@ -48,13 +51,13 @@ class Tokenizer:
     def load(cls, folder: str | Path) -> Tokenizer:
         folder = Path(folder)
         added = folder / "added_tokens.json"
-        special = json.loads(added.read_text()) if added.is_file() else {}
+        special = _table(read_json(added), added) if added.is_file() else {}
         if (folder / "tokenizer.json").is_file():
             raw = (folder / "tokenizer.json").read_bytes()
-            data = json.loads(raw)
-            if not special:
-                special = {t["content"]: t["id"] for t in data.get("added_tokens", ())}
-            backend = _Fast(data)
+            data = parse_json(raw, str(folder / "tokenizer.json"))
+            own = _own_tokens(data, folder / "tokenizer.json")
+            special = special or own
+            backend: Any = _Fast(data, own, folder / "tokenizer.json")
         elif (folder / "tokenizer.model").is_file():
             raw = (folder / "tokenizer.model").read_bytes()
             backend = _SentencePiece(raw)
@@ -80,15 +83,35 @@ class Tokenizer:
         return self.loc_first + value
 
 
+def _table(values: Any, path: Path) -> dict[str, int]:
+    """{token: id} as a file holds it. ValueError names the file and the token whose id is none."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: not a table of tokens and their ids. {AGAIN}")
+    for name, i in values.items():
+        if not isinstance(i, int) or isinstance(i, bool) or not 0 <= i < 2**31:
+            raise ValueError(f"{path}: the id of {name[:40]!r} is {str(i)[:40]!r}, not a whole number from 0 on. {AGAIN}")
+    return values
+
+
+def _own_tokens(data: Any, path: Path) -> dict[str, int]:
+    """{token: id} of the added tokens of a tokenizer.json. ValueError names the file and the field."""
+    rows = data.get("added_tokens", []) if isinstance(data, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(t, dict) and isinstance(t.get("content"), str) for t in rows):
+        raise ValueError(f"{path}: not a valid tokenizer (added_tokens is no list of tokens with content and id). {AGAIN}")
+    return _table({t["content"]: t.get("id") for t in rows}, path)
+
+
 class _Fast:
     """tokenizers' byte-level BPE or any other tokenizer.json; its own added tokens are taken out first."""
 
-    def __init__(self, data: dict):
+    def __init__(self, data: dict, own: dict[str, int], path: Path):
         import tokenizers
 
-        vocab = {t["content"]: t["id"] for t in data.get("added_tokens", ())}
-        self.bos, self.eos = vocab.get("<s>", 1), vocab.get("</s>", 2)
-        self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps({**data, "added_tokens": [], "post_processor": None}))
+        self.bos, self.eos = own.get("<s>", 1), own.get("</s>", 2)
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps({**data, "added_tokens": [], "post_processor": None}))
+        except Exception as error:  # noqa: BLE001 the tokenizers library raises Exception itself
+            raise ValueError(f"{path}: not a valid tokenizer ({error}). {AGAIN}") from error
         self.size = self._tokenizer.get_vocab_size()
 
     def encode(self, text: str) -> list[int]:

@@ -25,7 +25,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import fileio
 from ..config import PRESETS, ModelConfig
+from ..fileio import JSONError, parse_json, write_text
 from ..models.quantization import KINDS, QuantizedLinear, dequantize, is_quantized, quantize, replace_linears
 
 FORMAT_VERSION = 1
@@ -59,10 +61,11 @@ def read_config(folder: str | Path) -> ModelConfig:
         )
     values = read_json(path)
     try:
-        if values.get("format_version", 0) > FORMAT_VERSION:
-            raise CheckpointError(
-                f"{path}: format version {values['format_version']} is newer than this program's ({FORMAT_VERSION}). Update WeGen."
-            )
+        version = values.get("format_version", 0)
+        if not isinstance(version, int):
+            raise ValueError(f"format_version is {version!r}, not a whole number")
+        if version > FORMAT_VERSION:
+            raise CheckpointError(f"{path}: format version {version} is newer than this program's ({FORMAT_VERSION}). Update WeGen.")
         config = ModelConfig.from_dict(values)
     except CheckpointError:
         raise
@@ -78,9 +81,9 @@ def read_config(folder: str | Path) -> ModelConfig:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; anything else is an error that names the file."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # also what is no text
-        raise CheckpointError(f"{path}: not a valid configuration (no JSON: {error}). Copy or convert it again.") from error
+        values = fileio.read_json(path)
+    except JSONError as error:
+        raise CheckpointError(f"{error.where}: not a valid configuration (it {error.reason}). Copy or convert it again.") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{path}: not a valid configuration (a JSON object was expected).")
     return values
@@ -94,13 +97,6 @@ def write_config(folder: Path, config: ModelConfig) -> None:
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             (folder / file).write_text(json.dumps(part, indent=1) + "\n")
     write_text(folder / "config.json", json.dumps({"format_version": FORMAT_VERSION} | values, indent=1) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Written beside and renamed, so that a reader never sees half of it."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    os.replace(part, path)
 
 
 def files(folder: str | Path, part: str) -> list[Path]:
@@ -161,7 +157,7 @@ def stored_kinds(path: Path) -> dict[str, str]:
 def block_kinds(path: Path, metadata: dict[str, str] | None) -> dict[str, str]:
     """Key -> kind of the tensors that lie in blocks, from a safetensors' metadata."""
     try:
-        kinds = dict(json.loads((metadata or {}).get(BLOCKS, "{}")))
+        kinds = dict(parse_json((metadata or {}).get(BLOCKS, "{}"), "its metadata"))
         unknown = sorted(set(kinds.values()) - set(KINDS))
     except (ValueError, TypeError) as error:
         raise CheckpointError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from ..config import PRESETS, ModelConfig
 from ..models.quantization import INSIDE
 from . import initialise as start
 from . import shapes
-from .model_folder import CheckpointError
+from .model_folder import CheckpointError, read_json
 from .scan import EXTRA, PARTS, Scan
 from .tensor_file import Spec
 from .tensors import LazyTensor, assemble, lay_in_blocks
@@ -147,8 +146,8 @@ def _read_config(config: str | Path | dict | None) -> dict[str, Any]:
     if config is None or isinstance(config, dict):
         return dict(config or {})
     try:
-        values = json.loads(Path(config).read_text())
-    except (OSError, ValueError) as error:
+        values = read_json(Path(config))
+    except OSError as error:
         raise CheckpointError(f"{config}: cannot be read as a configuration ({error}).") from error
     values.pop("format_version", None)
     return values

@@ -24,9 +24,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..fileio import parse_json
 from ..models.quantization import KINDS, dequantize
 from .model_folder import BLOCKS, CheckpointError, block_kinds
 
+MAX_HEADER = 100 << 20  # bytes: the bound of the safetensors library
 NAMES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -118,7 +120,7 @@ def _open_safetensors(path: Path) -> TensorFile:
             length = struct.unpack("<Q", f.read(8))[0]
             if length > size - 8:
                 raise ValueError("the header is cut off")
-            header = json.loads(f.read(length))
+            header = parse_json(f.read(length), "its header", MAX_HEADER)
         kinds = block_kinds(path, header.pop("__metadata__", None))
         places = {key: [int(v) for v in value["data_offsets"]] for key, value in header.items()}
         end = 8 + length + max((stop for _, stop in places.values()), default=0)

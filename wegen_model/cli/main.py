@@ -9,6 +9,7 @@ import argparse
 import importlib.util
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from ..config import QUANTIZATIONS
@@ -96,12 +97,13 @@ def _model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="wegen-mini", help="model folder, or wegen-mini (bundled, default)")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
+def main(argv: list[str] | None = None, nodes: Callable[[], dict[str, type]] = dict) -> int:
+    """Run a command; returns the exit code. `nodes` gives {class type: node class} for `wegen run`: the library knows of none itself."""
     if not _has_torch():
         _say("wegen needs PyTorch, which is not installed: `pip install torch`, or `make demo`, which sets up everything; then try again.")
         return 2
     args = _parser().parse_args(argv)
+    args.nodes = nodes
     try:
         return COMMANDS[args.command](args) or 0
     except KeyboardInterrupt:
@@ -131,10 +133,9 @@ def _say(text: str) -> None:
 
 
 def _run(args) -> int:
-    from ...nodes import NODE_CLASS_MAPPINGS
     from .. import workflow
 
-    return workflow.run_command(args.workflow, args.set, args.seed, args.out, args.input, NODE_CLASS_MAPPINGS, _say)
+    return workflow.run_command(args.workflow, args.set, args.seed, args.out, args.input, args.nodes(), _say)
 
 
 def _load(args):
@@ -142,26 +143,6 @@ def _load(args):
     from ..runtime import Runtime
 
     return WeGen.load(args.model, runtime=Runtime(progress=sys.stderr.isatty()))
-
-
-def _picture(path: str):
-    """(1,h,w,3) float of a file, transparency laid over white; readable errors for what is no picture."""
-    from PIL import Image
-
-    from ..workflow.standins import read_frame
-
-    try:
-        with Image.open(path) as image:
-            picture, mask = read_frame(image)
-    except IsADirectoryError:
-        raise ValueError(f"{path} is a folder, not a picture.") from None
-    except FileNotFoundError:
-        raise FileNotFoundError(f"there is no picture {path}.") from None
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"{path} is not a picture that can be read, or it is damaged ({error}).") from error
-    if mask.shape[1:] == picture.shape[1:3]:
-        picture = picture * (1 - mask[..., None]) + mask[..., None]
-    return picture
 
 
 def _writable(*folders: Path) -> None:
@@ -175,17 +156,18 @@ def _writable(*folders: Path) -> None:
 def _save(image, path: Path) -> None:
     from PIL import Image
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    Image.fromarray((image * 255).round().byte().numpy()).save(part, "PNG")
-    part.replace(path)
+    from ..fileio import atomic
+
+    with atomic(path) as part:
+        Image.fromarray((image * 255).round().byte().numpy()).save(part, "PNG")
 
 
 def _encode(args) -> None:
     from ..features import save_features
+    from ..images import read_float
 
     _writable(Path(args.features).parent)
-    features = _load(args).encode(_picture(args.picture), fit=args.fit)
+    features = _load(args).encode(read_float(args.picture), fit=args.fit)
     save_features(features, args.features)
     _say(f"{args.features}: {tuple(features.tokens.shape)} of {features.space}")
 
@@ -209,6 +191,7 @@ def _decode(args) -> None:
 
 def _chat(args) -> int:
     from ..chat.conversation import Conversation, Reference
+    from ..images import read_float
 
     out = Path(args.out)
     _writable(out)
@@ -232,7 +215,7 @@ def _chat(args) -> int:
                 talk, waiting = Conversation(), []
                 continue
             if line.startswith("/image "):
-                waiting.append(Reference(_picture(line[7:].strip())))
+                waiting.append(Reference(read_float(line[7:].strip())))
                 _say(f"attached as <image_{len(waiting)}>")
                 continue
             answer = model.chat(
@@ -253,6 +236,8 @@ def _chat(args) -> int:
             talk, waiting = answer, []
         except (ValueError, OSError) as error:
             _say(str(error))
+        except Exception as error:  # noqa: BLE001 whatever a turn raises ends that turn: the conversation goes on
+            _say(f"That turn was given up ({type(error).__name__}: {error}). The conversation stands where it stood before it.")
 
 
 def _inspect(args) -> None:

@@ -21,6 +21,7 @@ from ..box import BOX_IDS, LOCATIONS, Box
 from ..chat.boxes import COLOURS, _font, edges
 from ..chat.tokenizer import Tokenizer
 from ..config import ModelConfig
+from ..fileio import atomic
 from .model_inputs import ModelInputs
 
 SIDE, GAP, LINE, WIDE = 144, 8, 16, 1180  # pixels: a thumbnail, between things, a line of text, the sheet
@@ -195,7 +196,5 @@ def table(steps: list[ModelInputs], t: Tokenizer) -> str:
 
 
 def save(image: Image.Image, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    image.save(part, "PNG")
-    part.replace(path)
+    with atomic(path) as part:
+        image.save(part, "PNG")

@@ -10,6 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..fileio import encoding_of
+from ..images import PictureError, check
+from ..images import read as read_picture
+
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
@@ -21,19 +25,6 @@ def rows(seed: int, step: int, batch: int, total: int) -> np.ndarray:
         order = np.random.default_rng((seed, epoch)).permutation(total)
         out += order[at : at + batch - len(out)].tolist()
     return np.array(out)
-
-
-def read_picture(path: Path) -> np.ndarray:
-    """(h,w,3) uint8, turned as the camera says, transparency laid over white. OSError for what is no picture."""
-    from PIL import Image, ImageOps
-
-    with Image.open(path) as image:
-        image = ImageOps.exif_transpose(image)
-        if image.has_transparency_data if hasattr(image, "has_transparency_data") else "A" in image.getbands():
-            image = image.convert("RGBA")
-            ground = Image.new("RGBA", image.size, "white")
-            image = Image.alpha_composite(ground, image)
-        return np.asarray(image.convert("RGB"))
 
 
 class Mixed:
@@ -73,16 +64,13 @@ class PictureFolder:
 
     @cached_property
     def files(self) -> list[Path]:
-        from PIL import Image
-
         good = []
         for path in self._found:
             try:
-                with Image.open(path) as image:
-                    image.verify()
+                check(path)
                 good.append(path)
-            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-                self.skipped[path.name] = str(error)
+            except (OSError, PictureError) as error:
+                self.skipped[path.name] = _reason(error)
         if not good:
             some = sorted(p.name for p in self.folder.iterdir())[:5]
             raise ValueError(
@@ -103,11 +91,11 @@ class PictureFolder:
             path = self.files[row]
             try:
                 picture = read_picture(path)
-            except (OSError, SyntaxError, ValueError) as error:  # good header, broken body
-                self.skipped[path.name] = str(error)
+            except (OSError, PictureError) as error:  # good header, broken body
+                self.skipped[path.name] = _reason(error)
                 picture = self._spare(row)
             caption = path.with_suffix(".txt")
-            if caption.is_file() and (text := caption.read_text(encoding="utf-8", errors="replace").strip()):
+            if caption.is_file() and (text := _text(caption)):
                 turns = (Turn("user", text), Turn("assistant", "", drawn=picture))
                 out.append(Sample("text-to-picture", turns, path.name))
             else:
@@ -119,6 +107,17 @@ class PictureFolder:
         for other in (*self.files[row + 1 :], *self.files[:row]):
             try:
                 return read_picture(other)
-            except (OSError, SyntaxError, ValueError) as error:
-                self.skipped[other.name] = str(error)
+            except (OSError, PictureError) as error:
+                self.skipped[other.name] = _reason(error)
         raise ValueError(f"{self.folder}: none of its pictures can be read any more.")
+
+
+def _text(path: Path) -> str:
+    """A caption file's text, in the encoding that its byte order mark tells, else UTF-8."""
+    raw = path.read_bytes()
+    return raw.decode(encoding_of(raw), "replace").strip()
+
+
+def _reason(error: Exception) -> str:
+    """Why a picture was skipped; its name is told beside it."""
+    return error.reason if isinstance(error, PictureError) else str(error)

@@ -13,7 +13,16 @@ from pathlib import Path
 
 from .sample import Sample
 
-BROKEN = (ValueError, KeyError, IndexError, TypeError, AttributeError, OSError)  # what damaged files and rows raise
+BROKEN = (
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    TypeError,
+    AttributeError,
+    OSError,
+    EOFError,
+    RecursionError,
+)  # of damaged files and rows
 
 
 @dataclass

@@ -17,13 +17,13 @@ Paths are relative to the file. `as` makes another task of samples that are one 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
+from ..fileio import read_json
 from . import shards
 from .sample import Sample
 from .tasks import RESTATED, restate
@@ -73,7 +73,7 @@ class Mixture:
         if path.is_dir():
             return cls([Source(path)])
         try:
-            made = json.loads(path.read_text())
+            made = read_json(path)
             batch = int(made.get("batch", 8))
             sources = [
                 Source((path.parent / s["shards"]).resolve(), float(s.get("weight", 1)), s.get("as", ""), int(s.get("batch", batch)))
@@ -81,7 +81,7 @@ class Mixture:
             ]
         except FileNotFoundError:
             raise ValueError(f"{path}: there is no such mixture file or folder of shards.") from None
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(
                 f"{path}: not a mixture ({type(error).__name__}: {error}). It is JSON with a list `sources`, each with "
                 "`shards` and perhaps `weight`, `as`, `batch`."

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..chat.conversation import Box
 from ..chat.reference_cutout import paste_subject
 from ..chat.tokenizer import Tokenizer
 from ..config import ModelConfig
+from ..images import resize
 from ..models.decoder import time_ids
 from ..models.eva_clip import prepare
 from .collate import Batch, Plan, collate, unconditional
@@ -176,14 +176,7 @@ def without_words(sample: Sample) -> Sample:
 
 def target_pixels(picture: Any, size: int, crop: bool = False) -> Tensor:
     """(size,size,3) uint8: squashed to the square as in the public stages 2 and 3, or its middle cut out (stage 1). Bicubic."""
-    x = torch.from_numpy(np.array(picture)).movedim(-1, 0)[None].float()
-    if crop:
-        h, w = x.shape[-2:]
-        side = min(h, w)
-        x = x[..., (h - side) // 2 : (h + side) // 2, (w - side) // 2 : (w + side) // 2]
-    if x.shape[-2:] != (size, size):
-        x = F.interpolate(x, (size, size), mode="bicubic", antialias=True, align_corners=False)
-    return x[0].movedim(0, -1).round().clamp(0, 255).byte()
+    return resize(np.array(picture), size, crop)
 
 
 def drawn(sample: Sample) -> Any:

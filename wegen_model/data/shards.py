@@ -14,7 +14,6 @@ import contextlib
 import io
 import itertools
 import json
-import os
 import re
 import tarfile
 import zlib
@@ -24,9 +23,11 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
+from .. import fileio, images
 from ..chat.conversation import Box
+from ..fileio import write_text
 from .items import Item, Skips, samples
 from .optional import need
 from .sample import Sample, Turn
@@ -54,17 +55,11 @@ def encode(picture: np.ndarray, lossless: bool) -> tuple[str, bytes]:
 
 
 def decode(data: bytes, where: str) -> np.ndarray:
-    """(h,w,3) uint8 of a picture's bytes, turned as its EXIF says, transparency over white; Unreadable names it."""
+    """(h,w,3) uint8 of a picture's bytes, as images.read gives it; Unreadable names it."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            image = ImageOps.exif_transpose(image)
-            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-            return np.array(image.convert("RGB"))
-    except UnidentifiedImageError:  # whose text is an address, another for each picture
-        raise Unreadable(f"{where}: not a picture that can be read (its bytes are of no known format)") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise Unreadable(f"{where}: not a picture that can be read ({error})") from None
+        return images.read(data, where)
+    except images.PictureError as error:
+        raise Unreadable(str(error)) from None
 
 
 def _describe(sample: Sample) -> tuple[dict, list[np.ndarray]]:
@@ -138,18 +133,23 @@ class Index:
     def load(cls, tar: Path) -> Index:
         path = tar.with_suffix(INDEX)
         try:
-            return cls(**json.loads(path.read_text()))
+            index = fileio.from_dict(cls, fileio.read_json(path), path.name)
         except FileNotFoundError:
             raise Unreadable(f"{tar}: its index {path.name} is missing") from None
-        except (ValueError, TypeError):  # no JSON, or other fields
-            raise Unreadable(f"{path}: damaged, or not the index of a shard") from None
+        except fileio.JSONError as error:
+            raise Unreadable(f"{path}: damaged, or not the index of a shard ({error})") from None
+        columns = (index.keys, index.tasks, index.lengths, index.offsets, index.sizes, index.crcs)
+        if len({len(column) for column in columns}) > 1 or min((*index.offsets, *index.sizes), default=0) < 0:
+            raise Unreadable(f"{path}: damaged, or not the index of a shard (its lists do not fit together)")
+        return index
 
 
-def write_text(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    part.replace(path)
+@dataclass
+class _Catalogue:
+    """shards.json."""
+
+    shards: dict[str, int]
+    format: int = FORMAT
 
 
 def remember(folder: Path, made: dict) -> None:
@@ -157,7 +157,9 @@ def remember(folder: Path, made: dict) -> None:
     path = folder / "options.json"
     folder.mkdir(parents=True, exist_ok=True)
     if path.exists():
-        before = json.loads(path.read_text())
+        before = fileio.read_json(path)
+        if not isinstance(before, dict):
+            raise ValueError(f"{path} is damaged (it is no object): name another folder, or delete that one.")
         other = [f"{key} {before.get(key)}" for key in made if before.get(key) != made[key]]
         if other:
             raise ValueError(f"{folder} was made with {', '.join(other)}. Go on with the same, name another folder, or delete that one.")
@@ -169,8 +171,8 @@ class Shard:
 
     def __init__(self, path: str | Path, lossless: bool = False):
         self.path, self.lossless = Path(path), lossless
-        self.part = self.path.with_name(self.path.name + ".part")
-        self.part.parent.mkdir(parents=True, exist_ok=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.part = fileio.beside(self.path)
         self.stream = self.part.open("wb")
         self.tar = need("webdataset").TarWriter(self.stream, mtime=0, encoder=False)
         self.rows: list[tuple] = []
@@ -205,9 +207,7 @@ class Shard:
                 file.seek(at)
                 crcs.append(zlib.crc32(file.read(size)))
         index = Index([r[0] for r in self.rows], [r[1] for r in self.rows], [r[2] for r in self.rows], offsets, sizes, crcs, read, notes)
-        with self.part.open("rb") as file:
-            os.fsync(file.fileno())
-        self.part.replace(self.path)
+        fileio.put(self.part, self.path, sync=True)
         write_text(self.path.with_suffix(INDEX), json.dumps(asdict(index)))
         return index
 
@@ -307,7 +307,7 @@ def counts(folder: str | Path) -> dict[str, int]:
     """The catalogue of a folder: shard -> samples. ValueError for a folder without shards, saying what it seems to be."""
     folder = Path(folder)
     try:
-        found = json.loads((folder / CATALOGUE).read_text())["shards"]
+        found = fileio.from_dict(_Catalogue, fileio.read_json(folder / CATALOGUE), CATALOGUE).shards
     except FileNotFoundError:
         if not folder.is_dir():
             raise ValueError(f"{folder}: there is no such folder of shards.") from None
@@ -323,8 +323,8 @@ def counts(folder: str | Path) -> dict[str, int]:
             else "Make shards with `wegen data shards`."
         )
         raise ValueError(f"{folder}: no {CATALOGUE} here, so it is no folder of shards. {hint}") from None
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder / CATALOGUE} is damaged ({error!r}); delete it, and it is made anew from the indices.") from None
+    except fileio.JSONError as error:
+        raise ValueError(f"{folder / CATALOGUE} is damaged ({error}); delete it, and it is made anew from the indices.") from None
     if not sum(found.values()):
         raise ValueError(f"{folder}: its shards hold no sample.")
     return found
@@ -357,7 +357,7 @@ def record(tar: Path, i: int) -> tuple[str, dict, dict[str, np.ndarray]]:
             name = member.name.partition(".")[2]
             body = members.extractfile(member).read()
             if name == "json":
-                values = json.loads(body)
+                values = fileio.parse_json(body, where)
             else:
                 pictures[name.rpartition(".")[0]] = decode(body, where)
     return index.keys[i], values, pictures
@@ -368,7 +368,10 @@ def sample(tar: Path, i: int) -> Sample:
     _, made, pictures = record(Path(tar), i)
     if "turns" not in made:
         raise Unreadable(f"{tar}: a step's records, not training samples; name the folder of the last step")
-    return _rebuild(made, [pictures[str(k)] for k in range(len(pictures))])
+    try:
+        return _rebuild(made, [pictures[str(k)] for k in range(len(pictures))])
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise Unreadable(f"{tar}, sample {i}: not as `wegen data shards` writes one ({type(error).__name__}: {error})") from None
 
 
 def records(tar: Path) -> Iterator[tuple[str, dict, dict[str, np.ndarray]]]:

@@ -1,5 +1,5 @@
-"""Which model does what, made when a step first needs it: `plain`, `plain:NAME` (classical.py), `transformers:ID` (hf.py), `wegen:FOLDER`
-(own.py) or `things:FOLDER` (things.py).
+"""Which model does what, made when a step first needs it: `plain`, `plain:NAME` (colour_backend.py), `transformers:ID` (hf.py),
+`wegen:FOLDER` (wegen_backend.py) or `things:FOLDER` (mini_backend.py).
 
 Captioner  caption(picture) -> text
 Detector   detect(picture, phrases) -> [(number of the phrase, Box, score)]
@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import Any
 
 KINDS = {"captioner": "Captioner", "detector": "Detector", "tracker": "Tracker", "embedder": "Embedder"}
-WHERE = {"plain": "classical", "transformers": "hf", "wegen": "own", "things": "things"}
+WHERE = {"plain": "colour_backend", "transformers": "hf", "wegen": "wegen_backend", "things": "mini_backend"}
 OFFERED = {"captioner": WHERE, "detector": WHERE, "tracker": ("plain", "transformers"), "embedder": ("plain", "transformers", "wegen")}
 
 

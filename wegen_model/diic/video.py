@@ -13,6 +13,7 @@ from PIL import Image
 
 from ..data.optional import need
 from ..data.shards import Unreadable
+from ..images import from_video
 
 SMALL = 48  # pixels: motion is measured on grey pictures of this side
 
@@ -60,7 +61,7 @@ def frames(path: Path, start: float, end: float, every: float, least: float, mos
                 if frame.time > end:
                     break
                 due = frame.time + every
-                picture = _bounded(frame, side)
+                picture = from_video(frame, side, path.name)
                 if not kept or motion(kept[-1][1], picture) >= least:
                     kept.append((float(frame.time), picture))
     except (av.FFmpegError, IndexError, OSError) as error:
@@ -68,13 +69,6 @@ def frames(path: Path, start: float, end: float, every: float, least: float, mos
             raise Unreadable(f"{path.name}: cannot be decoded at {start:.1f} s ({error})") from error
     picks = np.linspace(0, len(kept) - 1, min(most, len(kept))).round().astype(int)
     return [kept[i] for i in picks]
-
-
-def _bounded(frame, side: int) -> np.ndarray:
-    scale = min(1.0, side / max(frame.width, frame.height))
-    if scale == 1.0:
-        return frame.to_ndarray(format="rgb24")
-    return frame.to_ndarray(format="rgb24", width=round(frame.width * scale), height=round(frame.height * scale))
 
 
 def shots(path: Path, options) -> Iterator[tuple[str, dict, dict[str, np.ndarray]]]:

@@ -23,6 +23,7 @@ from ..models.llama import Cache, Language
 from ..models.pointer import Shown
 from ..models.projectors import Projectors
 from ..models.prompt_embedding import embed_prompts
+from ..progress import ProgressEvent
 from ..runtime import Runtime
 
 CELL = 16  # pixels of a feature in previews
@@ -143,7 +144,7 @@ def write_text(
         if token == t.eos:
             break
         out.append(token)
-        runtime.tick(step + 1, max_tokens, "WeGen writes", text=show(out) if show else None)
+        runtime.tick(ProgressEvent("write_text", step + 1, max_tokens, text=show(out) if show else None))
         if token == t.image_start:
             return out, True
         at = torch.tensor([[len(prompt) + step]], device=model.device)
@@ -204,9 +205,6 @@ def _autoregressive(
     fed: list[Tensor] = []  # on the CPU, (b,c) each
     after: list[Tensor] = []
 
-    def preview() -> Tensor:
-        return mosaic(torch.stack([x[0] for x in fed]), projectors.config.grid, CELL)
-
     for i in range(n):
         raw = projectors.denormalise(guide(projectors.predict(hidden, shown and shown.slots(i, 1)).float(), guidance))
         if keep is not None:
@@ -219,9 +217,21 @@ def _autoregressive(
         if released:
             there = model.shown(prompts, b) if i + 1 < n else None
             after.append(projectors.write(hidden[:b], there and there.slots(i + 1, 1))[:, 0].float().cpu())
-        runtime.tick(i + 1, n, "WeGen draws", preview=preview)
+        runtime.tick(written([x[0] for x in fed], n, projectors.config.grid))
     out = torch.stack(after if released else fed, 1)
     return out if keep is None else torch.where(mask.cpu()[..., None], kept.cpu().float(), out)
+
+
+def written(fed: list[Tensor], n: int, grid: tuple[int, int]) -> ProgressEvent:
+    """The event of k of n features (c,) that are written: their colours, and a picture of the grid so far."""
+    k = len(fed)
+    return ProgressEvent(
+        "write_features",
+        k,
+        n,
+        cells=lambda: mosaic(torch.stack(fed[:k]), grid).reshape(-1, 3)[:k],
+        preview=lambda: mosaic(torch.stack(fed[:k]), grid, CELL),
+    )
 
 
 def _parallel(model: Model, prompts: list[Prompt], guidance: float, runtime: Runtime) -> Tensor:
@@ -239,5 +249,5 @@ def _parallel(model: Model, prompts: list[Prompt], guidance: float, runtime: Run
     if guidance != 1:  # from placeholders, unconditional rows are all alike
         alone = model.language(torch.cat([model.opening(), slots[None]], 1), runtime=runtime)
         x = torch.cat([x, projectors.predict(alone).float().expand(b, -1, -1)])
-    runtime.tick(n, n, "WeGen draws")
+    runtime.tick(ProgressEvent("write_features", n, n))
     return projectors.denormalise(guide(x, guidance)).float().cpu()

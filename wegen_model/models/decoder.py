@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import SAMPLERS, TIME_IDS, DecoderConfig
+from ..progress import ProgressEvent
 from ..runtime import Runtime
 from .guidance import guide
 
@@ -153,7 +154,8 @@ class Decoder(nn.Module):
             step = solver.step(out.to(latents.dtype), timestep, latents, **extra)
             latents = step.prev_sample
             clean = getattr(step, "pred_original_sample", None)
-            runtime.tick(i + 1, len(solver.timesteps), "Decoder", self._previewer(latents if clean is None else clean))
+            preview = self._previewer(latents if clean is None else clean)
+            runtime.tick(ProgressEvent("denoise", i + 1, len(solver.timesteps), preview=preview))
         return latents
 
     def _previewer(self, latents: Tensor):
@@ -178,7 +180,7 @@ class Decoder(nn.Module):
         done = itertools.count(1)
 
         def told(*_) -> None:  # a hook's answer would replace the layer's
-            runtime.tick(next(done), len(latents) * len(layers), "VAE")
+            runtime.tick(ProgressEvent("vae", next(done), len(latents) * len(layers)))
 
         hooks = [m.register_forward_hook(told) for m in layers]
         try:

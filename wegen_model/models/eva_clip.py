@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import VisionConfig
+from ..progress import ProgressEvent
 from ..runtime import Runtime
 
 
@@ -85,7 +86,7 @@ class VisionTower(nn.Module):
         for i, block in enumerate(self.blocks):
             x = block(x)
             if runtime is not None:
-                runtime.tick(i + 1, len(self.blocks), "EVA-CLIP")
+                runtime.tick(ProgressEvent("tower", i + 1, len(self.blocks)))
         return x[:, 1:]
 
 

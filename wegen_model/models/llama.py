@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import LanguageConfig
+from ..progress import ProgressEvent
 from ..runtime import Runtime
 
 
@@ -157,5 +158,5 @@ class Language(nn.Module):
             args = (x, i, cache, positions, angles, mask)
             x = checkpoint(layer, *args) if checkpoint else layer(*args)
             if runtime is not None:
-                runtime.tick(i + 1, len(self.model.layers), "WeGen reads")
+                runtime.tick(ProgressEvent("read_prompt", i + 1, len(self.model.layers)))
         return self.model.norm(x)

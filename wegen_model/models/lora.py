@@ -17,6 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..fileio import atomic
+
 TARGETS = {
     "unet": ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"),
     "language": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
@@ -78,11 +80,9 @@ def save_lora(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, 
     from ..saving import writing
 
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with writing("the adapter", path, "Its training is kept: make room, then start the same again; nothing is trained anew."):
+    kept = "Its training is kept: make room, then start the same again; nothing is trained anew."
+    with writing("the adapter", path, kept), atomic(path) as part:
         save_file({k: v.contiguous() for k, v in tensors.items()}, part, {"format": "pt"} | (metadata or {}))
-        part.replace(path)
     return path
 
 

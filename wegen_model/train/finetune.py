@@ -12,7 +12,6 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from ..data.image_folder import rows
 from ..data.model_inputs import KeyedPicture, ShownPicture, target_pixels
 from ..data.sample import Sample, Turn
 from ..models.lora import save_lora
+from ..progress import ProgressEvent
 from ..runtime import Runtime
 from .encoders import EncodedPictures, vae_latents
 from .modules import Components, load_decoder
@@ -63,9 +63,9 @@ class Ticks(Runtime):
         super().__init__(device)
         self.host, self.every, self.picture = host, every, picture
 
-    def tick(self, i: int, n: int, what: str, preview: Any = None, text: str | None = None) -> None:
-        due = self.every and (i % self.every == 0 or i == n)
-        self.host.tick(i, n, what, preview=self.picture if due else None)
+    def advance(self, event: ProgressEvent) -> None:
+        due = self.every and (event.step % self.every == 0 or event.step == event.total)
+        self.host.tick(dataclasses.replace(event, preview=self.picture if due else None))
 
 
 def lora_settings(steps: int, learning_rate: float, rank: int, batch: int, seed: int, size: int, device: torch.device) -> Settings:

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import torch
 
+from ..fileio import write_text
+
 # dense bf16 tensor-core peak of one device, FLOP/s: the vendors' data sheets, without sparsity
 PEAKS = {
     "H200": 989e12,
@@ -79,9 +81,7 @@ class Monitor:
         lines = self.path.read_text().splitlines()
         kept = [line for line in lines if _step(line) <= step]
         if len(kept) < len(lines):
-            part = self.path.with_suffix(".part")
-            part.write_text("".join(line + "\n" for line in kept))
-            part.replace(self.path)
+            write_text(self.path, "".join(line + "\n" for line in kept))
 
     def timed(self, batches: Iterator) -> Iterator:
         """The same batches; the time until each is there counts as waiting."""

@@ -20,6 +20,7 @@ from ..chat import prompt
 from ..data.model_inputs import ShownPicture, as_shown, drawn, look, target_pixels
 from ..data.sample import Sample, conversation, picture_at
 from ..features import Features
+from ..fileio import atomic
 from ..generation import generate, paint
 from .encoders import tower_features, vae_latents
 from .modules import Components
@@ -161,7 +162,6 @@ def _kept(folder: Path | None, name: str, s: Settings, components: Components, m
     if path.is_file():
         return OwnPictures(**torch.load(path, weights_only=True))
     made = make()
-    part = path.with_name(path.name + ".part")
-    torch.save({"tokens": made.tokens, "latents": made.latents, "wanted": made.wanted}, part)
-    part.replace(path)
+    with atomic(path) as part:
+        torch.save({"tokens": made.tokens, "latents": made.latents, "wanted": made.wanted}, part)
     return made

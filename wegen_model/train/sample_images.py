@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..data.model_inputs import ShownPicture, drawn, look, target, target_pixels
 from ..data.sample import Sample
+from ..fileio import atomic
 from ..generation import paint as painting
 from .encoders import tower_features
 from .modules import Components
@@ -96,7 +97,5 @@ def save(path: Path, originals: list, made: Tensor) -> None:
     columns = min(COLUMNS, len(pairs))
     pairs += [torch.zeros_like(pairs[0])] * (-len(pairs) % columns)
     sheet = torch.cat([torch.cat(pairs[i : i + columns], 1) for i in range(0, len(pairs), columns)])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    Image.fromarray(sheet.numpy()).save(part, "PNG")
-    part.replace(path)
+    with atomic(path) as part:
+        Image.fromarray(sheet.numpy()).save(part, "PNG")

@@ -1,6 +1,7 @@
 """Running a workflow without ComfyUI.
 
-Files: load (formats, canvas), change (settings), check (validate), run (execute), a few of ComfyUI's nodes (standins), shared words (spec).
+Files: load (formats, canvas), change (settings), check (validate), run (execute), call a node (call), a few of ComfyUI's nodes (standins),
+shared words (spec).
 
 It is for trying a workflow and for tests, not a second ComfyUI. The node classes are handed in; nothing here imports the pack's nodes.
 """
@@ -16,11 +17,13 @@ from .execute import Saved, run
 from .formats import load_workflow
 from .png import prompt_from_png
 from .settings import set_seed, set_values
-from .spec import ForeignNodesError, GraphError, NodeError, Workflow
-from .standins import standins
+from .spec import Folders, ForeignNodesError, GraphError, NodeError, Workflow
+from .standins import STANDINS
 from .validate import check
 
 __all__ = [
+    "STANDINS",
+    "Folders",
     "ForeignNodesError",
     "GraphError",
     "NodeError",
@@ -33,7 +36,6 @@ __all__ = [
     "run_command",
     "set_seed",
     "set_values",
-    "standins",
 ]
 
 CANCELLED = 130  # what a shell gives for Ctrl-C

@@ -1,13 +1,11 @@
 """Running a checked graph: only what the outputs need, sources first, each result dropped when nothing later needs it.
 
-Semantics of ComfyUI's 0.3.64 execution.py for V1 node classes: every output travels as a list; a node is called once per element (shorter
-lists repeat their last) unless INPUT_IS_LIST; OUTPUT_IS_LIST joins lists; lazy inputs are computed when check_lazy_status names them.
+Semantics of ComfyUI's 0.3.64 execution.py for V1 node classes: every output travels as a list; lazy inputs are computed when
+check_lazy_status names them. How one node is called: call.py.
 """
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime import Cancelled
-from .spec import NodeError, Workflow, hidden_of, inputs_of, links_of
-from .standins import PREVIEW_FOLDER
-from .validate import find_problems, hidden_values, needed_nodes, node_table, output_nodes, raise_problems
+from .call import call_node, hidden_values, map_over_lists
+from .spec import Folders, NodeError, Workflow, hidden_of, inputs_of, links_of
+from .standins import PREVIEW_FOLDER, STANDINS
+from .validate import find_problems, folders_of, needed_nodes, output_nodes, raise_problems
 
 
 @dataclass(frozen=True)
@@ -58,12 +57,12 @@ def run(
     """
     import torch
 
-    table = node_table(workflow, nodes, input_dir, out_dir)
-    problems, foreign = find_problems(workflow, table, only)
-    raise_problems(problems + _folder_problems(Path(out_dir)), foreign)
+    table, folders = {**STANDINS, **nodes}, folders_of(workflow, input_dir, out_dir)
+    problems, foreign = find_problems(workflow, table, folders, only)
+    raise_problems(problems + _folder_problems(folders.output), foreign)
     outputs = [node_id for node_id in output_nodes(workflow.prompt, table) if only is None or node_id in only]
     with torch.inference_mode():
-        return _Run(workflow, table, outputs, Path(out_dir), cancel, on_node, on_saved).run()
+        return _Run(workflow, table, outputs, folders, cancel, on_node, on_saved).run()
 
 
 def _folder_problems(folder: Path) -> list[str]:
@@ -77,12 +76,12 @@ def _folder_problems(folder: Path) -> list[str]:
 
 class _Run:
     def __init__(
-        self, workflow: Workflow, table: dict[str, type], outputs: list[str], out_dir: Path, cancel: Any, on_node: Any, on_saved: Any
+        self, workflow: Workflow, table: dict[str, type], outputs: list[str], folders: Folders, cancel: Any, on_node: Any, on_saved: Any
     ):
-        self.workflow, self.table, self.outputs, self.out_dir = workflow, table, outputs, out_dir
+        self.workflow, self.table, self.outputs, self.folders = workflow, table, outputs, folders
         self.cancel, self.on_node, self.on_saved = cancel, on_node, on_saved
         needed, _ = needed_nodes(workflow.prompt, outputs)
-        self.waiting = {node_id: set() for node_id in needed}  # node -> who still needs its result
+        self.waiting: dict[str, set[str]] = {node_id: set() for node_id in needed}  # node -> who still needs its result
         for node_id in needed:
             for origin, _ in links_of(workflow.prompt[node_id]).values():
                 self.waiting[origin].add(node_id)
@@ -127,7 +126,7 @@ class _Run:
                 data[name] = self.results[value[0]][value[1]] if value[0] in self.results else (None,)
             elif name in declared:
                 data[name] = [value]
-        return data | hidden_values(hidden_of(node_class), node_id, self.workflow)
+        return data | hidden_values(hidden_of(node_class), node_id, self.workflow, self.folders)
 
     def _object(self, node_id: str) -> Any:
         if node_id not in self.objects:
@@ -177,7 +176,7 @@ class _Run:
         for key, entries in shown.items():
             for entry in entries:
                 if isinstance(entry, dict) and "filename" in entry:
-                    folder = self.out_dir / PREVIEW_FOLDER if entry.get("type") == "temp" else self.out_dir
+                    folder = self.folders.output / PREVIEW_FOLDER if entry.get("type") == "temp" else self.folders.output
                     kind = "image" if key == "images" else "file"
                     self._save(Saved(node_id, kind, path=folder / entry.get("subfolder", "") / entry["filename"]))
         for text in shown.get("text", []):
@@ -187,41 +186,3 @@ class _Run:
         self.saved.append(item)
         if self.on_saved is not None:
             self.on_saved(item)
-
-
-def map_over_lists(target: Any, function: str, data: dict[str, Any]) -> list:
-    """Call `target.function` once per element of the longest list, or once with whole lists under INPUT_IS_LIST."""
-    method = getattr(target, function)
-
-    def call(arguments: dict) -> Any:
-        result = method(**arguments)
-        return asyncio.run(result) if inspect.iscoroutine(result) else result
-
-    if getattr(target, "INPUT_IS_LIST", False):
-        return [call({name: list(values) for name, values in data.items()})]
-    empty = [name for name, values in data.items() if len(values) == 0]
-    if empty:
-        raise ValueError(f"input {empty[0]} received an empty list; let the node before it give at least one value")
-    length = max((len(values) for values in data.values()), default=1)
-    return [call({name: values[min(i, len(values) - 1)] for name, values in data.items()}) for i in range(length)]
-
-
-def call_node(node: Any, data: dict[str, Any]) -> tuple[list[list], dict[str, list]]:
-    """(outputs, each a list; what the node shows: {"images" | "text" | …: list})."""
-    results, shown = [], {}
-    for returned in map_over_lists(node, node.FUNCTION, data):
-        if isinstance(returned, dict):
-            if "expand" in returned:
-                raise NotImplementedError("this node builds a graph of its own while running; run the workflow in ComfyUI")
-            for key, values in (returned.get("ui") or {}).items():
-                shown.setdefault(key, []).extend(values)
-            returned = returned.get("result")
-        if returned is not None:
-            results.append(returned)
-    count = len(node.RETURN_TYPES)
-    for returned in results:
-        if not isinstance(returned, list | tuple) or len(returned) < count:
-            raise TypeError(f"the node returned {type(returned).__name__}, not a tuple of its {count} outputs")
-    joins = getattr(node, "OUTPUT_IS_LIST", None) or (False,) * count
-    outputs = [[value for returned in results for value in (returned[i] if joins[i] else (returned[i],))] for i in range(count)]
-    return outputs, shown

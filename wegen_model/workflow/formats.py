@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 from typing import Any
 
+from ..fileio import MAX_BYTES, JSONError, parse_json
+from ..images import PNG_SIGNATURE
 from .canvas import Canvas
-from .png import SIGNATURE, prompt_from_png
+from .png import prompt_from_png
 from .spec import GraphError, Workflow
-from .standins import standins
+from .standins import STANDINS
 
 
 def load_workflow(source: str | Path | dict, nodes: dict[str, type]) -> Workflow:
@@ -25,10 +26,10 @@ def load_workflow(source: str | Path | dict, nodes: dict[str, type]) -> Workflow
         GraphError: the file cannot be read, is not JSON, or is no workflow.
     """
     path = None if isinstance(source, dict) else Path(source)
-    data = copy.deepcopy(source) if isinstance(source, dict) else _read(path)
+    data = copy.deepcopy(source) if isinstance(source, dict) else _read(Path(source))
     name = str(path) if path else "the workflow"
     prompt, ui = _parts(data, name)
-    workflow = Workflow(prompt or {}, ui, path, {**standins(), **nodes})
+    workflow = Workflow(prompt or {}, ui, path, {**STANDINS, **nodes})
     if ui is not None:
         try:
             canvas = Canvas(ui, workflow.table)
@@ -42,26 +43,18 @@ def load_workflow(source: str | Path | dict, nodes: dict[str, type]) -> Workflow
 
 def _read(path: Path) -> Any:
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
     except FileNotFoundError as error:
         raise GraphError(f"{path}: there is no such file; give the path of a workflow JSON") from error
     except OSError as error:
         raise GraphError(f"{path}: cannot be read ({error.strerror or error}); give the path of a workflow JSON") from error
-    if raw.startswith(SIGNATURE):
+    if raw.startswith(PNG_SIGNATURE):
         return prompt_from_png(path)
     try:
-        return json.loads(raw.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise GraphError(
-            f"{path}: is not a workflow JSON (it is not text); save the workflow in ComfyUI with Export or Export (API)"
-        ) from error
-    except json.JSONDecodeError as error:
-        raise GraphError(
-            f"{path}: is not JSON: {error.msg} at line {error.lineno}, column {error.colno}; "
-            "save the workflow again in ComfyUI with Export or Export (API)"
-        ) from error
-    except RecursionError as error:
-        raise GraphError(f"{path}: is nested too deeply to be a workflow; save the workflow again in ComfyUI") from error
+        return parse_json(raw, str(path), lenient=True)
+    except JSONError as error:
+        raise GraphError(f"{error}; save the workflow again in ComfyUI with Export or Export (API)") from error
 
 
 def _parts(data: Any, name: str) -> tuple[dict | None, dict | None]:

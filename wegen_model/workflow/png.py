@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from ..fileio import JSONError, atomic, parse_json
+from ..images import PNG_SIGNATURE, PNG_TEXTS, png_chunks, png_text
 from .spec import GraphError
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
+MAX_TEXT = 64 << 20  # bytes of a text that is read: what Pillow reads of all of them together
 
 
 def text_chunks(prompt: dict | None, extra: dict | None) -> Any:
@@ -26,37 +26,34 @@ def text_chunks(prompt: dict | None, extra: dict | None) -> Any:
 
 def save_png(picture: Any, path: Path, info: Any, compress_level: int = 4) -> None:
     """Write a PIL picture so that `path` is either absent or complete."""
-    handle, temporary = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            picture.save(file, format="PNG", pnginfo=info, compress_level=compress_level)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with atomic(path) as part:
+        picture.save(part, format="PNG", pnginfo=info, compress_level=compress_level)
 
 
 def prompt_from_png(path: str | Path) -> dict[str, dict]:
     """{"prompt": API format, "workflow": the canvas}, each where present. Raises GraphError for a picture without either."""
-    from PIL import Image
-
-    found = {}
+    found: dict[str, dict] = {}
+    text: dict[str, str | None] = {}
     try:
-        with Image.open(path) as picture:
-            text = dict(picture.info)
-    except (OSError, SyntaxError, ValueError) as error:
+        with open(path, "rb") as file:
+            if file.read(len(PNG_SIGNATURE)) != PNG_SIGNATURE:
+                raise ValueError("it is no PNG")
+            for kind, content, _ in png_chunks(file):
+                keyword = content.partition(b"\0")[0]
+                if kind in PNG_TEXTS and keyword in (b"prompt", b"workflow"):
+                    text[keyword.decode()] = png_text(kind, content, MAX_TEXT)[1]
+    except (OSError, ValueError) as error:
         raise GraphError(
             f"{path}: cannot be read as a picture ({error}); give a workflow JSON or a PNG saved by ComfyUI or `wegen run`"
         ) from error
-    for name in ("prompt", "workflow"):
-        if isinstance(text.get(name), str):
-            try:
-                found[name] = json.loads(text[name])
-            except ValueError as error:
-                raise GraphError(f'{path}: its embedded "{name}" is not JSON ({error}); use the workflow\'s own JSON file') from error
+    for name, value in text.items():
+        where = f'{path}: its embedded "{name}"'
+        try:
+            if value is None:
+                raise JSONError(where, f"is damaged, or longer than {MAX_TEXT >> 20} MiB")
+            found[name] = parse_json(value, where, MAX_TEXT, lenient=True)
+        except JSONError as error:
+            raise GraphError(f"{error}; use the workflow's own JSON file") from error
     if not found:
         raise GraphError(
             f"{path}: no workflow is embedded in this picture (another program may have removed it); "

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+FOLDERS = (
+    "WEGEN_FOLDERS"  # hidden input of nodes that read or write a person's files: gets Folders; ComfyUI, which has its own, leaves it out
+)
 WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COLOR"}  # types for which the frontend draws a widget
 SEED_NAMES = ("seed", "noise_seed")
 
@@ -39,6 +42,14 @@ class NodeError(Exception):
     def __init__(self, node_id: str, title: str, class_type: str, original: BaseException):
         self.node_id, self.title, self.class_type, self.original = node_id, title, class_type, original
         super().__init__(f"{str(original) or type(original).__name__}\n  in {name_node(node_id, title, class_type)}")
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where a run reads and writes a person's files."""
+
+    input: tuple[Path, ...] = ()  # in order of search
+    output: Path = Path(".")
 
 
 @dataclass(frozen=True)
@@ -82,7 +93,7 @@ class Input:
 def inputs_of(node_class: type) -> dict[str, Input]:
     """Required and optional inputs in declared order."""
     declared = node_class.INPUT_TYPES()
-    found = {}
+    found: dict[str, Input] = {}
     for group in ("required", "optional"):
         for name, entry in (declared.get(group) or {}).items():
             options = entry[1] if len(entry) > 1 and isinstance(entry[1], dict) else {}

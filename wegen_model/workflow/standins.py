@@ -12,29 +12,17 @@ import re
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..images import PictureError, read_frames
 from .png import save_png, text_chunks
+from .spec import FOLDERS, Folders
 
 PREVIEW_FOLDER = "preview"  # in the output folder; ComfyUI uses its temp folder
+HIDDEN = {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO", "folders": FOLDERS}
 ANNOTATION = re.compile(r"^(.*?) ?\[(input|output|temp)\]$")
-
-
-def standins(input_dir: Any = None, out_dir: str | Path | None = None, metadata: bool = True) -> dict[str, type]:
-    """{class type: V1 node class}, bound to folders.
-
-    Args:
-        input_dir: folder, or folders in order of search, where Load Image looks for a relative path.
-        out_dir: where Save Image writes; needed only to run.
-        metadata: embed prompt and workflow into saved PNGs.
-    """
-    folders = [input_dir] if isinstance(input_dir, str | Path) else list(input_dir or [])
-    bound = {"input_dirs": [Path(folder) for folder in folders], "out_dir": Path(out_dir or "."), "metadata": metadata}
-    classes = {base.__name__: type(base.__name__, (base,), dict(bound)) for base in (LoadImage, SaveImage, PreviewImage, PreviewAny)}
-    for name, kind, options in PRIMITIVES:
-        classes[name] = _primitive(name, kind, options)
-    return classes
 
 
 def find_picture(name: str, input_dirs: Sequence[Path], out_dir: Path) -> Path:
@@ -60,66 +48,36 @@ def find_picture(name: str, input_dirs: Sequence[Path], out_dir: Path) -> Path:
 class LoadImage:
     """A picture file as IMAGE and MASK."""
 
-    input_dirs: Sequence[Path] = ()
-    out_dir = Path(".")
     RETURN_TYPES = ("IMAGE", "MASK")
     FUNCTION = "load_image"
     CATEGORY = "image"
 
     @classmethod
     def INPUT_TYPES(cls):
-        return {"required": {"image": ([], {"image_upload": True})}}
+        return {"required": {"image": ([], {"image_upload": True})}, "hidden": {"folders": FOLDERS}}
 
     @classmethod
-    def VALIDATE_INPUTS(cls, image):
+    def VALIDATE_INPUTS(cls, image, folders):
         if image is None:  # linked: known only when it runs
             return True
         try:
-            find_picture(str(image), cls.input_dirs, cls.out_dir)
+            find_picture(str(image), folders.input, folders.output)
         except FileNotFoundError as error:
             return str(error)
         return True
 
-    def load_image(self, image):
-        import torch
-        from PIL import Image, ImageSequence
-
-        path = find_picture(image, self.input_dirs, self.out_dir)
+    def load_image(self, image, folders):
+        path = find_picture(image, folders.input, folders.output)
         try:
-            with Image.open(path) as file:
-                several = file.format != "MPO"
-                frames = [read_frame(frame) for frame in ImageSequence.Iterator(file)]
-        except (OSError, SyntaxError, ValueError) as error:
-            raise ValueError(f"{path}: cannot be read as a picture ({error}); save it again as PNG or JPEG") from error
-        frames = [frame for frame in frames if frame[0].shape == frames[0][0].shape] if several else frames[:1]
-        images, masks = zip(*frames, strict=True)
-        return torch.cat(images), torch.cat(masks)
-
-
-def read_frame(picture: Any) -> tuple[Any, Any]:
-    """PIL picture, any mode -> IMAGE (1,h,w,3), MASK (1,h,w); turned upright. Without alpha: ComfyUI's blank mask (1,64,64)."""
-    import numpy as np
-    import torch
-    from PIL import ImageOps
-
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith("I") or picture.mode == "F":  # 16 bit per pixel, or float
-        grey = np.asarray(picture).astype(np.float32) / (1.0 if picture.mode == "F" else 65535.0)
-        pixels = np.repeat(grey.clip(0, 1)[..., None], 3, axis=-1)
-    else:
-        pixels = np.asarray(picture.convert("RGB")).astype(np.float32) / 255.0
-    mask = torch.zeros(1, 64, 64)
-    if "A" in picture.getbands() or (picture.mode == "P" and "transparency" in picture.info):
-        alpha = np.asarray(picture.convert("RGBA").getchannel("A")).astype(np.float32) / 255.0
-        mask = 1.0 - torch.from_numpy(alpha)[None]
-    return torch.from_numpy(pixels)[None], mask
+            return read_frames(path)
+        except PictureError as error:
+            raise ValueError(f"{path}: cannot be read as a picture ({error.reason}). {error.remedy}") from error
 
 
 class SaveImage:
     """IMAGE as PNG files `prefix_00001_.png`, with the workflow inside."""
 
-    out_dir = Path(".")
-    metadata = True
+    metadata = True  # embed prompt and workflow
     kind, compress_level = "output", 4
     RETURN_TYPES = ()
     FUNCTION = "save_images"
@@ -130,15 +88,15 @@ class SaveImage:
     def INPUT_TYPES(cls):
         return {
             "required": {"images": ("IMAGE",), "filename_prefix": ("STRING", {"default": "ComfyUI"})},
-            "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
+            "hidden": HIDDEN,
         }
 
-    def save_images(self, images, filename_prefix="ComfyUI", prompt=None, extra_pnginfo=None):
+    def save_images(self, images, filename_prefix="ComfyUI", prompt=None, extra_pnginfo=None, folders=Folders()):
         import numpy as np
         from PIL import Image
 
         prefix = fill_prefix(filename_prefix, images[0].shape[1], images[0].shape[0], prompt)
-        folder, name, counter = next_place(self.out_dir, prefix)
+        folder, name, counter = next_place(folders.output, prefix)
         info = text_chunks(prompt, extra_pnginfo) if self.metadata else None
         saved = []
         for i, image in enumerate(images):
@@ -156,13 +114,10 @@ class PreviewImage(SaveImage):
 
     @classmethod
     def INPUT_TYPES(cls):
-        return {"required": {"images": ("IMAGE",)}, "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}}
+        return {"required": {"images": ("IMAGE",)}, "hidden": HIDDEN}
 
-    def save_images(self, images, prompt=None, extra_pnginfo=None):
-        target = SaveImage()
-        target.out_dir, target.metadata = self.out_dir / PREVIEW_FOLDER, self.metadata
-        target.kind, target.compress_level = self.kind, self.compress_level
-        return target.save_images(images, "ComfyUI", prompt, extra_pnginfo)
+    def save_images(self, images, prompt=None, extra_pnginfo=None, folders=Folders()):
+        return super().save_images(images, "ComfyUI", prompt, extra_pnginfo, replace(folders, output=folders.output / PREVIEW_FOLDER))
 
 
 class PreviewAny:
@@ -187,7 +142,7 @@ class PreviewAny:
         return {"ui": {"text": ("None" if source is None else text,)}}
 
 
-PRIMITIVES = (
+PRIMITIVES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("PrimitiveInt", "INT", {"min": -sys.maxsize, "max": sys.maxsize, "control_after_generate": True}),
     ("PrimitiveFloat", "FLOAT", {"min": -sys.maxsize, "max": sys.maxsize}),
     ("PrimitiveString", "STRING", {}),
@@ -211,6 +166,11 @@ def _primitive(name: str, kind: str, options: dict) -> type:
         "CATEGORY": "utils/primitive",
     }
     return type(name, (), body)
+
+
+STANDINS: dict[str, type] = {cls.__name__: cls for cls in (LoadImage, SaveImage, PreviewImage, PreviewAny)} | {
+    name: _primitive(name, kind, options) for name, kind, options in PRIMITIVES
+}  # {class type: V1 node class}
 
 
 def fill_prefix(prefix: str, width: int, height: int, prompt: dict | None = None) -> str:

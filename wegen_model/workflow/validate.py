@@ -12,8 +12,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-from .spec import ForeignNodesError, GraphError, Input, Workflow, hidden_of, inputs_of, is_link, links_of, types_match
-from .standins import standins
+from .call import hidden_values, map_over_lists
+from .spec import Folders, ForeignNodesError, GraphError, Input, Workflow, hidden_of, inputs_of, is_link, links_of, types_match
+from .standins import STANDINS
 
 SHOWN_CHOICES = 20
 
@@ -26,15 +27,14 @@ def check(workflow: Workflow, nodes: dict[str, type], *, input_dir: str | Path |
         input_dir: where Load Image looks, besides the workflow's own folder.
         only: ids of the output nodes to look at; None takes all.
     """
-    raise_problems(*find_problems(workflow, node_table(workflow, nodes, input_dir), only))
+    raise_problems(*find_problems(workflow, {**STANDINS, **nodes}, folders_of(workflow, input_dir), only))
 
 
-def node_table(workflow: Workflow, nodes: dict[str, type], input_dir: Any = None, out_dir: Any = None) -> dict[str, type]:
-    """The pack's nodes over the stand-ins. Nodes that read or write a person's files (they have `input_dirs`) are bound to the folders."""
-    folders = [Path(folder) for folder in (input_dir, workflow.folder) if folder is not None] or [Path(".")]
-    bound = {"input_dirs": folders, "out_dir": Path(out_dir or ".")}
-    pack = {name: type(name, (cls,), bound) if hasattr(cls, "input_dirs") else cls for name, cls in nodes.items()}
-    return {**standins(folders, out_dir), **pack}
+def folders_of(workflow: Workflow, input_dir: str | Path | None, out_dir: str | Path | None = None) -> Folders:
+    """A given input folder comes before the workflow's own."""
+    return Folders(
+        tuple(Path(folder) for folder in (input_dir, workflow.folder) if folder is not None) or (Path("."),), Path(out_dir or ".")
+    )
 
 
 def raise_problems(problems: list[str], foreign: list[str]) -> None:
@@ -44,7 +44,9 @@ def raise_problems(problems: list[str], foreign: list[str]) -> None:
         raise GraphError(problems)
 
 
-def find_problems(workflow: Workflow, table: dict[str, type], only: list[str] | None = None) -> tuple[list[str], list[str]]:
+def find_problems(
+    workflow: Workflow, table: dict[str, type], folders: Folders, only: list[str] | None = None
+) -> tuple[list[str], list[str]]:
     """(problems, foreign nodes), one line each."""
     problems, foreign, known = list(dict.fromkeys(workflow.problems)), [], {}
     for node_id, node in workflow.prompt.items():
@@ -66,7 +68,7 @@ def find_problems(workflow: Workflow, table: dict[str, type], only: list[str] | 
         names = " -> ".join(workflow.label(node_id) for node_id in circle)
         problems.append(f"the links run in a circle: {names}; remove one of these links")
     for node_id in order:
-        problems += [f"{workflow.label(node_id)}{text}" for text in _node_problems(workflow, node_id, table)]
+        problems += [f"{workflow.label(node_id)}{text}" for text in _node_problems(workflow, node_id, table, folders)]
     return problems, foreign
 
 
@@ -76,7 +78,9 @@ def output_nodes(prompt: dict[str, dict], table: dict[str, type]) -> list[str]:
 
 def needed_nodes(prompt: dict[str, dict], outputs: list[str]) -> tuple[list[str], list[str]]:
     """(every node that the outputs need, sources first; the ids of a circle among them, or nothing)."""
-    order, circle, state = [], [], {}
+    order: list[str] = []
+    circle: list[str] = []
+    state: dict[str, str] = {}
     for output in outputs:
         path = [(output, iter(links_of(prompt[output]).values()))] if output not in state else []
         state.setdefault(output, "open")
@@ -107,7 +111,7 @@ def _foreign_advice(class_type: str, table: dict[str, type]) -> str:
     )
 
 
-def _node_problems(workflow: Workflow, node_id: str, table: dict[str, type]) -> list[str]:
+def _node_problems(workflow: Workflow, node_id: str, table: dict[str, type], folders: Folders) -> list[str]:
     """Texts to put behind the node's name."""
     node = workflow.prompt[node_id]
     node_class, inputs, problems, received = table[node["class_type"]], node["inputs"], [], {}
@@ -137,7 +141,7 @@ def _node_problems(workflow: Workflow, node_id: str, table: dict[str, type]) -> 
         extra = [name for name in links_of(node) if name not in declared and name not in function]
         problems += [f", input {name}: this node has no such input; remove the link or update the pack" for name in extra]
     if arguments or takes_all:
-        problems += _custom(node_class, node_id, workflow, arguments, takes_all, received)
+        problems += _custom(node_class, node_id, workflow, folders, arguments, takes_all, received)
     return problems
 
 
@@ -202,10 +206,10 @@ def list_choices(choices: list, value: Any = None) -> str:
     return f"{', '.join(near)} and {len(choices) - len(near)} more"
 
 
-def _custom(node_class: type, node_id: str, workflow: Workflow, arguments: list[str], takes_all: bool, received: dict) -> list[str]:
+def _custom(
+    node_class: type, node_id: str, workflow: Workflow, folders: Folders, arguments: list[str], takes_all: bool, received: dict
+) -> list[str]:
     """What the node's own VALIDATE_INPUTS says. Linked inputs are None there, as on the server."""
-    from .execute import map_over_lists
-
     inputs = workflow.prompt[node_id]["inputs"]
     declared, hidden = inputs_of(node_class), hidden_of(node_class)
     data = {
@@ -213,7 +217,7 @@ def _custom(node_class: type, node_id: str, workflow: Workflow, arguments: list[
         for name, value in inputs.items()
         if is_link(value) or name in declared or name in hidden
     }
-    data |= hidden_values(hidden, node_id, workflow)
+    data |= hidden_values(hidden, node_id, workflow, folders)
     data = {name: value for name, value in data.items() if takes_all or name in arguments}
     if "input_types" in arguments:
         data["input_types"] = [received]
@@ -227,9 +231,3 @@ def _custom(node_class: type, node_id: str, workflow: Workflow, arguments: list[
         f"{where}: {result if result is not False else 'refused by the node'}" for result in results if result is not True
     )
     return list(texts) if data else []
-
-
-def hidden_values(hidden: dict[str, str], node_id: str, workflow: Workflow) -> dict[str, list]:
-    extra = None if workflow.ui is None else {"workflow": workflow.ui}
-    known = {"PROMPT": workflow.prompt, "EXTRA_PNGINFO": extra, "UNIQUE_ID": node_id}
-    return {name: [known.get(kind)] for name, kind in hidden.items()}

@@ -54,7 +54,7 @@ READERS: dict[str, Reader] = {
             "laion-coco-recaption",
             ("text-to-picture", "understanding"),
             ("recaption.json",),
-            "ours",
+            "wegen",
             "recaption",
             "shards that `wegen data recaption` made",
         ),
@@ -68,7 +68,7 @@ READERS: dict[str, Reader] = {
             "train_anno_realease_repath.jsonl and imgs/",
         ),
         Reader("grit", ("subject",), ("[0-9]*.tar", "*/[0-9]*.tar"), "grounded", "grit", _IMG2DATASET + " with noun_chunks"),
-        Reader("diic", ("subject",), ("diic.json",), "ours", "diic", "shards that `wegen data diic` made"),
+        Reader("diic", ("subject",), ("diic.json",), "wegen", "diic", "shards that `wegen data diic` made"),
         Reader(
             "multigen-20m",
             ("condition", "restoration", "style"),

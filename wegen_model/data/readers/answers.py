@@ -27,6 +27,8 @@ def _talk(folder: Path, file: str, roots: tuple[str, ...]) -> Iterator[Item]:
             if len(said) < 2 or [t["from"] for t in said] != ["human", "gpt"] * (len(said) // 2):
                 raise ValueError("the conversation is not questions and answers in turn")
             texts = [t["value"].replace("<image>", "") for t in said]
+            if not all(text.strip() for text in texts[1::2]):
+                raise ValueError("an answer is empty")
             key = f"{row.get('id', number)}"
             shown = picture(find(row["image"], *(folder / r for r in roots))) if row.get("image") else None
             return tasks.understanding(key, shown, list(zip(texts[::2], texts[1::2])), rng(key))
@@ -44,7 +46,10 @@ def llavar(folder: Path, task: str, skips: Skips) -> Iterator[Item]:
 
 def scienceqa(folder: Path, task: str, skips: Skips) -> Iterator[Item]:
     root = next(r for r in (folder, folder / "scienceqa", folder / "data/scienceqa") if (r / "problems.json").exists())
-    for pid, row in load(root / "problems.json").items():
+    for pid, row in load(root / "problems.json", dict).items():
+        if not isinstance(row, dict):
+            skips.add(f"problem {pid}", "not an object")
+            continue
         if row.get("split", "train") != "train":
             continue
 

@@ -10,11 +10,11 @@ Not run on the real files.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from ...fileio import parse_json
 from .. import tasks
 from ..items import Item, Skips
 from .files import find, image, lines, members, picture, rng
@@ -36,8 +36,8 @@ def capsfusion(folder: Path, task: str, skips: Skips) -> Iterator[Item]:
     for name, files in members(folder, skips):
 
         def make(name=name, files=files):
-            values = json.loads(files.get("json", b"{}"))
-            caption = values.get("capsfusion") or values.get("caption") or files.get("txt", b"").decode()
+            values = parse_json(files.get("json", b"{}"), f"{name}.json")
+            caption = values.get("capsfusion") or values.get("caption") or files.get("txt", b"").decode("utf-8-sig")
             if not caption:
                 raise ValueError("no caption")
             return tasks.text_to_picture(name, caption, image(files, name), rng(name))

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from ...fileio import open_text
 from .. import tasks
 from ..items import Item, Skips
 from ..sample import Sample
@@ -42,7 +43,9 @@ def multigen(folder: Path, task: str, skips: Skips) -> Iterator[Item]:
 
 def hr_viton(folder: Path, task: str, skips: Skips) -> Iterator[Item]:
     """The pairs of a person and the garment worn: the second column (another garment) has no picture to learn from."""
-    for number, line in enumerate((folder / "train_pairs.txt").read_text().splitlines(), 1):
+    with open_text(folder / "train_pairs.txt") as file:
+        pairs = file.read().splitlines()
+    for number, line in enumerate(pairs, 1):
         if not line.strip():
             continue
 

@@ -9,7 +9,6 @@ Not run on the real files.
 
 from __future__ import annotations
 
-import csv
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from .. import tasks
 from ..items import Item, Skips
 from ..sample import Sample
 from ..shards import Unreadable, decode
-from .files import find, lines, picture, rng, rows
+from .files import find, lines, picture, rng, rows, table
 
 
 def seed_edit(folder: Path, task: str, skips: Skips) -> Iterator[Item]:
@@ -56,20 +55,19 @@ def magicbrush(folder: Path, task: str, skips: Skips) -> Iterator[Item]:
 
 
 def stylebooth(folder: Path, task: str, skips: Skips) -> Iterator[Item]:
-    with (folder / "train.csv").open(encoding="utf-8-sig", newline="") as file:
-        for number, row in enumerate(csv.reader(file), 1):
-            if number == 1:
-                columns = {c.strip(): i for i, c in enumerate(row)}
-                missing = [c for c in ("EnStyle", "Target:FILE", "Source:FILE") if c not in columns]
-                if missing:
-                    raise ValueError(f"{folder / 'train.csv'}: no column {missing[0]}; StyleBooth's has EnStyle, Target:FILE, Source:FILE.")
-                continue
-            name = f"train.csv:{number}"
+    columns: dict[str, int] = {}
+    for name, row in table(folder / "train.csv", skips):
+        if not columns:
+            columns = {c.strip(): i for i, c in enumerate(row)}
+            missing = [c for c in ("EnStyle", "Target:FILE", "Source:FILE") if c not in columns]
+            if missing:
+                raise ValueError(f"{folder / 'train.csv'}: no column {missing[0]}; StyleBooth's has EnStyle, Target:FILE, Source:FILE.")
+            continue
 
-            def make(name=name, row=row, columns=columns) -> Sample:
-                if len(row) < 5:
-                    raise Unreadable("fewer than 5 columns")
-                before, after = (picture(find(row[columns[c]], folder)) for c in ("Source:FILE", "Target:FILE"))
-                return tasks.style(name, before, row[columns["EnStyle"]], after, rng(name))
+        def make(name=name, row=row, columns=columns) -> Sample:
+            if len(row) < 5:
+                raise Unreadable("fewer than 5 columns")
+            before, after = (picture(find(row[columns[c]], folder)) for c in ("Source:FILE", "Target:FILE"))
+            return tasks.style(name, before, row[columns["EnStyle"]], after, rng(name))
 
-            yield Item(name, make)
+        yield Item(name, make)

@@ -6,14 +6,17 @@ is entered here, and what came before it counts.
 
 from __future__ import annotations
 
-import json
+import csv
+import itertools
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from ... import images
 from ...chat.conversation import Box
+from ...fileio import DATASET_BYTES, MAX_BYTES, JSONError, open_text, parse_json, read_json
 from ..items import Skips
 from ..optional import need
 from ..shards import Unreadable, decode
@@ -27,28 +30,32 @@ def rng(key: str) -> np.random.Generator:
 def picture(path: Path) -> np.ndarray:
     """(h,w,3) uint8 of a file."""
     try:
-        return decode(path.read_bytes(), path.name)
+        return images.read(path, path.name)
     except FileNotFoundError:
         raise Unreadable(f"{path.name}: the file is missing") from None
+    except images.PictureError as error:
+        raise Unreadable(str(error)) from None
 
 
 def find(name: str, *roots: Path) -> Path:
-    """The first of the roots that has the file; else the first, whose picture is then missing."""
-    name = name.removeprefix("./").lstrip("/")
-    return next((r / name for r in roots if (r / name).exists()), roots[0] / name)
+    """The first of the roots that has the file, also where Windows wrote its path; else the first, whose picture is then missing."""
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"the name of its picture is {str(name)[:40]!r}, not a text")
+    spellings = [spelling.removeprefix("./").lstrip("/") for spelling in dict.fromkeys((name, name.replace("\\", "/")))]
+    return next((r / spelling for spelling in spellings for r in roots if (r / spelling).is_file()), roots[0] / spellings[-1])
 
 
 def lines(path: Path, skips: Skips) -> Iterator[tuple[str, dict]]:
-    """Name and object of every line of JSON."""
-    with path.open(encoding="utf-8", errors="replace") as file:
+    """Name and object of every line of JSON. UTF-8, or what the file's byte order mark says."""
+    with open_text(path) as file:
         for number, line in enumerate(file, 1):
             name = f"{path.name}:{number}"
             if not line.strip():
                 continue
             try:
-                made = json.loads(line)
-            except json.JSONDecodeError as error:
-                skips.add(name, f"not a line of JSON ({error.msg})")
+                made = parse_json(line.encode("utf-8", "surrogateescape"), name)
+            except JSONError as error:
+                skips.add(name, f"not a line of JSON (it {error.reason})")
                 continue
             if isinstance(made, dict):
                 yield name, made
@@ -56,12 +63,29 @@ def lines(path: Path, skips: Skips) -> Iterator[tuple[str, dict]]:
                 skips.add(name, "not an object")
 
 
-def load(path: Path):
-    """A file that is one JSON; without it there is no dataset."""
+def load(path: Path, kind: type = list):
+    """A file that is one JSON, a list or an object (`kind`); without it there is no dataset."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not whole JSON ({error}); download it again.") from None
+        made = read_json(path, DATASET_BYTES)
+    except JSONError as error:
+        raise ValueError(f"{path} is not whole JSON (it {error.reason}); download it again.") from None
+    if not isinstance(made, kind):
+        raise ValueError(f"{path} holds no {'list' if kind is list else 'object'}, so it is not the dataset's file; download it again.")
+    return made
+
+
+def table(path: Path, skips: Skips) -> Iterator[tuple[str, list[str]]]:
+    """Name and fields of every line of a CSV file. A line that is none is named in `skips`."""
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_BYTES))  # of the process; its 128 KiB are less than some datasets' fields
+    with open_text(path, newline="") as file:
+        reader = csv.reader(line.replace("\0", "") for line in file)
+        for number in itertools.count(1):
+            try:
+                yield f"{path.name}:{number}", next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                skips.add(f"{path.name}:{number}", f"not a line of CSV ({error})")
 
 
 def rows(folder: Path, pattern: str, columns: list[str], skips: Skips) -> Iterator[tuple[str, dict]]:

@@ -7,11 +7,11 @@ Not run on the real files. What a phrase points at is cut out and shown, with th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ...chat.conversation import Box
+from ...fileio import parse_json
 from .. import tasks
 from ..items import Item, Skips
 from ..sample import Sample
@@ -24,9 +24,9 @@ def grit(folder: Path, task: str, skips: Skips) -> Iterator[Item]:
     for name, files in members(folder, skips):
 
         def make(name=name, files=files) -> Sample:
-            values = json.loads(files["json"])
+            values = parse_json(files["json"], f"{name}.json")
             chunks = values["noun_chunks"]
-            chunks = json.loads(chunks) if isinstance(chunks, str) else chunks
+            chunks = parse_json(chunks, f"{name}.json, noun_chunks") if isinstance(chunks, str) else chunks
             p, caption, kept = image(files, name), values["caption"], {}
             for start, end, *corners, score in sorted(chunks, key=lambda c: -c[6]):
                 b, span = box(*corners), (int(start), int(end))
