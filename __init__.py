@@ -17,16 +17,7 @@ if TYPE_CHECKING:
 
 WEB_DIRECTORY = "./js"
 
-__all__ = [
-    "NODE_CLASS_MAPPINGS",
-    "NODE_DISPLAY_NAME_MAPPINGS",
-    "WEB_DIRECTORY",
-    "Box",
-    "Conversation",
-    "Features",
-    "Reference",
-    "WeGen",
-]
+__all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS", "WEB_DIRECTORY", "Box", "Conversation", "Features", "Reference", "WeGen"]
 
 
 def __getattr__(name: str) -> Any:

@@ -32,7 +32,7 @@ class WeGenFeaturesToConditioning:
                             "Empty Latent Image to the same number."
                         )
                     },
-                ),
+                )
             }
         }
 
@@ -70,7 +70,7 @@ class WeGenDecoderToModel:
                             "From Load WeGen Decoder, or simply the model, whose own decoder is used then. Its precision is the loader's."
                         )
                     },
-                ),
+                )
             }
         }
 

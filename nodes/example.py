@@ -32,7 +32,7 @@ class WeGenExamplePicture:
                         "default": names[0] if names else "",
                         "tooltip": ("Which picture. They are drawn from open art (see NOTICE), the way the bundled miniature knows it."),
                     },
-                ),
+                )
             }
         }
 

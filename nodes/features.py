@@ -53,7 +53,7 @@ class WeGenMixFeatures:
                             "mask for all pictures, or one each. Without it, all cells are mixed."
                         )
                     },
-                ),
+                )
             },
         }
 
@@ -211,7 +211,7 @@ class WeGenLoadFeatures:
                             "A features file of the input folder, or of the output folder (marked [output]). Press R to see new ones."
                         )
                     },
-                ),
+                )
             },
             "hidden": feature_files.HIDDEN,
         }

@@ -39,19 +39,10 @@ class WeGenChatPanel:
                         "tooltip": ("Prompt self-rewriting: the model first describes the picture in its own words and then draws that."),
                     },
                 ),
-                "temperature": (
-                    "FLOAT",
-                    {
-                        **TEMPERATURE,
-                        "tooltip": ("How freely words are chosen. 0 always takes the likeliest."),
-                    },
-                ),
+                "temperature": ("FLOAT", {**TEMPERATURE, "tooltip": ("How freely words are chosen. 0 always takes the likeliest.")}),
                 "guidance": (
                     "FLOAT",
-                    {
-                        **GUIDANCE,
-                        "tooltip": ("How much the features lean towards the conversation. 1 is off and fastest."),
-                    },
+                    {**GUIDANCE, "tooltip": ("How much the features lean towards the conversation. 1 is off and fastest.")},
                 ),
                 "max_tokens": ("INT", {**MAX_TOKENS, "tooltip": "The longest answer, in tokens."}),
                 "trim_oldest": (

@@ -97,10 +97,7 @@ def subgraph_ui(host_values=None):
         "outputs": [{"name": "IMAGE", "type": "IMAGE", "linkIds": [2]}],
         "inputNode": {"id": -10},
         "outputNode": {"id": -20},
-        "nodes": [
-            {**ui_node(ui(), 1), "inputs": [slot("image", "IMAGE", 5), slot("seed", "INT", 4, widget=True)]},
-            ui_node(ui(), 2),
-        ],
+        "nodes": [{**ui_node(ui(), 1), "inputs": [slot("image", "IMAGE", 5), slot("seed", "INT", 4, widget=True)]}, ui_node(ui(), 2)],
         "links": [
             {"id": 1, "origin_id": 1, "origin_slot": 0, "target_id": 2, "target_slot": 0, "type": "IMAGE"},
             {"id": 2, "origin_id": 2, "origin_slot": 0, "target_id": -20, "target_slot": 0, "type": "IMAGE"},

@@ -81,13 +81,7 @@ class Prompt(PromptLayout):
 
 
 def layout(
-    conversation: Conversation,
-    tokenizer: Tokenizer,
-    positions: int,
-    n: int,
-    reserve: int = 0,
-    end: bool = False,
-    trim_oldest: bool = False,
+    conversation: Conversation, tokenizer: Tokenizer, positions: int, n: int, reserve: int = 0, end: bool = False, trim_oldest: bool = False
 ) -> PromptLayout:
     """Token ids and slots of a conversation; its pictures need not be encoded.
 

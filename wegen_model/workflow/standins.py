@@ -86,10 +86,7 @@ class SaveImage:
 
     @classmethod
     def INPUT_TYPES(cls):
-        return {
-            "required": {"images": ("IMAGE",), "filename_prefix": ("STRING", {"default": "ComfyUI"})},
-            "hidden": HIDDEN,
-        }
+        return {"required": {"images": ("IMAGE",), "filename_prefix": ("STRING", {"default": "ComfyUI"})}, "hidden": HIDDEN}
 
     def save_images(self, images, filename_prefix="ComfyUI", prompt=None, extra_pnginfo=None, folders=Folders()):
         import numpy as np

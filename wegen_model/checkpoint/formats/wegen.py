@@ -50,13 +50,7 @@ FORMATS = (
         files=(
             FileLayout(
                 "tower",
-                (
-                    "EVA-CLIP/visual.pt",
-                    "pretrained/EVA-CLIP/visual.pt",
-                    "visual.pt",
-                    "EVA-CLIP/*.safetensors",
-                    "*visual*.safetensors",
-                ),
+                ("EVA-CLIP/visual.pt", "pretrained/EVA-CLIP/visual.pt", "visual.pt", "EVA-CLIP/*.safetensors", "*visual*.safetensors"),
             ),
             FileLayout("agent", ("pytorch_model.bin", "pytorch_model_merged.bin", "stage2_final/*/pytorch_model_merged.bin")),
             FileLayout("unet", within(_UNETS, DIFFUSERS_FILES)),

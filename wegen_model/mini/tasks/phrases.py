@@ -35,11 +35,7 @@ BOXES = (
     "{on} background with {an_a} <bbox_1> and {an_b} <bbox_2>",
 )
 BOXES_PLAIN = ("{an_a} <bbox_1> and {an_b} <bbox_2>", "draw {an_a} at <bbox_1> and {an_b} at <bbox_2>")
-REFERENCE = (
-    "<image_1><bbox_1> on {an_on} background",
-    "put <image_1> at <bbox_1>, {on} background",
-    "<image_1><bbox_1>, {on}",
-)
+REFERENCE = ("<image_1><bbox_1> on {an_on} background", "put <image_1> at <bbox_1>, {on} background", "<image_1><bbox_1>, {on}")
 REFERENCE_PLAIN = ("<image_1><bbox_1>", "put <image_1> at <bbox_1>")
 REFERENCES = (
     "<image_1><bbox_1> and <image_2><bbox_2> on {an_on} background",
@@ -54,18 +50,10 @@ THREE = (
 THREE_PLAIN = ("<image_1><bbox_1>, <image_2><bbox_2> and <image_3><bbox_3>",)
 SHOWN_AND_SAID = ("<image_1><bbox_1> and {an_b} <bbox_2> on {an_on} background",)  # one shown, one named
 SIDES = ("<image_1> on the left and <image_2> on the right, {on} background",)  # no boxes: side by side
-SUBJECT = (
-    "<image_1> on {an_on} background",
-    "<image_1> on {on}",
-    "put <image_1> on {an_on} background",
-)
+SUBJECT = ("<image_1> on {an_on} background", "<image_1> on {on}", "put <image_1> on {an_on} background")
 NAME = ("<image_1> what is this?", "<image_1> what do you see?", "what is in <image_1>?")
 CAPTION = ("<image_1> describe the picture", "<image_1> describe this", "describe <image_1>")
-COLOUR = (
-    "<image_1> what colour is the background?",
-    "<image_1> which colour is behind it?",
-    "what colour is the background of <image_1>?",
-)
+COLOUR = ("<image_1> what colour is the background?", "<image_1> which colour is behind it?", "what colour is the background of <image_1>?")
 COUNT = ("<image_1> how many things?", "how many things are in <image_1>?")
 WHERE_TOO = ("where is the {a}?", "and the {a}?", "find the {a}")
 WHERE = ("<image_1> where is the {a}?", "where is the {a} in <image_1>?", "<image_1> find the {a}")
