@@ -107,6 +107,7 @@ class WeGenTrainDecoder:
         from ..wegen_model.data.image_folder import PictureFolder
         from ..wegen_model.features import check_space
         from ..wegen_model.images import PictureError, read, to_float
+        from ..wegen_model.progress import ProgressEvent
         from ..wegen_model.train import finetune
 
         painter = own_decoder(decoder if decoder is not None else model)
@@ -130,7 +131,7 @@ class WeGenTrainDecoder:
                     continue
                 pictures.append(picture)
                 tokens.append(model.encode(to_float(picture)[None], where=f"WeGen Train Decoder, {path.name}"))
-                model.runtime.tick(i + 1, len(paths), "EVA-CLIP")
+                model.runtime.tick(ProgressEvent("tower", i + 1, len(paths)))
             if not pictures:
                 raise ValueError(f"folder: none of the {len(paths)} pictures can be read ({next(iter(source.skipped.values()))}).")
             c = painter.config.decoder

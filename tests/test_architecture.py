@@ -11,14 +11,9 @@ import pytest
 import wegen
 
 ROOT = Path(wegen.__file__).parent
-# TODAY: circles that are being taken out. When one of these passes, take its mark away.
-BROKEN = {"circles"}
-SOON = {"docs/architecture.md"}  # named in CONTRIBUTING.md, written with the last of these changes
 
 
-@pytest.mark.parametrize(
-    "contract", [pytest.param(c, marks=pytest.mark.xfail(strict=True) if c in BROKEN else ()) for c in ("layers", "nodes", "circles")]
-)
+@pytest.mark.parametrize("contract", ["layers", "nodes", "circles"])
 def test_imports_follow_the_layers(contract):
     pytest.importorskip("importlinter", reason='import-linter is missing; pip install "wegen[test]"')
     code = f"from importlinter.cli import lint_imports as run; raise SystemExit(run(limit_to_contracts=('{contract}',), no_cache=True))"
@@ -63,5 +58,5 @@ def test_every_file_that_the_guide_names_is_there():
     named = set(re.findall(r"`([\w.*-]+(?:/[\w.*-]+)*/?)`", text))
     paths = {n for n in named if ("/" in n or re.search(r"\.(py|md|json|toml|txt|yaml|js|mjs)$", n)) and not re.search(r"NAME|XX", n)}
     assert len(paths) > 30
-    lacking = sorted(n for n in paths - SOON if not list(ROOT.glob(n.rstrip("/"))))
+    lacking = sorted(n for n in paths if not list(ROOT.glob(n.rstrip("/"))))
     assert lacking == []

@@ -20,7 +20,7 @@ class Listener(Runtime):
     def warn(self, text):
         self.warnings.append(text)
 
-    def advance(self, event):
+    def tick(self, event):
         self.ticks.append(event)
         if event.kind == self.cancel_at and event.step == 2:
             raise Cancelled

@@ -22,9 +22,8 @@ LABELS = {  # kind -> what people read beside the bar
     "train": "training",
     "convert": "Converting",
     "export": "Exporting",
-    "other": "",  # label only
+    "other": "",  # by its label alone
 }
-KINDS = {label: kind for kind, label in LABELS.items() if label}
 
 
 @dataclass(frozen=True)
@@ -48,12 +47,3 @@ class ProgressEvent:
     @property
     def done(self) -> bool:
         return self.step >= self.total
-
-
-def as_event(
-    step: int | ProgressEvent, total: int = 0, what: str = "", preview: Callable[[], Tensor] | None = None, text: str | None = None
-) -> ProgressEvent:
-    """What `Runtime.tick` was called with: an event as it is, or numbers with a label, of the label's kind where it has one."""
-    if isinstance(step, ProgressEvent):
-        return step
-    return ProgressEvent(KINDS.get(what, "other"), step, total, text, preview=preview, label=what)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from .config import check_kind
-from .progress import ProgressEvent, as_event
+from .progress import ProgressEvent
 
 PARTS = ("vision", "language", "projectors", "unet", "vae")
 
@@ -71,14 +71,8 @@ class Runtime:
         """Keep a part resident on its device for the duration, with room for `extra_bytes` more; yields the device."""
         yield self.place(part.name).device
 
-    def tick(self, step: int | ProgressEvent, total: int = 0, what: str = "", preview: Any = None, text: str | None = None) -> None:
-        """A step of something long is done: a ProgressEvent, or its numbers and a label. Raises `Cancelled` to stop.
-
-        Hosts override `advance`, which is always given an event."""
-        self.advance(as_event(step, total, what, preview, text))
-
-    def advance(self, event: ProgressEvent) -> None:
-        """Show an event. Raises `Cancelled` to stop."""
+    def tick(self, event: ProgressEvent) -> None:
+        """A step of something long is done. Raises `Cancelled` to stop."""
         if not self.progress:
             return
         from tqdm import tqdm

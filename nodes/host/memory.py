@@ -72,7 +72,7 @@ class ComfyRuntime(Notes, Runtime):
         finally:
             self._active.pop()
 
-    def advance(self, event: ProgressEvent) -> None:
+    def tick(self, event: ProgressEvent) -> None:
         import comfy.model_management as mm
         import comfy.utils
 

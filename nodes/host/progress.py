@@ -22,8 +22,8 @@ class Notes:
         self.notes: list[str] = []
         self.listener: Listener | None = None  # of a node that shows its progress itself
 
-    def advance(self, event: ProgressEvent) -> None:
-        super().advance(event)
+    def tick(self, event: ProgressEvent) -> None:
+        super().tick(event)
         if self.listener is not None:
             self.listener(event)
 

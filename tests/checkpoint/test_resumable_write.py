@@ -34,9 +34,9 @@ def contents(folder):
 
 
 class Interrupt(Runtime):
-    def tick(self, i, n, what, preview=None, text=None):
-        assert what == "Converting" and 0 < i <= n
-        if i == 40:
+    def tick(self, event):
+        assert event.kind == "convert" and 0 < event.step <= event.total
+        if event.step == 40:
             raise Cancelled
 
 
@@ -78,7 +78,7 @@ def test_a_conversion_that_was_killed_goes_on(checkpoint, converted, tmp_path):
     """As by a power cut: no exception is raised, nothing is tidied up."""
     script = (
         "import os, sys\nfrom wegen.wegen_model.runtime import Runtime\nfrom wegen.wegen_model.checkpoint.convert import convert\n"
-        "Runtime.tick = lambda self, i, *rest, **more: os._exit(9) if i == 40 else None\n"
+        "Runtime.tick = lambda self, event: os._exit(9) if event.step == 40 else None\n"
         "convert(sys.argv[1], sys.argv[2], runtime=Runtime('cpu'))"
     )
     target = tmp_path / "model"

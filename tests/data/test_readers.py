@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from wegen.tests.data.layouts import LAYOUTS, laion_coco
 from wegen.wegen_model.chat.tokenizer import Tokenizer
-from wegen.wegen_model.data import shards
 from wegen.wegen_model.data.degrade import DAMAGES
 from wegen.wegen_model.data.items import Skips, every
+from wegen.wegen_model.data.mixture import Mixture
 from wegen.wegen_model.data.readers import READERS, guesses, items
 from wegen.wegen_model.data.sample import TASKS, plan
 from wegen.wegen_model.data.tasks import restate
@@ -143,7 +143,7 @@ def test_a_folder_of_the_wrong_kind_is_named(tmp_path):
     with pytest.raises(ValueError, match="does not hold stylebooth: there must be train.csv.* looks like hr-viton"):
         items("stylebooth", tmp_path / "a")
     with pytest.raises(ValueError, match="no folder of shards. It looks like hr-viton: `wegen data shards hr-viton"):
-        shards.counts(tmp_path / "a")
+        Mixture.load(tmp_path / "a")
     with pytest.raises(ValueError, match="is not a folder"):
         items("grit", tmp_path / "b")
     with pytest.raises(ValueError, match="no dataset 'coco'; choose one of laion-coco"):

@@ -13,6 +13,12 @@ PICTURE = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
 SIDE = {"height": 32, "width": 32}
 
 
+@pytest.fixture(autouse=True)
+def same_weights():
+    """Random weights, the same whichever tests ran before."""
+    torch.manual_seed(0)
+
+
 def pil(name, module, **sizes):
     """The image processor that needs no torchvision."""
     from importlib import import_module

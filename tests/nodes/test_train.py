@@ -38,8 +38,8 @@ def train(model, **changes):
 
 def test_a_lora_is_trained_written_and_used(place):
     model, ticks = load(place), []
-    advance = model.runtime.advance
-    model.runtime.advance = lambda event: (ticks.append((event.label, event.step, event.total, event.preview)), advance(event))
+    pass_on = model.runtime.tick
+    model.runtime.tick = lambda event: (ticks.append((event.label, event.step, event.total, event.preview)), pass_on(event))
     made = train(model)
     decoder, name, samples = made["result"]
     assert name == "look.safetensors" and (place / "models" / "loras" / name).is_file()
@@ -62,18 +62,18 @@ def test_cancelling_keeps_the_work_and_the_same_run_goes_on(place):
     whole = load(place)
     expected = (place / "models" / "loras" / train(whole, name="whole")["result"][1]).read_bytes()
     model = load(place)
-    advance = model.runtime.advance
+    pass_on = model.runtime.tick
 
     def cancel(event):
         if (event.label, event.step) == ("visual-decoding", 7):
             raise Cancelled
-        advance(event)
+        pass_on(event)
 
-    model.runtime.advance = cancel
+    model.runtime.tick = cancel
     with pytest.raises(Cancelled):
         train(model, name="whole2")
     assert not (place / "models" / "loras" / "whole2.safetensors").exists()
-    model.runtime.advance = advance
+    model.runtime.tick = pass_on
     train(model, name="whole2")
     from wegen.wegen_model.models.lora import read_lora
 

@@ -148,8 +148,8 @@ def test_a_batch_that_is_no_number_is_saved(tmp_path):
 
 def test_cancelling_keeps_what_was_learned(tmp_path):
     class Impatient(Runtime):
-        def tick(self, i, n, what, preview=None, text=None):
-            if i == 9:
+        def tick(self, event):
+            if event.step == 9:
                 raise Cancelled
 
     with pytest.raises(Cancelled):

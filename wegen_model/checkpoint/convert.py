@@ -19,6 +19,7 @@ import torch
 from ..chat.tokenizer import special_tokens
 from ..config import ModelConfig, check_kind
 from ..generation.decoder_presets import describe
+from ..progress import ProgressEvent
 from ..runtime import Runtime
 from .file_layouts import origins
 from .key_maps import exports
@@ -85,7 +86,11 @@ def convert(
         work.room({name: sum(planned.parts[part][key][0].bytes for key in keys) for part in files for name, keys in files[part].items()})
         for part, tensors in planned.parts.items():
             for name, keys in files[part].items():
-                work.write(name, {key: tensors[key] for key in keys}, lambda key: runtime.tick(next(done), total, "Converting", text=key))
+                work.write(
+                    name,
+                    {key: tensors[key] for key in keys},
+                    lambda key: runtime.tick(ProgressEvent("convert", next(done), total, text=key)),
+                )
             if len(files[part]) > 1:
                 names = {Path(name).name: keys for name, keys in files[part].items()}
                 (work.files / f"{PLACES[part]}.safetensors.index.json").write_text(shard_index(names, tensors))
@@ -200,7 +205,7 @@ def export(
     part_file = target.with_name(target.name + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_file(part_file, tensors, lambda key: runtime.tick(next(done), len(tensors), "Exporting", text=key))
+        write_file(part_file, tensors, lambda key: runtime.tick(ProgressEvent("export", next(done), len(tensors), text=key)))
         os.replace(part_file, target)
     except OSError as error:
         raise CheckpointError(f"{target}: could not be written ({error.strerror or error}).") from error

@@ -25,6 +25,7 @@ import numpy as np
 
 from ..fileio import read_json
 from . import shards
+from .readers import guesses
 from .sample import Sample
 from .tasks import RESTATED, restate
 
@@ -146,12 +147,23 @@ class Mixture:
         return drawn
 
 
+def shard_counts(folder: Path) -> dict[str, int]:
+    """shard -> samples. ValueError for a folder without shards, saying what it seems to be."""
+    try:
+        return shards.counts(folder)
+    except shards.NoShards as error:
+        hint = "Make shards with `wegen data shards`."
+        if kinds := guesses(folder):
+            hint = f"It looks like {' or '.join(kinds)}: `wegen data shards {kinds[0]} {folder} OUT` makes shards of it."
+        raise ValueError(f"{error} {hint}") from None
+
+
 class Order:
     """The order of one source's samples, epoch after epoch."""
 
     def __init__(self, source: Source, seed: tuple[int, ...], window: int):
         self.source, self.seed, self.window = source, seed, window
-        found = {name: n for name, n in shards.counts(source.folder).items() if n}
+        found = {name: n for name, n in shard_counts(source.folder).items() if n}
         self.names, self.counts = list(found), np.array(list(found.values()))
         self._ends = [0]  # micro-batches up to the end of each epoch
         self._known: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # the epoch looked at last

@@ -28,6 +28,7 @@ from PIL import Image
 from .. import fileio, images
 from ..chat.conversation import Box
 from ..fileio import write_text
+from ..progress import ProgressEvent
 from .items import Item, Skips, samples
 from .optional import need
 from .sample import Sample, Turn
@@ -262,7 +263,7 @@ def write(
                 shard = shard or Shard(folder / f"shard-{number:06d}.tar", lossless)
                 shard.add(shrink(sample, side))
                 if runtime is not None:
-                    runtime.tick(len(shard.rows), per_shard, f"shard {number}")
+                    runtime.tick(ProgressEvent("other", len(shard.rows), per_shard, label=f"shard {number}"))
             if shard is not None and len(shard.rows) >= per_shard:
                 ends[number] = shard.close(read).read
                 (number, behind), shard = absent(), None
@@ -303,8 +304,12 @@ def catalogue(folder: str | Path) -> int:
 # -- reading -----------------------------------------------------------------------------------------------------
 
 
+class NoShards(ValueError):
+    """A folder without shards."""
+
+
 def counts(folder: str | Path) -> dict[str, int]:
-    """The catalogue of a folder: shard -> samples. ValueError for a folder without shards, saying what it seems to be."""
+    """The catalogue of a folder: shard -> samples. NoShards for a folder without."""
     folder = Path(folder)
     try:
         found = fileio.from_dict(_Catalogue, fileio.read_json(folder / CATALOGUE), CATALOGUE).shards
@@ -314,15 +319,7 @@ def counts(folder: str | Path) -> dict[str, int]:
         if any(p.with_suffix(INDEX).exists() for p in folder.glob("*.tar")):
             catalogue(folder)
             return counts(folder)
-        from .readers import guesses
-
-        kinds = guesses(folder)
-        hint = (
-            f"It looks like {' or '.join(kinds)}: `wegen data shards {kinds[0]} {folder} OUT` makes shards of it."
-            if kinds
-            else "Make shards with `wegen data shards`."
-        )
-        raise ValueError(f"{folder}: no {CATALOGUE} here, so it is no folder of shards. {hint}") from None
+        raise NoShards(f"{folder}: no {CATALOGUE} here, so it is no folder of shards.") from None
     except fileio.JSONError as error:
         raise ValueError(f"{folder / CATALOGUE} is damaged ({error}); delete it, and it is made anew from the indices.") from None
     if not sum(found.values()):

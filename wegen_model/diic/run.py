@@ -15,6 +15,7 @@ from ..data import shards
 from ..data.items import BROKEN, Skips
 from ..data.optional import need
 from ..data.sample import Sample
+from ..progress import ProgressEvent
 from .options import Options
 from .steps import STEPS, recaption
 
@@ -77,7 +78,7 @@ def run(step: str, sources: Iterable[Path], folder: Path, options: Options, engi
         for i, t in enumerate(todo, 1):
             process(step, Path(t["source"]), Path(t["target"]), options)
             if runtime is not None:
-                runtime.tick(i, len(todo), step)
+                runtime.tick(ProgressEvent("other", i, len(todo), label=step))
     shards.catalogue(folder)
     skips = Skips()
     for s in sources:

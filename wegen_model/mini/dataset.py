@@ -21,10 +21,10 @@ from ..data.image_folder import rows
 from ..data.model_inputs import KeyedPicture, as_shown
 from ..data.sample import Sample, Turn, plan
 from . import tasks
+from .pictures import caption, free, scenes_of
 from .world.art import Art, load_art
 from .world.concepts import TRAINED_STYLES
 from .world.effects import LAID
-from .world.pictures import caption, free, scenes_of
 from .world.scenes import Scene, render
 
 MIXES: Mapping[str, Mapping[str, float]] = {"all": tasks.MIX, "harder": tasks.HARDER}

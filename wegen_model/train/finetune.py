@@ -63,7 +63,7 @@ class Ticks(Runtime):
         super().__init__(device)
         self.host, self.every, self.picture = host, every, picture
 
-    def advance(self, event: ProgressEvent) -> None:
+    def tick(self, event: ProgressEvent) -> None:
         due = self.every and (event.step % self.every == 0 or event.step == event.total)
         self.host.tick(dataclasses.replace(event, preview=self.picture if due else None))
 
@@ -120,7 +120,7 @@ def finetune(
         latents = []
         for i, picture in enumerate(pictures):
             latents.append(vae_latents(decoder, target_pixels(picture, size, s.crop)[None], None).cpu())
-            runtime.tick(i + 1, len(pictures), "VAE")
+            runtime.tick(ProgressEvent("vae", i + 1, len(pictures)))
         decoder.vae.cpu()
         components = Components(config, None, decoder)
         encoded = EncodedPictures(components, size, torch.float32, s.crop)

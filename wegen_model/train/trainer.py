@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..progress import ProgressEvent
 from ..runtime import Runtime
 from .backend import AccelerateBackend, SingleDevice
 from .checkpoint import plain_batch, restore, save
@@ -159,7 +160,7 @@ def train(
                 monitor.line(reached.step, learning_rate_factor(s, reached.step - 1))
             try:
                 if backend.main:
-                    runtime.tick(reached.step, s.steps, task.name)
+                    runtime.tick(ProgressEvent("train", reached.step, s.steps, label=task.name))
             except BaseException:  # cancelled: what was learned stays
                 if backend.processes == 1:
                     save(folder, reached.step, task.name, backend, task.model, optimizer, reached.ema, s.keep_every)

@@ -20,11 +20,11 @@ from ...chat.conversation import Box, Conversation, Reference
 from ...features import Features
 from ...pipeline import WeGen
 from ...train.modules import load_decoder
+from ..pictures import to_float
 from ..tasks import Sample, sample
 from ..tasks.sampling import Rng, free_boxes
 from ..world.art import Art, load_art
 from ..world.concepts import COLOURS, DEFAULT_STYLE, HELD_OUT_DRAWINGS, HELD_OUT_NAMES, NAMES, OFFERED_STYLES, held_out_combination
-from ..world.pictures import to_float
 from ..world.scenes import Item, Scene, canonical, pair, render
 from . import measure_changes
 from .metrics import DRAWN_STYLES, Judge, Key, background_of, crop, held_out, iou, offered, psnr, seams

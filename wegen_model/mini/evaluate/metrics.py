@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..pictures import to_float
 from ..world.art import Art
 from ..world.concepts import COLOURS, HELD_OUT_DRAWINGS, HELD_OUT_NAMES, NAMES, OFFERED_STYLES, TRAINED_STYLES
-from ..world.pictures import to_float
 from ..world.scenes import Item, Scene, canonical, mask, render
 
 Key = tuple[str, str]  # concept, style

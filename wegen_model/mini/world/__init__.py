@@ -1,1 +1,1 @@
-"""What the miniature's pictures are made of: drawings, colours, scenes, and the pools of them."""
+"""What the miniature's pictures are made of: drawings, colours, scenes."""

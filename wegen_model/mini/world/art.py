@@ -104,7 +104,7 @@ def load_art(styles=OFFERED_STYLES, cache: str | os.PathLike | None = None, *, f
     """The sprites of every concept and drawing in these styles, drawn on the first call and read from the cache afterwards.
 
     cache: a folder; default cache_dir(). fetch=False never starts npm: absent art is then an error.
-    runtime: anything with tick(i, n, what) for progress and cancelling. Errors: ArtError.
+    runtime: anything with tick(event) for progress and cancelling. Errors: ArtError.
     """
     sprites: dict[tuple[str, str], np.ndarray] = {}
     for style in styles:

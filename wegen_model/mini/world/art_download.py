@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ...progress import ProgressEvent
 from .concepts import CONCEPTS, DRAWINGS, HELD_OUT_DRAWINGS, STYLES, Style
 
 SPRITE_SIZE = 160
@@ -93,7 +94,7 @@ def draw(style: Style, runtime=None) -> dict[str, np.ndarray]:
     drawn = {}
     for i, (key, code) in enumerate(keys.items()):
         if runtime is not None:
-            runtime.tick(i, len(keys), f"drawing {style.name} art")
+            runtime.tick(ProgressEvent("other", i, len(keys), label=f"drawing {style.name} art"))
         if code in icons:
             drawn[key] = _square(paint(icons[code]))
     return drawn

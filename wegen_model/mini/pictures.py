@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..tasks import Sample
-from ..tasks.sampling import Rng, anything
-from .art import Art
-from .concepts import article
-from .scenes import SIZE, Scene, turn_hue
+from .tasks import Sample
+from .tasks.sampling import Rng, anything
+from .world.art import Art
+from .world.concepts import article
+from .world.scenes import SIZE, Scene, turn_hue
 
 
 def free(seed: int, art: Art) -> np.ndarray:
