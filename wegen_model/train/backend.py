@@ -148,8 +148,8 @@ class AccelerateBackend:
         return norm
 
     @contextlib.contextmanager
-    def gathered(self, model: nn.Module):
-        """While its parts are called one by one: what lies in shards and belongs to no layer of its own is whole."""
+    def gathered(self, model: Any):
+        """Within it, sharded weights that FSDP gathers with no layer of their own are whole, so that submodules can be called alone."""
         if self.kind == "sharded":
             model.unshard()
         yield

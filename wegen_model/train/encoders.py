@@ -22,7 +22,7 @@ def tower_features(components: Components, pixels: Tensor, at_once: int = 32) ->
     """(b,n,c) float32 raw features of normalised pixels (b,3,s,s)."""
     tower, f = components.need_tower(), components.config.features
     first = next(tower.parameters())
-    out = [pool(tower(some.to(first.device, first.dtype)), tuple(f.grid)).float() for some in pixels.split(at_once)]
+    out = [pool(tower(some.to(first.device, first.dtype)), f.grid).float() for some in pixels.split(at_once)]
     return torch.cat(out) if len(pixels) else torch.zeros(0, f.count, f.width, device=first.device)
 
 

@@ -21,7 +21,7 @@ from ..config import ModelConfig
 from ..data.image_folder import rows
 from ..data.model_inputs import KeyedPicture, ShownPicture, target_pixels
 from ..data.sample import Sample, Turn
-from ..models.lora import save_lora
+from ..models.lora import Adapters, save_lora
 from ..progress import ProgressEvent
 from ..runtime import Runtime
 from .encoders import EncodedPictures, vae_latents
@@ -132,16 +132,17 @@ def finetune(
             task = InGraphDecoderTask(components, Rows(len(pictures), s.seed), s, encoded)
         shown = tokens[:4].clone().float()
 
-        def picture() -> Tensor:
+        def preview() -> Tensor:
             decoder.vae.to(device)
             with torch.no_grad():
                 return paint(components, shown[:1].to(device), steps=8)[0]
 
-        train(task, work, Ticks(runtime, device, preview_every, picture), alone=True)
+        train(task, work, Ticks(runtime, device, preview_every, preview), alone=True)
         decoder.vae.to(device)
         with torch.no_grad():
             painted = paint(components, shown.to(device), steps=config.decoder.steps)
     log = [json.loads(line) for line in (work / "log.jsonl").read_text().splitlines()]
+    assert isinstance(task.model, Adapters)
     return task.model.tensors(), [row["loss"] for row in log], painted
 
 

@@ -37,7 +37,7 @@ _MINI_WRITER = Settings(
 
 def _made(steps: int, batch: int, learning_rate: float, **more: Any) -> Settings:
     """Of the miniature made from nothing: float32 on a CPU, features and latents cached."""
-    kept = dict(
+    kept: dict[str, Any] = dict(
         eps=1e-8,
         weight_decay=0.0,
         min_lr_ratio=0.05,
@@ -116,12 +116,12 @@ PRESETS: dict[str, dict[str, Settings]] = {
         "visual-decoding": _made(2600, 12, 1e-3, betas=(0.9, 0.99), warmup=100, **_PAINTS),
         "stage-1": _made(5000, 12, 1.5e-3, weight_decay=0.01, warmup=200, save_every=500, **_WRITES),
         "stage-2": _made(6000, 12, 8e-4, weight_decay=0.01, warmup=200, save_every=500, seed=1, **_WRITES | {"feedback_own_from": 0.0}),
-        "vae-decoder": _made(2500, 8, 6e-4, warmup=50, ema=0.995, own_latents=0.5),
+        "vae-decoder": _made(2500, 8, 6e-4, warmup=50, ema=0.995, own_latents=0.5, channels_last=True),
     },
     "further": {
         "visual-decoding": _made(4500, 12, 8e-4, betas=(0.9, 0.99), warmup=50, seed=1, own_features=0.33, own_count=4000, **_PAINTS),
         "stage-2": _made(8000, 12, 8e-4, weight_decay=0.01, warmup=200, save_every=500, seed=1, **_WRITES | {"feedback_own_from": 0.0}),
-        "vae-decoder": _made(4500, 8, 6e-4, warmup=50, ema=0.995, own_latents=0.5),
+        "vae-decoder": _made(4500, 8, 6e-4, warmup=50, ema=0.995, own_latents=0.5, channels_last=True),
     },
 }
 # a decoder LoRA on a studio's pictures: what WeGenTrainDecoder and `--lora` start from

@@ -14,7 +14,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ class TrainingTask:
 
     def __init__(self, name: str, model: nn.Module, settings: Settings):
         self.name, self.model, self.settings = name, model, settings
+        self.images: Callable[[int, Path], dict[str, float] | None] | None = None  # sample pictures, see `sample`
 
     def micro_batch(self, step: int, index: int, count: int) -> Any:
         """Micro-batch `index` of the `count` of a step: a pure function."""
@@ -66,8 +67,8 @@ class TrainingTask:
         """Bring what is only looked through to the device, and make what a run needs once; `model` is moved by the loop."""
 
     def sample(self, step: int, folder: Path) -> dict[str, float] | None:
-        """Write sample pictures; numbers for the log, or None."""
-        return None
+        """Write sample pictures, where there are any; numbers for the log, or None."""
+        return self.images(step, folder) if self.images else None
 
     def export(self, weights: dict[str, Tensor], source: Path, target: Path, folder: Path) -> str:
         """Write the trained model folder `target`, made of `source` and these weights; `folder` is the work folder. What was written."""

@@ -78,7 +78,6 @@ class DecoderTask(TrainingTask):
         self.encoded = encoded or (EncodedPictures(components, self.size, crop=s.crop) if s.cache else None)
         self.own: OwnPictures | None = None
         self.alphas = alphas_cumprod(decoder)
-        self.images: Any = None
         self._warned: set[str] = set()
         unet, vae = decoder_flops(components.config, self.size)
         self._painting, self._seeing = (2 if s.lora else 3) * unet, tower_flops(components.config.vision) + vae
@@ -140,9 +139,6 @@ class DecoderTask(TrainingTask):
             decoder.unet.to(memory_format=torch.channels_last)
         if s.own_features and self.own is None:
             self.own = own_features(parts, self.source, s, device, self.folder)
-
-    def sample(self, step: int, folder: Path) -> dict[str, float] | None:
-        return self.images(step, folder) if self.images else None
 
     def export(self, weights: dict[str, Tensor], source: Path, target: Path, folder: Path) -> str:
         config = trained_config(self.components.config, time_ids=self.settings.time_ids)

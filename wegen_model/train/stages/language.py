@@ -28,6 +28,7 @@ from ...config import ModelConfig
 from ...data.collate import embed, language_loss, predictions
 from ...data.model_inputs import ModelInputs, look, model_inputs
 from ...data.sample import Sample
+from ...models.llama import Language
 from ...models.lora import Adapters
 from ...models.pointer import Shown
 from ...models.projectors import Projectors
@@ -85,7 +86,6 @@ class LanguageTask(TrainingTask):
         self.through = components.decoder if s.diffusion_weight else None  # the frozen decoder that the diffusion loss goes through
         self.alphas = alphas_cumprod(self.through) if self.through is not None else None
         self.encoded = encoded or (EncodedPictures(components, 0) if s.cache else None)
-        self.images: Any = None
         self._warned: set[str] = set()
         self._seeing = tower_flops(components.config.vision)
         size = s.size or components.config.decoder.size
@@ -189,9 +189,6 @@ class LanguageTask(TrainingTask):
         if self.settings.lora:
             parts.freeze(self.language, device=device, dtype=dtype)
 
-    def sample(self, step: int, folder: Path) -> dict[str, float] | None:
-        return self.images(step, folder) if self.images else None
-
     def export(self, weights: dict[str, Tensor], source: Path, target: Path, folder: Path) -> str:
         config = trained_config(self.components.config, parallel=self.settings.parallel > 0)
         said, states = (
@@ -205,7 +202,7 @@ class LanguageTask(TrainingTask):
         return f"{said}{export(source, target, states, config)}"
 
 
-def every_gradient(language: nn.Module, projectors: Projectors, hidden: Tensor) -> Tensor:
+def every_gradient(language: Language, projectors: Projectors, hidden: Tensor) -> Tensor:
     """Zero, through the heads that a batch without words or pictures leaves out: every process has every gradient."""
     one = hidden[:1, :1]
     blank = one.new_zeros(1, 1, projectors.config.width)

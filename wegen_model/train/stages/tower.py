@@ -110,7 +110,8 @@ class TowerTask(TrainingTask):
     def _contrast(self, model: TowerModule, tokens: Tensor, captions: list[list[int]]) -> Tensor:
         """Cross-entropy of pictures against captions and back; equal captions share their target."""
         if not captions:
-            return 0 * sum(p.sum() for p in (*model.words.parameters(), *model.text.parameters(), *model.picture.parameters(), model.scale))
+            heads = (model.words, model.text, model.picture)  # every process has every gradient
+            return 0 * torch.stack([model.scale, *(p.sum() for head in heads for p in head.parameters())]).sum()
         seen = F.normalize(model.picture(tokens[: len(captions)].mean(1)), dim=-1)
         flat = torch.tensor([i for ids in captions for i in ids], device=tokens.device)
         offsets = torch.tensor([0] + [len(ids) for ids in captions][:-1], device=tokens.device).cumsum(0)
@@ -136,8 +137,10 @@ class TowerTask(TrainingTask):
         config = renamed(self.components.config, own)
         if config.features.normalised:
             mean, std = self._measure()
-            path, *_ = model_folder.files(source, "projectors") or model_folder.missing(source, "projectors")
-            states["projectors"] = model_folder.read_tensors(path) | {"mean": mean, "std": std}
+            projectors = {
+                key: value for path in model_folder.files(source, "projectors") for key, value in model_folder.read_tensors(path).items()
+            }
+            states["projectors"] = projectors | {"mean": mean, "std": std}
         return str(export(source, target, states, config))
 
     def _measure(self) -> tuple[Tensor, Tensor]:

@@ -80,6 +80,7 @@ class VaeTask(_PictureTask):
 
     def __init__(self, components: Components, source: Any, settings: Settings):
         super().__init__("vae", components.need_decoder().vae, components, source, settings)
+        self.vae: Any = self.model  # diffusers'
 
     def micro_batch(self, step: int, index: int, count: int) -> CropBatch:
         factor = self.decoder.factor
@@ -95,9 +96,9 @@ class VaeTask(_PictureTask):
     def loss(self, batch: CropBatch, generator: torch.Generator, share: dict[str, float]) -> dict[str, Tensor]:
         device = next(self.model.parameters()).device
         pixels = batch.pixels.to(device)
-        latents = self.decoder.to_latents(pixels, None if not self._spreads else generator) / self.model.config.scaling_factor
+        latents = self.decoder.to_latents(pixels, generator if self._spreads else None) / self.vae.config.scaling_factor
         noise = torch.randn(latents.shape, generator=generator).to(device)
-        error = self.model.decode(latents + NOISE * latents.detach().std() * noise).sample - pixels
+        error = self.vae.decode(latents + NOISE * latents.detach().std() * noise).sample - pixels
         out = self._errors(error, error.numel(), share["pictures"])
         pull = 1e-3 * latents.square().mean() * share["pictures"]
         return out | {"loss": out["loss"] + pull, "std": latents.detach().std()}
@@ -145,9 +146,11 @@ class VaeDecoderTask(_PictureTask):
     def __init__(self, components: Components, source: Any, settings: Settings, folder: Path | None = None):
         vae = components.need_decoder().vae
         super().__init__("vae-decoder", vae, components, source, settings)
+        self.vae: Any = vae  # diffusers'
         vae.requires_grad_(False)
         vae.decoder.to(memory_format=torch.channels_last if settings.channels_last else torch.contiguous_format).requires_grad_(True)
-        self.folder, self.own = folder, None
+        self.folder = folder
+        self.own: OwnPictures | None = None
         self.encoded = EncodedPictures(components, self.size)
         self._spread: float | None = None
 
@@ -160,8 +163,8 @@ class VaeDecoderTask(_PictureTask):
         if self.own is not None:
             picked = rng.random(len(shown)) < self.settings.own_latents
             rows = rng.integers(0, len(self.own.latents), len(shown))
-            for i in np.flatnonzero(picked):
-                pixels[i], latents[i] = self.own.wanted[rows[i]], self.own.latents[rows[i]].float()
+            for k in np.flatnonzero(picked).tolist():
+                pixels[k], latents[k] = self.own.wanted[rows[k]], self.own.latents[rows[k]].float()
         side = latents.shape[-1]
         cells = min(DECODER_CELLS, side)
         tries = rng.integers(0, side - cells + 1, (len(shown), 3, 2))
@@ -182,14 +185,14 @@ class VaeDecoderTask(_PictureTask):
         latents, inside = batch.latents.to(device), batch.inside.to(device)
         noise = torch.randn(latents.shape, generator=generator).to(device)
         spread = latents.std() if self._spread is None else self._spread
-        error = (self.model.decode(latents + DECODER_NOISE * spread * noise).sample - batch.pixels.to(device)) * inside
+        error = (self.vae.decode(latents + DECODER_NOISE * spread * noise).sample - batch.pixels.to(device)) * inside
         return self._errors(error, inside.sum() * 3, share["pictures"])
 
     def prepare(self, device: torch.device) -> None:
         s, parts = self.settings, self.components
         self._spread = 1 / float(self.decoder.vae.config.scaling_factor)  # the scale is one over the spread
         if s.own_latents and self.own is None:
-            self.own: OwnPictures | None = own_latents(parts, self.source, s, device, self.folder)
+            self.own = own_latents(parts, self.source, s, device, self.folder)
 
     def export(self, weights: dict[str, Tensor], source: Path, target: Path, folder: Path) -> str:
         return str(export(source, target, {"vae": weights}, self.components.config))
