@@ -73,7 +73,7 @@ def tell_numbers(text: str, chained: tuple[Reference, ...], slots: list[Referenc
             what, tag = (f"image_{k}", "image") if slot.has_picture else (f"box {k}", "bbox")
             warn(f"{what} is reference {n} here: write <{tag}_{n}> for it in the text.")
     for kind, k in Turn("user", text).tags():
-        if k in numbers and _answers(slots[k - 1], kind) and not (k <= len(references) and _answers(references[k - 1], kind)):
+        if k in numbers and _answers(references[numbers[k] - 1], kind) and not (k <= len(references) and _answers(references[k - 1], kind)):
             what = f"the picture at image_{k}" if kind == "image" else f"box {k}"
             raise ValueError(f"the text says <{kind}_{k}>, but {what} is reference {numbers[k]} here: write <{kind}_{numbers[k]}>.")
     return tuple(references)

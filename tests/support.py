@@ -45,7 +45,7 @@ def byte_tokenizer(folder: Path) -> Path:
 
 
 def tiny_model(folder: str | Path, seed: int = 0, parts: tuple[str, ...] | None = None, **changes) -> Path:
-    """Write a random model folder. `parts`: only these (keys of `model_folder.PLACES`); `changes`: fields of the ModelConfig."""
+    """Write a random model folder. `parts`: only these (keys of `model_folder.WEIGHT_FILES`); `changes`: fields of the ModelConfig."""
     folder = Path(folder)
     config = tiny_config(**changes)
     with torch.random.fork_rng():

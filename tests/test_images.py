@@ -16,6 +16,7 @@ from wegen.wegen_model import images
 from wegen.wegen_model.data.image_folder import PictureFolder
 from wegen.wegen_model.data.shards import decode
 from wegen.wegen_model.models.eva_clip import prepare
+from wegen.wegen_model.workflow.spec import Folders
 from wegen.wegen_model.workflow.standins import LoadImage
 
 NOISE = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
@@ -63,7 +64,7 @@ def reader(request, tmp_path, monkeypatch):
         "dataset": lambda data: decode(data, "a.png") / 255,
         "training": training,
         "panel": panel,
-        "load image": lambda data: LoadImage().load_image(str(put(data)))[0][0].numpy(),
+        "load image": lambda data: LoadImage().load_image(str(put(data)), Folders())[0][0].numpy(),
     }[request.param]
 
 

@@ -50,3 +50,10 @@ class Box:
         cx, cy, w, h = ((v + 0.5) / LOCATIONS for v in values)
         x0, y0 = max(cx - w / 2, 0.0), max(cy - h / 2, 0.0)
         return cls(x0, y0, min(cx + w / 2, 1.0) - x0, min(cy + h / 2, 1.0) - y0)
+
+
+def read_sides(value: dict) -> tuple[float, float, float, float] | None:
+    """x, y, width, height of a box in JSON from outside, as they stand there; None where one lacks or is no finite number."""
+    sides = [value.get(key) for key in ("x", "y", "width", "height")]
+    x, y, width, height = (v if isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) else None for v in sides)
+    return None if x is None or y is None or width is None or height is None else (x, y, width, height)

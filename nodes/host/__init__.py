@@ -1,9 +1,8 @@
 """Where the nodes run: inside ComfyUI, or headless. The only package that touches comfy.*, folder_paths and the server.
 
-    folders.py    which model folders there are         notes.py       what a node tells the person
-    memory.py     the Runtime inside ComfyUI            sampling.py    the decoder as ComfyUI's own MODEL and VAE
-    blocks.py     its layer over quantized weights
-    training.py   folders and memory of a fine-tune
+    folders.py        which model folders there are           progress.py   what a node tells the person
+    memory.py         the Runtime inside ComfyUI              sampling.py   the decoder as ComfyUI's own MODEL and VAE
+    quantization.py   its layer over quantized weights        training.py   folders and memory of a fine-tune
 
 ComfyUI is used when it is already loaded (it is, before any pack), and never imported from outside: memory.py and sampling.py
 import comfy.* and are imported late.
@@ -17,10 +16,9 @@ import sys
 import torch
 
 from ...wegen_model.config import QUANTIZATIONS
-from ...wegen_model.runtime import Runtime
 from .folders import BUNDLED, FOLDER, bundled, check_model, fingerprint, inside_comfyui, knows, list_models, model_roots, person_folders
 from .folders import register as register_folder
-from .progress import Notes, executing_node, nothing, show, shown, watch
+from .progress import NodeRuntime, executing_node, nothing, show, shown, watch
 
 __all__ = [
     "BUNDLED",
@@ -51,11 +49,11 @@ QUANTISED = tuple(sorted(QUANTIZATIONS, key=lambda name: name != "fp8"))  # the 
 OFFLOAD = ("default", "stream", "cpu")
 
 
-class HeadlessRuntime(Notes, Runtime):
+class HeadlessRuntime(NodeRuntime):
     """`wegen run` and tests: plain PyTorch."""
 
 
-def runtime(dtype: str = "default", offload: str = "default") -> Runtime:
+def runtime(dtype: str = "default", offload: str = "default") -> NodeRuntime:
     """A Runtime for one loaded model. `dtype`: one of DTYPES or QUANTISED. `offload`: one of OFFLOAD; headless, all but "cpu" leave it
     to torch."""
     blocks = dtype if dtype in QUANTISED else ""

@@ -35,7 +35,7 @@ def model_roots() -> tuple[Path, ...]:
 
 
 def bundled() -> Path:
-    from ...wegen_model.checkpoint.model_folder import resolve
+    from ...wegen_model.checkpoint.model_paths import resolve
 
     return resolve(BUNDLED)
 
@@ -111,7 +111,7 @@ def person_folders() -> dict[str, Path] | None:
 
 def fingerprint(name: str) -> str:
     """Changes when a model folder's files do, so that a replaced model is loaded anew."""
-    from ...wegen_model.checkpoint.model_folder import CheckpointError, resolve
+    from ...wegen_model.checkpoint.model_paths import CheckpointError, resolve
 
     try:
         folder = resolve(name, model_roots())

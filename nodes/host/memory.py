@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 from ...wegen_model.progress import ProgressEvent
-from ...wegen_model.runtime import Component, Placement, Runtime
-from .progress import Notes, show
+from ...wegen_model.runtime import Component, Placement
+from .progress import NodeRuntime, show
 
 UPDATES_PER_SECOND = 10  # of text and preview pictures sent to the browser
 
 
-class ComfyRuntime(Notes, Runtime):
+class ComfyRuntime(NodeRuntime):
     """Layers, devices, precision, memory, progress and cancel as ComfyUI decides them."""
 
     def __init__(self, dtype: torch.dtype | None = None, offload: str = "default", blocks: str = ""):

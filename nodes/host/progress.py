@@ -14,10 +14,10 @@ from .folders import inside_comfyui
 Listener = Callable[[ProgressEvent], None]
 
 
-class Notes:
-    """Keeps what was warned about, so that the node can show it."""
+class NodeRuntime(Runtime):
+    """A Runtime that keeps what was warned about, so that the node can show it."""
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.notes: list[str] = []
         self.listener: Listener | None = None  # of a node that shows its progress itself
@@ -34,7 +34,7 @@ class Notes:
 
 
 @contextlib.contextmanager
-def watch(run: Runtime, listener: Listener | None = None):
+def watch(run: NodeRuntime, listener: Listener | None = None):
     """One node's run: yields the list of what is warned about meanwhile; drops the bar whatever happens.
 
     `listener` is given each ProgressEvent, in place of what is otherwise shown below the node."""

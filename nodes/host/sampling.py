@@ -11,6 +11,8 @@ an LDM-style file of it. Imported only inside ComfyUI. Source: ComfyUI's support
 
 from __future__ import annotations
 
+from typing import Any
+
 import comfy.latent_formats
 import comfy.model_base
 import comfy.model_management as mm
@@ -262,6 +264,8 @@ def renamed(folder, shape: dict) -> dict[str, Tensor]:
 class Coder(torch.nn.Module):
     """A diffusers VAE as ComfyUI's VAE calls it: pixels in -1..1 to latents as ComfyUI keeps them (unscaled), and back."""
 
+    vae: Any  # one of diffusers', which have no common type
+
     def __init__(self, vae: torch.nn.Module):
         super().__init__()
         self.vae = vae
@@ -279,12 +283,12 @@ def vae(decoder) -> comfy.sd.VAE:
     c: ModelConfig = decoder.config
     place = decoder.runtime.place("vae")
     if all(_plain(c.vae.get(key)) == _plain(value) for key, value in SDXL_VAE.items() if "channels" in key or key == "layers_per_block"):
-        state = {}
+        state: dict[str, Tensor] = {}
         for path in model_folder.files(decoder.folder, "vae") or model_folder.missing(decoder.folder, "vae"):
             state |= model_folder.read_tensors(path)
         return comfy.sd.VAE(sd=state, device=place.device, dtype=place.dtype)
     with torch.device("meta"):
-        module = Decoder.parts({}, c.vae)[1]
+        module = Decoder.make_vae(c.vae)
     model_folder.load_into(module, decoder.folder, "vae", place.dtype)
     coder = Coder(register_leaves(module))
     out = comfy.sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)})  # the plainest kind: whatever attributes this ComfyUI's VAE has

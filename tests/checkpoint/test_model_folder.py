@@ -9,7 +9,7 @@ import pytest
 import torch
 from wegen.tests.support import picture, tiny_config, tiny_model
 from wegen.wegen_model.chat.conversation import Conversation
-from wegen.wegen_model.checkpoint import model_folder
+from wegen.wegen_model.checkpoint import model_folder, model_paths
 from wegen.wegen_model.checkpoint.convert import skeleton
 from wegen.wegen_model.checkpoint.model_folder import CheckpointError
 from wegen.wegen_model.checkpoint.report import inspect
@@ -79,7 +79,7 @@ def test_an_interruption_between_the_renames_puts_the_old_folder_back(own, monke
         os.rename(old, new)
 
     before = contents(own)
-    monkeypatch.setattr(model_folder.os, "replace", fail)
+    monkeypatch.setattr(model_paths.os, "replace", fail)
     with pytest.raises(type(error)), model_folder.replacing(own) as new:
         (new / "config.json").write_text("{}")
     assert contents(own) == before and beside(own) == []
@@ -96,7 +96,7 @@ def test_a_crash_between_the_renames_leaves_the_old_folder_where_it_is_named(own
         os.rename(old, new)
 
     before = contents(own)
-    monkeypatch.setattr(model_folder.os, "replace", fail)
+    monkeypatch.setattr(model_paths.os, "replace", fail)
     with pytest.raises(OSError, match="killed"), model_folder.replacing(own):
         pass
     monkeypatch.undo()
@@ -118,7 +118,7 @@ def test_a_folder_that_appears_meanwhile_and_the_old_one_both_stay(own, monkeypa
             (own / "letter.txt").write_text("dear")
 
     before = contents(own)
-    monkeypatch.setattr(model_folder.os, "replace", rename)
+    monkeypatch.setattr(model_paths.os, "replace", rename)
     with pytest.raises(OSError), model_folder.replacing(own):
         pass
     [left] = beside(own)

@@ -73,9 +73,9 @@ def test_every_stage_changes_what_it_trains_and_nothing_else(work):
         "vae-decoder": {"vae"},
     }
     assert list(trained) == [stage.name for stage in SIZES["test"]]
-    before = {part: read_tensors(model_folder.files(work / "start", part)[0]) for part in model_folder.PLACES}
+    before = {part: read_tensors(model_folder.files(work / "start", part)[0]) for part in model_folder.WEIGHT_FILES}
     for name, parts in trained.items():
-        after = {part: read_tensors(model_folder.files(work / name / "model", part)[0]) for part in model_folder.PLACES}
+        after = {part: read_tensors(model_folder.files(work / name / "model", part)[0]) for part in model_folder.WEIGHT_FILES}
         changed = {part for part in after if any(not torch.equal(v, before[part][k]) for k, v in after[part].items())}
         assert changed == parts, name
         if name == "tower":

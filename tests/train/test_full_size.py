@@ -86,4 +86,4 @@ def test_the_reduced_model_has_the_full_one_s_widths():
     small = with_depth(FULL, 1)
     assert (small.language.width, small.vision.width, small.language.vocab_size) == (4096, 1792, 32330)
     assert small.unet["cross_attention_dim"] == 1792 and len(special_tokens(32000)) == 330
-    assert model_folder.PLACES["unet"].startswith("unet/")
+    assert model_folder.WEIGHT_FILES["unet"].startswith("unet/")

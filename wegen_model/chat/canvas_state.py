@@ -9,11 +9,11 @@ js/boxes/state.js is the other reader and the writer.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..box import read_sides
 from ..fileio import JSONError, parse_json
 from .conversation import Box
 
@@ -68,8 +68,8 @@ def parse_placement(text: Any) -> Placement:
 
 def _box(row: dict) -> Box | None:
     """Cut to the canvas; None for what is no box there."""
-    sides = [row.get(key) for key in ("x", "y", "width", "height")]
-    if not all(isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in sides):
+    sides = read_sides(row)
+    if sides is None:
         return None
     x, y, width, height = sides
     if x >= 0 and y >= 0 and width > 1e-4 and height > 1e-4 and x + width <= 1 and y + height <= 1:

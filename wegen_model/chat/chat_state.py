@@ -11,12 +11,12 @@ js/chat/transcript.js is the other reader and the writer.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..box import read_sides
 from ..features import Features
 from ..fileio import JSONError, parse_json
 from .conversation import TAG, Box, Conversation, Reference, Turn
@@ -71,10 +71,22 @@ class Transcript:
                 made.append(Turn("user", say.text, references))
             else:
                 references = tuple(Reference(box=box) for box in say.boxes)
-                text = TAG.sub(lambda m, n=len(references): m[0] if m[1] == "bbox" and 1 <= int(m[2]) <= n else "", say.text)
-                made.append(Turn("assistant", text, references, pictures=tuple(encode(p) for p in pictures)))
+                made.append(
+                    Turn(
+                        "assistant", _without_dead_tags(say.text, len(references)), references, pictures=tuple(encode(p) for p in pictures)
+                    )
+                )
         last = made.pop()
         return Conversation(tuple(made)).user(last.text, last.references)
+
+
+def _without_dead_tags(text: str, boxes: int) -> str:
+    """A reply's text with only those tags that name one of its boxes."""
+
+    def keep(tag: re.Match[str]) -> str:
+        return tag[0] if tag[1] == "bbox" and 1 <= int(tag[2]) <= boxes else ""
+
+    return TAG.sub(keep, text)
 
 
 def parse_transcript(text: Any) -> Transcript:
@@ -143,7 +155,8 @@ def _say(row: dict, ignored: list[str]) -> Say | None:
     if len(text) > TEXT:
         ignored.append(f"what a turn says past {TEXT} characters")
         text = text[:TEXT]
-    files, places = [], []
+    files: list[dict] = []
+    places: list[Box | None] = []
     for file in row["pictures"] if isinstance(row.get("pictures"), list) else ():
         if len(files) == PICTURES or not _is_file(file):
             ignored.append(
@@ -162,7 +175,7 @@ def _say(row: dict, ignored: list[str]) -> Say | None:
         )
         places.append(_box(file.get("box")))
     boxes = [_box(box) for box in (row["boxes"] if isinstance(row.get("boxes"), list) else ())[:BOXES]]
-    identity = row.get("id") if isinstance(row.get("id"), str) else ""
+    identity = row["id"] if isinstance(row.get("id"), str) else ""
     if role == "user" and not text.strip() and not files:
         ignored.append("an empty message")
         return None
@@ -200,8 +213,8 @@ def _is_file(file: Any) -> bool:
 def _box(value: Any) -> Box | None:
     if not isinstance(value, dict):
         return None
-    sides = [value.get(key) for key in ("x", "y", "width", "height")]
-    if not all(isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in sides):
+    sides = read_sides(value)
+    if sides is None:
         return None
     try:
         return Box(*map(float, sides))

@@ -23,7 +23,8 @@ from ..progress import ProgressEvent
 from ..runtime import Runtime
 from .file_layouts import origins
 from .key_maps import exports
-from .model_folder import PLACES, CheckpointError, check_target, read_json, write_config
+from .model_folder import write_config
+from .model_paths import WEIGHT_FILES, CheckpointError, check_target, read_json
 from .plan import Plan, plan, skeleton  # noqa: F401 skeleton: where others look for it
 from .report import Report, summarise
 from .resumable_write import SHARD, Staging, shard_index, shards
@@ -68,7 +69,7 @@ def convert(
     check_target(target, {*planned.parts, "tokenizer"} if words else set(planned.parts), Path(source).expanduser())
     if words is not None:
         added = _added_tokens(words, planned.config)
-    files = {part: shards(PLACES[part], tensors, shard) for part, tensors in planned.parts.items()}
+    files = {part: shards(WEIGHT_FILES[part], tensors, shard) for part, tensors in planned.parts.items()}
     work = Staging(target, _fingerprint(found, planned, files))
     report = Report(
         target,
@@ -93,7 +94,7 @@ def convert(
                 )
             if len(files[part]) > 1:
                 names = {Path(name).name: keys for name, keys in files[part].items()}
-                (work.files / f"{PLACES[part]}.safetensors.index.json").write_text(shard_index(names, tensors))
+                (work.files / f"{WEIGHT_FILES[part]}.safetensors.index.json").write_text(shard_index(names, tensors))
             report.parts.append(summarise(part, list(files[part]), [spec for spec, _ in tensors.values()]))
         work.files.mkdir(parents=True, exist_ok=True)
         write_config(work.files, planned.config)

@@ -10,7 +10,7 @@ from typing import Any
 
 from . import formats
 from .formats.public_format import EVERYTHING, PublicFormat
-from .model_folder import CheckpointError, read_json
+from .model_paths import CheckpointError, read_json
 
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\..+)")
 

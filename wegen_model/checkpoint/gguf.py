@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from .formats.llama import GGUF
-from .model_folder import CheckpointError
+from .model_paths import CheckpointError
 
 PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}  # kinds that are no blocks
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}

@@ -17,7 +17,7 @@ import torch
 from ..config import ModelConfig
 from ..models.projectors import Projectors
 from . import model_folder
-from .model_folder import CheckpointError
+from .model_paths import CheckpointError
 
 TAKEN = {"tower": ("vision",), "language": ("language",), "decoder": ("unet", "vae")}
 
@@ -37,7 +37,7 @@ def start(tower: str | Path, language: str | Path, decoder: str | Path, target: 
                 model_folder.missing(folder, part)
     target = Path(target)
     for folder in sources.values():
-        model_folder.check_target(target, {*model_folder.PLACES, "tokenizer"}, folder)
+        model_folder.check_target(target, {*model_folder.WEIGHT_FILES, "tokenizer"}, folder)
     if not any((sources["language"] / name).is_file() for name in model_folder.TOKENIZER[:2]):
         raise CheckpointError(
             f"{sources['language']}: no tokenizer ({' or '.join(model_folder.TOKENIZER[:2])}). Put LLaMA-2's tokenizer.model "
@@ -49,7 +49,7 @@ def start(tower: str | Path, language: str | Path, decoder: str | Path, target: 
     with model_folder.replacing(target) as new:
         for name, folder in sources.items():
             for part in TAKEN[name]:
-                place = folder / model_folder.PLACES[part]
+                place = folder / model_folder.WEIGHT_FILES[part]
                 names = [p for p in place.parent.iterdir() if p.is_file() and not p.name.startswith(".")]
                 for path in names if place.parent != folder else model_folder.files(folder, part):
                     copy = new / path.relative_to(folder)

@@ -7,47 +7,32 @@
 
 Tower and language model may lie in blocks of 8 or 4 bits (models/quantization.py): uint8 tensors, whose kinds the file's metadata names under
 BLOCKS. Any part may be absent. A folder of unet/, vae/, scheduler/ and config.json alone is a decoder. Nothing here unpickles.
+
+Where folder and files lie, and how a new folder takes an old one's place: model_paths.py, whose functions callers reach through here.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import glob
 import json
-import os
 import shutil
-import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .. import fileio
-from ..config import PRESETS, ModelConfig
-from ..fileio import JSONError, parse_json, write_text
+from ..config import ModelConfig
+from ..fileio import parse_json, write_text
 from ..models.quantization import KINDS, QuantizedLinear, dequantize, is_quantized, quantize, replace_linears
+from .model_paths import TOKENIZER, WEIGHT_FILES, CheckpointError, check_target, files, missing, read_json, replacing
+from .model_paths import parts as parts
+from .model_paths import resolve as resolve
 
 FORMAT_VERSION = 1
-UNET_FILE, VAE_FILE = "diffusion_pytorch_model", "diffusion_pytorch_model"
-# part -> where its weights are: a file, or a folder of (sharded) safetensors
-PLACES = {
-    "vision": "vision",
-    "language": "language/model",
-    "projectors": "projectors",
-    "unet": f"unet/{UNET_FILE}",
-    "layout": "unet/layout",
-    "vae": f"vae/{VAE_FILE}",
-}
 BLOCKS = "wegen_blocks"  # in a safetensors' metadata: JSON of key -> kind
-TOKENIZER = ("tokenizer.json", "tokenizer.model", "added_tokens.json")
-FOLDERS = ("language", "unet", "vae", "scheduler")
-
-
-class CheckpointError(ValueError):
-    """A model file is missing, damaged or of the wrong kind; the text names it and says what to do."""
 
 
 def read_config(folder: str | Path) -> ModelConfig:
@@ -71,22 +56,11 @@ def read_config(folder: str | Path) -> ModelConfig:
         raise
     except (ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: not a valid configuration ({error}).") from error
-    extra = {}
+    extra: dict[str, Any] = {}
     for name, file in (("unet", "unet/config.json"), ("vae", "vae/config.json"), ("scheduler", "scheduler/scheduler_config.json")):
         if (folder / file).is_file():
             extra[name] = read_json(folder / file)
     return dataclasses.replace(config, **extra)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; anything else is an error that names the file."""
-    try:
-        values = fileio.read_json(path)
-    except JSONError as error:
-        raise CheckpointError(f"{error.where}: not a valid configuration (it {error.reason}). Copy or convert it again.") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: not a valid configuration (a JSON object was expected).")
-    return values
 
 
 def write_config(folder: Path, config: ModelConfig) -> None:
@@ -97,30 +71,6 @@ def write_config(folder: Path, config: ModelConfig) -> None:
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             (folder / file).write_text(json.dumps(part, indent=1) + "\n")
     write_text(folder / "config.json", json.dumps({"format_version": FORMAT_VERSION} | values, indent=1) + "\n")
-
-
-def files(folder: str | Path, part: str) -> list[Path]:
-    """The safetensors that hold a part, in order; empty when it is absent."""
-    base = Path(folder) / PLACES[part]
-    for stem in (base.name, base.name + ".fp16", base.name + ".bf16"):
-        single = base.with_name(stem + ".safetensors")
-        if single.is_file():
-            return [single]
-    index = base.with_name(base.name + ".safetensors.index.json")
-    if index.is_file():
-        listed = read_json(index).get("weight_map")
-        if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
-            raise CheckpointError(f"{index}: not an index of safetensors (no «weight_map» of file names). Copy it again.")
-        names = sorted(set(listed.values()))
-        missing = [n for n in names if not (base.parent / n).is_file()]
-        if missing:
-            raise CheckpointError(f"{base.parent}: {index.name} lists {', '.join(missing)}, which is not there. Copy it again.")
-        return [base.parent / n for n in names]
-    return []
-
-
-def parts(folder: str | Path) -> list[str]:
-    return [part for part in PLACES if files(folder, part)]
 
 
 @contextlib.contextmanager
@@ -175,15 +125,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return {key: dequantize(tensor, kind) if kind else tensor for key, tensor, kind in stored_tensors(path)}
 
 
-def missing(folder: str | Path, part: str) -> None:
-    """Raise the error of a part that the folder lacks."""
-    raise CheckpointError(
-        f"{Path(folder).name}: the model folder has no {part} ({PLACES[part]}.safetensors in {folder}). "
-        f"It has: {', '.join(parts(folder)) or 'nothing'}. Convert a checkpoint that holds it, or choose "
-        "another model."
-    )
-
-
 def load_into(
     module: nn.Module,
     folder: str | Path,
@@ -216,7 +157,7 @@ def load_into(
                 tensor = tensor.to(dtype)
             state[key] = tensor
     replace_linears(module, kinds, layer)
-    assign(module, state, f"{Path(folder).name}/{PLACES[part]}.safetensors")
+    assign(module, state, f"{Path(folder).name}/{WEIGHT_FILES[part]}.safetensors")
     return module
 
 
@@ -247,7 +188,7 @@ def save(
     """Write a model folder: beside, then renamed; an existing folder is replaced only when all is written.
 
     Args:
-        states: part (a key of PLACES) -> tensors. tokenizer: a folder whose tokenizer files are copied.
+        states: part (a key of WEIGHT_FILES) -> tensors. tokenizer: a folder whose tokenizer files are copied.
     Raises:
         CheckpointError: the folder holds something that would be lost (`check_target`).
     """
@@ -259,105 +200,10 @@ def save(
     with replacing(folder) as new:
         write_config(new, config)
         for part, state in states.items():
-            path = new / (PLACES[part] + ".safetensors")
+            path = new / (WEIGHT_FILES[part] + ".safetensors")
             path.parent.mkdir(exist_ok=True)
             tensors = {k: (v.to(dtype) if dtype and v.is_floating_point() else v).detach().clone().contiguous() for k, v in state.items()}
             save_file(tensors, path, {"format": "pt"})
         for file in words:
             shutil.copy(file, new / file.name)
     return folder
-
-
-def check_target(target: Path, written: Collection[str], source: Path | None = None) -> None:
-    """Refuse a folder whose replacement would lose something.
-
-    Args:
-        written: what the new folder will hold: keys of PLACES, and "tokenizer".
-        source: what is read; the target must be neither inside it nor around it.
-    Raises:
-        CheckpointError: a file; no model folder; a model with parts, a tokenizer or folders that `written` lacks.
-    """
-    if target.exists() and not target.is_dir():
-        raise CheckpointError(f"{target} is a file; name a folder to write.")
-    if source is not None:
-        here, there = target.resolve(), source.resolve()
-        if here == there or there in here.parents or here in there.parents:
-            raise CheckpointError(f"{target}: choose a folder outside the source {source}, which is never touched.")
-    if not target.exists() or not any(target.iterdir()):
-        return
-    if not (target / "config.json").is_file() or b"format_version" not in (target / "config.json").read_bytes():
-        raise CheckpointError(f"{target} exists and is not a WeGen model folder: nothing there is overwritten. Name another folder.")
-    lost = [part for part in PLACES if part not in written and list(target.glob(PLACES[part] + "*.safetensors"))]
-    lost += ["tokenizer"] if "tokenizer" not in written and any((target / name).is_file() for name in TOKENIZER[:2]) else []
-    if lost:
-        hint = " (the tokenizer's files are taken from beside the source's weights)" if "tokenizer" in lost else ""
-        raise CheckpointError(
-            f"{target} holds a model whose {', '.join(lost)} would be lost, since they are not written anew. "
-            f"Name another folder, or write all of it{hint}."
-        )
-    others = sorted(p.name for p in target.iterdir() if p.is_dir() and p.name not in FOLDERS)
-    if others:
-        raise CheckpointError(
-            f"{target} holds folders that are no part of a model and would be lost: {', '.join(others)}. "
-            "Name another folder, or move them away."
-        )
-
-
-@contextlib.contextmanager
-def replacing(folder: str | Path) -> Iterator[Path]:
-    """A new folder to fill, which takes the place of `folder` when the block ends well and is removed when it does not.
-
-    It lies beside, in a hidden folder of a name of its own, which also keeps the old one until the new one is in its place:
-    after a crash between the two renames it is there as `.<name>.<letters>/old`.
-    """
-    folder = Path(folder).resolve()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    new, old = beside / "new", beside / "old"
-    try:
-        new.mkdir()
-        yield new
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(new, folder)
-    except BaseException:
-        placed = not new.exists()
-        try:
-            if old.exists() and not placed:
-                os.replace(old, folder)
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
-            if placed or not old.exists():
-                shutil.rmtree(beside, ignore_errors=True)
-        raise
-    shutil.rmtree(beside, ignore_errors=True)
-
-
-def resolve(name_or_path: str | Path, roots: tuple[str | Path, ...] = ()) -> Path:
-    """A model's folder: the bundled `wegen-mini`, a name below one of `roots`, or a path.
-
-    Raises:
-        CheckpointError: naming the folders that were searched and what they hold.
-    """
-    name = str(name_or_path)
-    if name == "wegen-mini":
-        return Path(__file__).parent.parent / "mini" / "weights"
-    places = [*(Path(root) / name for root in roots), Path(name)]
-    for place in places:
-        if (place / "config.json").is_file():
-            return place
-    for place in places:  # killed while it was replaced
-        for left in sorted(place.parent.glob(f".{glob.escape(place.name)}.*/old/config.json")) if place.name else ():
-            raise CheckpointError(
-                f"no model folder '{name}': writing it was interrupted. What was there before is {left.parent}; rename it to {place}."
-            )
-        if place.name and (place.parent / f".{place.name}.converting").is_dir():
-            raise CheckpointError(
-                f"no model folder '{name}': its conversion was interrupted. The same `wegen convert` command goes on where it stopped."
-            )
-    searched = ", ".join(str(r) for r in roots) or "the current folder"
-    presets = f" ('{name}' is a preset of sizes; its weights are not bundled.)" if name in PRESETS else ""
-    raise CheckpointError(
-        f"no model folder '{name}' (searched {searched}).{presets} Use wegen-mini, which is bundled, or a folder "
-        "with a config.json as `wegen convert` writes it."
-    )

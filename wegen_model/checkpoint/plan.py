@@ -14,7 +14,7 @@ from ..config import PRESETS, ModelConfig
 from ..models.quantization import INSIDE
 from . import initialise as start
 from . import shapes
-from .model_folder import CheckpointError, read_json
+from .model_paths import CheckpointError, read_json
 from .scan import EXTRA, PARTS, Scan
 from .tensor_file import Spec
 from .tensors import LazyTensor, assemble, lay_in_blocks

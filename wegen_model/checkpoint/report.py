@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..generation.decoder_presets import describe
 from .file_layouts import origins
-from .model_folder import CheckpointError
+from .model_paths import CheckpointError
 from .scan import EXTRA, PARTS, scan
 from .tensor_file import Spec
 

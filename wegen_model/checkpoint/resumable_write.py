@@ -16,7 +16,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from .model_folder import CheckpointError, replacing, write_text
+from ..fileio import write_text
+from .model_paths import CheckpointError, replacing
 from .tensor_file import Spec, write_file
 
 INDEX = "index.json"  # of a folder: every weight file's length and SHA-256

@@ -14,7 +14,7 @@ from .formats import format_of
 from .formats.public_format import CONFIGS, EVERYTHING, WEIGHTS, PublicFormat
 from .key_map import KeyMap, KeyRule
 from .key_maps import OWN, detect, key_maps
-from .model_folder import CheckpointError, read_json
+from .model_paths import CheckpointError, read_json
 from .tensor_file import Spec, TensorFile, open_file
 from .unsupported import refuse_unsupported
 

@@ -26,7 +26,8 @@ from torch import Tensor
 
 from ..fileio import parse_json
 from ..models.quantization import KINDS, dequantize
-from .model_folder import BLOCKS, CheckpointError, block_kinds
+from .model_folder import BLOCKS, block_kinds
+from .model_paths import CheckpointError
 
 MAX_HEADER = 100 << 20  # bytes: the bound of the safetensors library
 NAMES = {

@@ -14,7 +14,7 @@ from ..models.eva_clip import resize_positions
 from ..models.quantization import KINDS, is_quantized, quantize
 from .gguf import to_rotary_pairs
 from .key_map import HALVES, KeyRule
-from .model_folder import CheckpointError
+from .model_paths import CheckpointError
 from .scan import Piece
 from .tensor_file import Spec
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .formats import sources
-from .model_folder import CheckpointError
+from .model_paths import CheckpointError
 from .tensor_file import Spec
 
 

@@ -196,7 +196,8 @@ def _chat(args) -> int:
     out = Path(args.out)
     _writable(out)
     pictures = max((int(p.stem[5:]) for p in out.glob("chat_*.png") if p.stem[5:].isdigit()), default=0)  # earlier sessions' stay
-    model, talk, waiting = _load(args), Conversation(), []
+    model, talk = _load(args), Conversation()
+    waiting: list[Reference] = []  # pictures for the next message
     _say(
         f"{model.config.name}. It knows {model.config.knows or 'what its training data holds'}.\n"
         "Write a message; /image FILE attaches a picture, /new starts over, /quit ends."
@@ -273,7 +274,7 @@ def _mini(args) -> None:
         config = read_config(resolve(args.model))
         sys.stdout.write("\n".join(config.concepts) + "\n" if config.concepts else f"{config.name}: open vocabulary\n")
     elif args.what == "train":
-        from ..checkpoint.model_folder import resolve
+        from ..checkpoint.model_paths import resolve
         from ..mini.recipe import train
 
         target = train(args.folder, args.size, tuple(args.stage), args.target, start=args.start and resolve(args.start), seed=args.seed)

@@ -146,17 +146,16 @@ def open_source(path: str, seed: int, count: int, model: str = "wegen-mini", opt
         raise ValueError(
             f"{option}{path}: there is no such folder or file. Name a folder of pictures, a folder of shards, or a mixture file."
         )
-    try:
-        from ..data.mixture import Mixture
-    except ImportError:  # the shards' libraries
-        Mixture = None
-    sharded = any(next(place.glob(sign), None) is not None for sign in ("*.tar", "shards.json"))
-    if Mixture is not None and (place.is_file() or sharded):
-        return Mixed(Mixture.load(place), count)
-    if place.is_file():
-        raise ValueError(
-            f"{option}{path}: reading a mixture needs the packages of wegen[train]. Install them, or name a folder of pictures."
-        )
+    if place.is_file() or any(next(place.glob(sign), None) is not None for sign in ("*.tar", "shards.json")):
+        try:
+            from ..data.mixture import Mixture
+        except ImportError as error:  # the shards' libraries
+            if place.is_file():
+                raise ValueError(
+                    f"{option}{path}: reading a mixture needs the packages of wegen[train]. Install them, or name a folder of pictures."
+                ) from error
+        else:
+            return Mixed(Mixture.load(place), count)
     if inner := sorted(p.parent.name for p in place.glob("*/shards.json")):
         raise ValueError(
             f"{option}{path}: it holds folders of shards ({', '.join(inner[:5])}{' …' * (len(inner) > 5)}). Name one of them, "

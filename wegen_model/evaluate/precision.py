@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .. import fileio
 from ..chat.conversation import Conversation, Reference
 from ..checkpoint import model_folder
 from ..models.quantization import MADE
@@ -86,7 +87,7 @@ def measure(
     count: int = 6,
     dtype: torch.dtype | None = None,
     device: str | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    say: Callable[[str], object] = lambda text: None,
 ) -> dict[str, Any]:
     """Compare, and write `precision.json` into the folder.
 
@@ -149,7 +150,7 @@ def measure(
             "tower": _short(seen.mean()),
             **row,
         } | ({"kinds": sorted(kinds)} if name == STORED else {})
-    model_folder.write_text(folder / FILE, json.dumps(result, indent=1) + "\n")
+    fileio.write_text(folder / FILE, json.dumps(result, indent=1) + "\n")
     return result
 
 

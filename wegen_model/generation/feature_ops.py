@@ -64,7 +64,7 @@ def cell_shares(mask: Tensor, grid: tuple[int, int]) -> Tensor:
         )
     if not torch.isfinite(mask).all():
         raise ValueError("mask: it holds NaN or infinity. Make it anew.")
-    return F.adaptive_avg_pool2d(mask, tuple(grid))[:, 0].clamp(0, 1)
+    return F.adaptive_avg_pool2d(mask, (grid[0], grid[1]))[:, 0].clamp(0, 1)
 
 
 def portrait(features: Features, size: int = 512) -> tuple[Tensor, float]:

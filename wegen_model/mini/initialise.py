@@ -63,7 +63,7 @@ def copy_model(source: Path, target: Path, dtype: torch.dtype) -> Path:
     config = model_folder.read_config(source)
     states = {
         part: {key: value for path in files for key, value in model_folder.read_tensors(path).items()}
-        for part in model_folder.PLACES
+        for part in model_folder.WEIGHT_FILES
         if (files := model_folder.files(source, part))
     }
     return model_folder.save(target, config, states, source, dtype)

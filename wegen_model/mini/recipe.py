@@ -101,7 +101,7 @@ def train(
     folder = Path(folder)
     target = Path(target or folder / "wegen-mini")
     if "export" in (only or ("export",)):
-        model_folder.check_target(target, {*model_folder.PLACES, "tokenizer"})
+        model_folder.check_target(target, {*model_folder.WEIGHT_FILES, "tokenizer"})
         if folder.resolve().is_relative_to(target.resolve()):
             raise model_folder.CheckpointError(f"{target}: the work folder {folder} is in it. Name another folder to export to.")
     model = _begin(folder, start, seed)

@@ -44,26 +44,26 @@ class Decoder(nn.Module):
     """UNet, VAE and, where the configuration has it, the layout map. Each is a part of its own in memory."""
 
     def __init__(self, config: DecoderConfig, unet: dict, vae: dict, scheduler: dict, operations: Any = nn):
+        import diffusers
+
         super().__init__()
         self.config = config
         self.scheduler_config = dict(scheduler)
         self.unet: Any
         self.vae: Any  # diffusers' own classes; None where a configuration is empty
-        self.unet, self.vae = self.parts(unet, vae)
+        self.unet = diffusers.UNet2DConditionModel.from_config(_plain(unet)) if unet else None
+        self.vae = self.make_vae(vae) if vae else None
         self.layout = FeatureToLatent(config, operations) if unet and config.layout_channels else None
 
     @staticmethod
-    def parts(unet: dict, vae: dict) -> tuple[nn.Module | None, nn.Module | None]:
-        """diffusers' UNet and VAE from their configurations; None where one is empty."""
+    def make_vae(vae: dict) -> nn.Module:
+        """diffusers' VAE of a configuration. ValueError: of a class that is none of VAES."""
         import diffusers
 
         kind = vae.get("_class_name", "AutoencoderKL")
         if kind not in VAES:
             raise ValueError(f"decoder: a VAE of class {kind!r} is not one of {', '.join(VAES)}.")
-        return (
-            diffusers.UNet2DConditionModel.from_config(_plain(unet)) if unet else None,
-            getattr(diffusers, kind).from_config(_plain(vae)) if vae else None,
-        )
+        return getattr(diffusers, kind).from_config(_plain(vae))
 
     @property
     def factor(self) -> int:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import VisionConfig
+from ..images import resize_float
 from ..progress import ProgressEvent
 from ..runtime import Runtime
 
@@ -107,17 +108,14 @@ def prepare(images: Tensor, config: VisionConfig, fit: str = "squash") -> Tensor
     elif fit == "pad":
         scale = s / max(h, w)  # first, so that a long picture needs no canvas of its length squared
         h, w = max(1, round(h * scale)), max(1, round(w * scale))
-        if x.shape[-2:] != (h, w):
-            x = F.interpolate(x, (h, w), mode="bilinear", antialias=True, align_corners=False)
+        x = resize_float(x, (h, w))
         canvas = mean.expand(len(x), 3, s, s).clone()
         top, left = (s - h) // 2, (s - w) // 2
         canvas[..., top : top + h, left : left + w] = x
         x = canvas
     elif fit != "squash":
         raise ValueError(f"fit is {fit!r}; choose squash, crop or pad.")
-    if x.shape[-2:] != (s, s):
-        x = F.interpolate(x, (s, s), mode="bilinear", antialias=True, align_corners=False)
-    return (x.clamp(0, 1) - mean) / std
+    return (resize_float(x, (s, s)).clamp(0, 1) - mean) / std
 
 
 def resize_positions(pos_embed: Tensor, side: int) -> Tensor:

@@ -45,27 +45,28 @@ class Adapters(nn.Module):
         super().__init__()
         self.part, self.rank, self.alpha = part, rank, float(alpha or rank)
         base.requires_grad_(False)
-        self.layers, self.paths = nn.ModuleDict(), {}
+        self.layers = nn.ModuleDict()
+        self.alphas: dict[str, float] = {}  # of each layer's adapter; alpha / rank is what it is multiplied by
         for path, layer in base.named_modules():
             weight = getattr(layer, "weight", None)
             if path.endswith(TARGETS[part]) and weight is not None and weight.ndim == 2:
                 key = path.replace(".", "_")
-                self.paths[key] = path
                 sides = (layer.in_features, layer.out_features)  # a weight in blocks has another shape
                 self.layers[key] = adapter = Adapter(*sides, min(rank, *sides), self.alpha)
+                self.alphas[key] = adapter.scale * adapter.down.shape[0]
                 layer.register_forward_hook(_adding(adapter))
-        if not self.paths:
+        if not self.alphas:
             raise ValueError(f"LoRA: the {part} has none of the layers {', '.join(TARGETS[part])}.")
 
     def tensors(self, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """What the file holds; `state`: other values of the same parameters (averaged ones)."""
         state = state or self.state_dict()
         out = {}
-        for key in self.paths:
-            name, own = PREFIX[self.part] + key, self.layers[key]
+        for key, alpha in self.alphas.items():
+            name = PREFIX[self.part] + key
             out[f"{name}.lora_down.weight"] = state[f"layers.{key}.down"].detach().cpu()
             out[f"{name}.lora_up.weight"] = state[f"layers.{key}.up"].detach().cpu()
-            out[f"{name}.alpha"] = torch.tensor(own.scale * own.down.shape[0])
+            out[f"{name}.alpha"] = torch.tensor(alpha)
         return out
 
 

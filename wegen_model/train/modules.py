@@ -185,7 +185,7 @@ def export(
     """A model folder with trained parts in place of the source's; the rest is copied as it is.
 
     Args:
-        states: part (a key of checkpoint.folder.PLACES) -> tensors. dtype: None keeps each part's precision in the source.
+        states: part (a key of model_folder.WEIGHT_FILES) -> tensors. dtype: None keeps each part's precision in the source.
     Raises:
         CheckpointError: the target holds something else (checkpoint.folder.check_target). SaveFailed: the disk is full.
     """
@@ -194,7 +194,7 @@ def export(
     from ..saving import writing
 
     source, target = Path(source), Path(target)
-    model_folder.check_target(target, {*model_folder.PLACES, "tokenizer"}, source)
+    model_folder.check_target(target, {*model_folder.WEIGHT_FILES, "tokenizer"}, source)
     kept = "The checkpoint is kept: make room, or name another --target, and give the same command again; nothing is trained anew."
     with writing("the trained model", target, kept), model_folder.replacing(target) as new:
         shutil.copytree(source, new, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", "*.md"))
@@ -202,9 +202,10 @@ def export(
         for part, state in states.items():
             old = model_folder.files(new, part)
             stored = dtype or _dtype(old)
-            for path in (*old, *(new / model_folder.PLACES[part]).parent.glob(Path(model_folder.PLACES[part]).name + "*.index.json")):
+            base = new / model_folder.WEIGHT_FILES[part]
+            for path in (*old, *base.parent.glob(base.name + "*.index.json")):
                 path.unlink()
-            path = new / (model_folder.PLACES[part] + ".safetensors")
+            path = base.with_name(base.name + ".safetensors")
             path.parent.mkdir(exist_ok=True)
             tensors = {k: (v.to(stored) if stored and v.is_floating_point() else v).detach().cpu().contiguous() for k, v in state.items()}
             save_file(tensors, path, {"format": "pt"})

@@ -49,7 +49,7 @@ def run_stage(
     s, folder = settings, Path(folder)
     start = model_folder.resolve(model)
     target = Path(target or folder / "model")
-    model_folder.check_target(target, {*model_folder.PLACES, "tokenizer"}, start)
+    model_folder.check_target(target, {*model_folder.WEIGHT_FILES, "tokenizer"}, start)
     torch.manual_seed(s.seed)
     components = load(
         start,

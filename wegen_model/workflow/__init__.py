@@ -17,7 +17,7 @@ from .execute import Saved, run
 from .formats import load_workflow
 from .png import prompt_from_png
 from .settings import set_seed, set_values
-from .spec import Folders, ForeignNodesError, GraphError, NodeError, Workflow
+from .spec import Folders, ForeignNodesError, GraphError, NodeClass, NodeError, Workflow
 from .standins import STANDINS
 from .validate import check
 
@@ -52,7 +52,7 @@ def run_command(
     seed: int | None = None,
     out: str | Path = "output",
     input_dir: str | Path | None = None,
-    nodes: dict[str, type] | None = None,
+    nodes: dict[str, NodeClass] | None = None,
     echo: Callable[[str], None] = _to_stderr,
 ) -> int:
     """What `wegen run` does. `sets` come after `seed`, so they win.
@@ -61,7 +61,8 @@ def run_command(
 
     Returns the exit code: 0 done, 1 a node failed, 2 the workflow or an argument is wrong, 3 the workflow has foreign nodes, 130 cancelled.
     """
-    nodes, saved = nodes or {}, []
+    nodes = nodes or {}
+    saved: list[Saved] = []
 
     def tell_saved() -> None:
         for item in saved:

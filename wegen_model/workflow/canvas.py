@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from .spec import SEED_NAMES, Cell, inputs_of, name_node
+from .spec import SEED_NAMES, Cell, NodeClass, inputs_of, name_node
 
 MUTED, BYPASSED = 2, 4
 NOTES = {"Note", "MarkdownNote"}
@@ -37,19 +37,27 @@ class Source(NamedTuple):
 
 
 class Scope:
-    """One graph: the root, or one use of a subgraph."""
+    """One graph: the root, or (Subgraph) one use of a subgraph."""
 
-    def __init__(self, graph: dict, prefix: str = "", parent: Scope | None = None, host: dict | None = None):
-        self.graph, self.prefix, self.parent, self.host = graph, prefix, parent, host
+    def __init__(self, graph: dict, prefix: str = ""):
+        self.graph, self.prefix = graph, prefix
         self.nodes = {str(node["id"]): node for node in graph.get("nodes") or [] if isinstance(node, dict) and "id" in node}
         links = graph.get("links") or []
         self.links = dict(_read_link(link) for link in (links.values() if isinstance(links, dict) else links) if link)
-        self.children: dict[str, Scope] = {}
+        self.children: dict[str, Subgraph] = {}
         self.input_id = str((graph.get("inputNode") or {}).get("id", -10))
         self.output_id = str((graph.get("outputNode") or {}).get("id", -20))
 
     def node_id(self, node: dict) -> str:
         return f"{self.prefix}{node['id']}"
+
+
+class Subgraph(Scope):
+    """The graph of a subgraph where `host`, a node of `parent`, uses it."""
+
+    def __init__(self, graph: dict, prefix: str, parent: Scope, host: dict):
+        super().__init__(graph, prefix)
+        self.parent, self.host = parent, host
 
 
 def _read_link(link: list | dict) -> tuple[Any, Link]:
@@ -58,7 +66,7 @@ def _read_link(link: list | dict) -> tuple[Any, Link]:
     return link[0], Link(str(link[1]), int(link[2] or 0), str(link[3]), int(link[4] or 0))
 
 
-def read_widgets(node: dict, node_class: type) -> dict[str, tuple[Any, Cell]]:
+def read_widgets(node: dict, node_class: NodeClass) -> dict[str, tuple[Any, Cell]]:
     """{widget: (value, cell)} of a UI node, by its class's inputs."""
     values, named = node.get("widgets_values"), node.get("widgets_values_named")
     named = values if isinstance(values, dict) else named if isinstance(named, dict) else {}
@@ -67,7 +75,8 @@ def read_widgets(node: dict, node_class: type) -> dict[str, tuple[Any, Cell]]:
     drawn = {(slot.get("widget") or {}).get("name") for slot in node.get("inputs") or []}
     last_required = max((i for i, entry in enumerate(declared) if entry.required), default=-1)
     upload = any(entry.options.get(key) for entry in declared for key in UPLOADS)
-    found, defaults = {}, []
+    found: dict[str, tuple[Any, Cell]] = {}
+    defaults: list = []
 
     def skip(expected: tuple, fallback: Any) -> None:  # a value of the frontend's own, which hand-made files may lack
         if len(defaults) >= len(row) or row[len(defaults)] in expected:
@@ -94,7 +103,7 @@ class Canvas:
     `prompt`, `cells`, `primitives`, `problems`: as in Workflow. Nodes that `table` lacks keep their links only.
     """
 
-    def __init__(self, ui: dict, table: dict[str, type]):
+    def __init__(self, ui: dict, table: dict[str, NodeClass]):
         self.table = table
         definitions = (ui.get("definitions") or {}).get("subgraphs") or []
         self.definitions = {str(graph.get("id")): graph for graph in definitions if isinstance(graph, dict)}
@@ -119,7 +128,7 @@ class Canvas:
             if kind in inside:
                 self.problems.append(f"{self._label(scope, node)}: this subgraph contains itself; remove the inner use of it")
                 continue
-            scope.children[key] = Scope(self.definitions[kind], f"{scope.node_id(node)}:", scope, node)
+            scope.children[key] = Subgraph(self.definitions[kind], f"{scope.node_id(node)}:", scope, node)
             self._open(scope.children[key], (*inside, kind))
 
     def _emit(self, scope: Scope) -> None:
@@ -128,10 +137,10 @@ class Canvas:
             if key in scope.children:
                 self._emit(scope.children[key])
             elif kind == "PrimitiveNode":
-                value = self._primitive(node)
+                value, cell = self._primitive(node)
                 title = str(node.get("title") or kind)
-                self.primitives[scope.node_id(node)] = {"class_type": kind, "inputs": {"value": value.value}, "_meta": {"title": title}}
-                self.cells[scope.node_id(node), "value"] = value.cell
+                self.primitives[scope.node_id(node)] = {"class_type": kind, "inputs": {"value": value}, "_meta": {"title": title}}
+                self.cells[scope.node_id(node), "value"] = cell
             elif kind not in CANVAS_ONLY and kind not in self.definitions and node.get("mode") not in (MUTED, BYPASSED):
                 self._emit_node(scope, node, kind)
 
@@ -167,7 +176,7 @@ class Canvas:
         if here in seen:
             return self._broken(scope, node, entry, "its link leads back to itself; remove one link of the circle")
         seen = (*seen, here)
-        if scope.host is not None and link.origin == scope.input_id:
+        if isinstance(scope, Subgraph) and link.origin == scope.input_id:
             return self._host_input(scope, link.origin_slot, seen)
         origin = scope.nodes.get(link.origin)
         if origin is None:
@@ -178,7 +187,8 @@ class Canvas:
         """What comes out of a slot, past bypassed nodes, reroutes and subgraph borders."""
         node_type = str(node.get("type"))
         if node_type == "PrimitiveNode":
-            return self._primitive(node)
+            value, cell = self._primitive(node)
+            return Source(value=value, cell=cell)
         if node_type == "Reroute":
             return self._input(scope, node, 0, seen, kind)
         if node.get("mode") == BYPASSED:
@@ -197,7 +207,7 @@ class Canvas:
         origin = child.nodes.get(link.origin)
         return Source(dropped=True) if origin is None else self._output(child, origin, link.origin_slot, kind, seen)
 
-    def _host_input(self, scope: Scope, slot: int, seen: tuple) -> Source | None:
+    def _host_input(self, scope: Subgraph, slot: int, seen: tuple) -> Source | None:
         """What the subgraph's own input brings in: the link outside, or the value of the widget it is promoted to."""
         declared = scope.graph.get("inputs") or []
         if slot >= len(declared):
@@ -209,7 +219,7 @@ class Canvas:
         found = self._promoted_values(scope).get(name)
         return Source(value=found[0], cell=found[1]) if found else None
 
-    def _promoted_values(self, scope: Scope) -> dict[str, tuple[Any, Cell]]:
+    def _promoted_values(self, scope: Subgraph) -> dict[str, tuple[Any, Cell]]:
         """Values that this use of a subgraph keeps for itself. Older files keep none: the inner nodes' values hold."""
         host, row, found = scope.host, scope.host.get("widgets_values"), {}
         named = host.get("widgets_values_named")
@@ -238,23 +248,24 @@ class Canvas:
                 node = scope.nodes.get(link.target)
                 if link.origin != scope.input_id or link.origin_slot != slot or node is None:
                     continue
-                inner = next((i for i in node.get("inputs") or [] if i.get("link") == key), {})
+                inner: dict = next((i for i in node.get("inputs") or [] if i.get("link") == key), {})
                 kind = str(node.get("type"))
                 if kind in self.definitions and kind not in inside:
                     nested = self._promoted(self.definitions[kind], (*inside, kind))
                     if inner.get("name") in nested:
                         found[entry.get("name")] = nested[inner["name"]]
                         break
-                declared = inputs_of(self.table[kind]).get(inner.get("name")) if kind in self.table else None
+                declared = inputs_of(self.table[kind]).get(inner.get("name", "")) if kind in self.table else None
                 if inner.get("widget") or (declared is not None and declared.is_widget):
                     found[entry.get("name")] = declared.has_control if declared else inner.get("name") in SEED_NAMES
                     break
         return found
 
-    def _primitive(self, node: dict) -> Source:
+    def _primitive(self, node: dict) -> tuple[Any, Cell]:
+        """A PrimitiveNode's value and its place."""
         row = node.get("widgets_values")
         value = row.get("value") if isinstance(row, dict) else row[0] if row else None
-        return Source(value=value, cell=Cell(node, "value", 0, [value]))
+        return value, Cell(node, "value", 0, [value])
 
     def _broken(self, scope: Scope, node: dict, entry: dict, text: str) -> Source:
         self.problems.append(f"{self._label(scope, node)}, input {entry.get('name')}: {text}")

@@ -7,14 +7,14 @@ check_lazy_status names them. How one node is called: call.py.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..runtime import Cancelled
 from .call import call_node, hidden_values, map_over_lists
-from .spec import Folders, NodeError, Workflow, hidden_of, inputs_of, links_of
+from .spec import Folders, NodeClass, NodeError, Workflow, hidden_of, inputs_of, links_of
 from .standins import PREVIEW_FOLDER, STANDINS
 from .validate import find_problems, folders_of, needed_nodes, output_nodes, raise_problems
 
@@ -31,7 +31,7 @@ class Saved:
 
 def run(
     workflow: Workflow,
-    nodes: dict[str, type],
+    nodes: dict[str, NodeClass],
     *,
     out_dir: str | Path,
     input_dir: str | Path | None = None,
@@ -76,7 +76,14 @@ def _folder_problems(folder: Path) -> list[str]:
 
 class _Run:
     def __init__(
-        self, workflow: Workflow, table: dict[str, type], outputs: list[str], folders: Folders, cancel: Any, on_node: Any, on_saved: Any
+        self,
+        workflow: Workflow,
+        table: dict[str, NodeClass],
+        outputs: list[str],
+        folders: Folders,
+        cancel: Any,
+        on_node: Any,
+        on_saved: Any,
     ):
         self.workflow, self.table, self.outputs, self.folders = workflow, table, outputs, folders
         self.cancel, self.on_node, self.on_saved = cancel, on_node, on_saved
@@ -117,16 +124,18 @@ class _Run:
         lazy = {name for name in links if name in declared and declared[name].options.get("lazy")} - self.asked[node_id]
         return list(dict.fromkeys(link[0] for name, link in links.items() if name not in lazy))
 
-    def _data(self, node_id: str) -> dict[str, list]:
+    def _data(self, node_id: str) -> dict[str, Sequence]:
         """{argument: list of values}; (None,) for a lazy input that is not there."""
         node, node_class = self.workflow.prompt[node_id], self._class(node_id)
-        declared, links, data = inputs_of(node_class), links_of(node), {}
+        declared, links = inputs_of(node_class), links_of(node)
+        data: dict[str, Sequence] = {}
         for name, value in node["inputs"].items():
             if name in links:
                 data[name] = self.results[value[0]][value[1]] if value[0] in self.results else (None,)
             elif name in declared:
                 data[name] = [value]
-        return data | hidden_values(hidden_of(node_class), node_id, self.workflow, self.folders)
+        data.update(hidden_values(hidden_of(node_class), node_id, self.workflow, self.folders))
+        return data
 
     def _object(self, node_id: str) -> Any:
         if node_id not in self.objects:

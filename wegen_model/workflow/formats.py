@@ -10,11 +10,11 @@ from ..fileio import MAX_BYTES, JSONError, parse_json
 from ..images import PNG_SIGNATURE
 from .canvas import Canvas
 from .png import prompt_from_png
-from .spec import GraphError, Workflow
+from .spec import GraphError, NodeClass, Workflow
 from .standins import STANDINS
 
 
-def load_workflow(source: str | Path | dict, nodes: dict[str, type]) -> Workflow:
+def load_workflow(source: str | Path | dict, nodes: dict[str, NodeClass]) -> Workflow:
     """Read a workflow.
 
     Args:

@@ -34,7 +34,7 @@ def set_values(workflow: Workflow, settings: list[str]) -> None:
 
 def set_seed(workflow: Workflow, seed: int) -> int:
     """Set every seed and noise_seed, also one that a primitive feeds. Returns how many widgets were set."""
-    targets = {}
+    targets: dict[tuple[str, str], None] = {}  # in order, each once
     for node_id, node in workflow.prompt.items():
         for name in SEED_NAMES:
             value = (node.get("inputs") or {}).get(name) if isinstance(node, dict) else None

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 FOLDERS = (
     "WEGEN_FOLDERS"  # hidden input of nodes that read or write a person's files: gets Folders; ComfyUI, which has its own, leaves it out
 )
 WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COLOR"}  # types for which the frontend draws a widget
+NodeClass = type[Any]  # a V1 node class, of this pack or another: what ComfyUI's interface asks of it is looked up as it is needed
 SEED_NAMES = ("seed", "noise_seed")
 
 
@@ -90,7 +91,7 @@ class Input:
         return {"INT": 0, "FLOAT": 0.0, "STRING": "", "BOOLEAN": False}.get(self.type)
 
 
-def inputs_of(node_class: type) -> dict[str, Input]:
+def inputs_of(node_class: NodeClass) -> dict[str, Input]:
     """Required and optional inputs in declared order."""
     declared = node_class.INPUT_TYPES()
     found: dict[str, Input] = {}
@@ -101,7 +102,7 @@ def inputs_of(node_class: type) -> dict[str, Input]:
     return found
 
 
-def hidden_of(node_class: type) -> dict[str, str]:
+def hidden_of(node_class: NodeClass) -> dict[str, str]:
     """Hidden inputs: {argument name: "PROMPT" | "EXTRA_PNGINFO" | "UNIQUE_ID" | …}."""
     return {
         name: entry[0] if isinstance(entry, (list, tuple)) else entry
@@ -109,7 +110,7 @@ def hidden_of(node_class: type) -> dict[str, str]:
     }
 
 
-def is_link(value: Any) -> bool:
+def is_link(value: Any) -> TypeGuard[list]:
     """[node id as text, output slot]."""
     return (
         isinstance(value, list)
@@ -171,7 +172,7 @@ class Workflow:
     prompt: dict[str, dict]  # API format; what is run
     ui: dict | None = None  # what the canvas saved; embedded in PNGs so that the file opens as a graph
     path: Path | None = None  # the file it came from
-    table: dict[str, type] = field(default_factory=dict)  # the node classes it was read with, stand-ins included
+    table: dict[str, NodeClass] = field(default_factory=dict)  # the node classes it was read with, stand-ins included
     cells: dict[tuple[str, str], Cell] = field(default_factory=dict)  # (node id, input) -> its place in `ui`
     primitives: dict[str, dict] = field(default_factory=dict)  # the canvas' own PrimitiveNodes, in the prompt's form
     problems: list[str] = field(default_factory=list)  # what reading found wrong; `check` reports it with the rest

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..images import PictureError, read_frames
 from .png import save_png, text_chunks
-from .spec import FOLDERS, Folders
+from .spec import FOLDERS, Folders, NodeClass
 
 PREVIEW_FOLDER = "preview"  # in the output folder; ComfyUI uses its temp folder
 HIDDEN = {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO", "folders": FOLDERS}
@@ -165,7 +165,7 @@ def _primitive(name: str, kind: str, options: dict) -> type:
     return type(name, (), body)
 
 
-STANDINS: dict[str, type] = {cls.__name__: cls for cls in (LoadImage, SaveImage, PreviewImage, PreviewAny)} | {
+STANDINS: dict[str, NodeClass] = {cls.__name__: cls for cls in (LoadImage, SaveImage, PreviewImage, PreviewAny)} | {
     name: _primitive(name, kind, options) for name, kind, options in PRIMITIVES
 }  # {class type: V1 node class}
 

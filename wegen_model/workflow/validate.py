@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from .call import hidden_values, map_over_lists
-from .spec import Folders, ForeignNodesError, GraphError, Input, Workflow, hidden_of, inputs_of, is_link, links_of, types_match
+from .spec import Folders, ForeignNodesError, GraphError, Input, NodeClass, Workflow, hidden_of, inputs_of, is_link, links_of, types_match
 from .standins import STANDINS
 
 SHOWN_CHOICES = 20
 
 
-def check(workflow: Workflow, nodes: dict[str, type], *, input_dir: str | Path | None = None, only: list[str] | None = None) -> None:
+def check(workflow: Workflow, nodes: dict[str, NodeClass], *, input_dir: str | Path | None = None, only: list[str] | None = None) -> None:
     """Raise GraphError (ForeignNodesError where a node is foreign) with all problems. Converts values to their declared types, in place.
 
     Args:
@@ -45,7 +45,7 @@ def raise_problems(problems: list[str], foreign: list[str]) -> None:
 
 
 def find_problems(
-    workflow: Workflow, table: dict[str, type], folders: Folders, only: list[str] | None = None
+    workflow: Workflow, table: dict[str, NodeClass], folders: Folders, only: list[str] | None = None
 ) -> tuple[list[str], list[str]]:
     """(problems, foreign nodes), one line each."""
     problems, foreign, known = list(dict.fromkeys(workflow.problems)), [], {}
@@ -72,7 +72,7 @@ def find_problems(
     return problems, foreign
 
 
-def output_nodes(prompt: dict[str, dict], table: dict[str, type]) -> list[str]:
+def output_nodes(prompt: dict[str, dict], table: dict[str, NodeClass]) -> list[str]:
     return [node_id for node_id, node in prompt.items() if getattr(table[node["class_type"]], "OUTPUT_NODE", False) is True]
 
 
@@ -100,7 +100,7 @@ def needed_nodes(prompt: dict[str, dict], outputs: list[str]) -> tuple[list[str]
     return order, circle
 
 
-def _foreign_advice(class_type: str, table: dict[str, type]) -> str:
+def _foreign_advice(class_type: str, table: dict[str, NodeClass]) -> str:
     if class_type.startswith(("workflow>", "workflow/")):
         return "is a group node of the old kind; in ComfyUI turn it into a subgraph or ungroup it, and save the workflow again"
     close = difflib.get_close_matches(class_type, table, 1, 0.75)
@@ -111,7 +111,7 @@ def _foreign_advice(class_type: str, table: dict[str, type]) -> str:
     )
 
 
-def _node_problems(workflow: Workflow, node_id: str, table: dict[str, type], folders: Folders) -> list[str]:
+def _node_problems(workflow: Workflow, node_id: str, table: dict[str, NodeClass], folders: Folders) -> list[str]:
     """Texts to put behind the node's name."""
     node = workflow.prompt[node_id]
     node_class, inputs, problems, received = table[node["class_type"]], node["inputs"], [], {}
@@ -145,7 +145,7 @@ def _node_problems(workflow: Workflow, node_id: str, table: dict[str, type], fol
     return problems
 
 
-def _check_link(workflow: Workflow, entry: Input, link: list, table: dict[str, type], judged_by_node: bool) -> tuple[str | None, Any]:
+def _check_link(workflow: Workflow, entry: Input, link: list, table: dict[str, NodeClass], judged_by_node: bool) -> tuple[str | None, Any]:
     """(problem, type received)."""
     if not is_link(link):
         return f'has a bad link {link}; a link is [node id as text, output slot], a list as value is {{"__value__": [...]}}', None
@@ -207,7 +207,7 @@ def list_choices(choices: list, value: Any = None) -> str:
 
 
 def _custom(
-    node_class: type, node_id: str, workflow: Workflow, folders: Folders, arguments: list[str], takes_all: bool, received: dict
+    node_class: NodeClass, node_id: str, workflow: Workflow, folders: Folders, arguments: list[str], takes_all: bool, received: dict
 ) -> list[str]:
     """What the node's own VALIDATE_INPUTS says. Linked inputs are None there, as on the server."""
     inputs = workflow.prompt[node_id]["inputs"]
