@@ -12,7 +12,7 @@ from .load import WeGenLoadDecoder, WeGenLoadModel
 from .panel import WeGenChatPanel
 from .train import WeGenDecoderLora, WeGenTrainDecoder
 
-NODE_CLASS_MAPPINGS = {
+NODE_CLASS_MAPPINGS: dict[str, type] = {
     "WeGenLoadModel": WeGenLoadModel,
     "WeGenLoadDecoder": WeGenLoadDecoder,
     "WeGenEncode": WeGenEncode,

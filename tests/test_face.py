@@ -109,3 +109,10 @@ assert "torch" not in sys.modules
 def test_without_torch_the_module_ends_with_2():
     done = python(NO_TORCH + "import runpy\nrunpy.run_module('wegen.wegen_model', run_name='__main__')")
     assert done.returncode == 2 and "pip install torch" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_without_torch_a_model_folder_is_found():
+    done = python(
+        NO_TORCH + "from wegen.wegen_model.checkpoint import model_paths\nprint(model_paths.parts(model_paths.resolve('wegen-mini')))"
+    )
+    assert done.returncode == 0 and "'unet'" in done.stdout, done.stderr

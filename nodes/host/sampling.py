@@ -211,7 +211,7 @@ def settings(scheduler: dict) -> dict:
     }
 
 
-def model(decoder):
+def model(decoder) -> Any:
     """A `WeGenDecoder`'s UNet as ComfyUI's MODEL (a ModelPatcher), weights read anew."""
     c: ModelConfig = decoder.config
     shape = unet_shape(c.unet)
