@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from wegen.wegen_model.chat.conversation import Box
 from wegen.wegen_model.chat.tokenizer import Tokenizer
-from wegen.wegen_model.data.sample import Sample, Turn, batch, plan
+from wegen.wegen_model.data.sample import Sample, Turn, picture_at, plan
 
 
 def flat(value: int) -> np.ndarray:
@@ -23,8 +23,8 @@ def tokenizer(tiny):
 
 
 def test_ids_masks_and_pictures_are_in_the_order_of_the_prompt(tokenizer):
-    seen, pictures = plan(subject().check(), tokenizer, 400, 4)
-    assert [int(p[0, 0, 0]) for p in pictures] == [1, 2, 3]  # the untagged one first
+    seen, slots = plan(subject().check(), tokenizer, 400, 4)
+    assert [int(picture_at(subject(), slot)[0, 0, 0]) for slot in slots] == [1, 2, 3]  # the untagged one first
     assert [(row, out) for _, row, out in seen.pictures] == [(0, False), (1, False), (2, True)]
     for start, _, _ in seen.pictures:
         assert seen.ids[start - 1] == tokenizer.image_start and seen.ids[start + 4] == tokenizer.image_end
@@ -34,13 +34,6 @@ def test_ids_masks_and_pictures_are_in_the_order_of_the_prompt(tokenizer):
     trained = [i for i, t in zip(seen.ids, seen.trained) if t]
     assert trained[-1] == tokenizer.eos and tokenizer.image_start in trained
     assert tokenizer.decode([i for i in trained if i not in (tokenizer.eos, tokenizer.image_start)]) == "here it is."
-
-
-def test_rows_of_a_batch_number_its_pictures(tokenizer):
-    words = Sample("understanding", (Turn("user", "who?"), Turn("assistant", "me.")), "s2").check()
-    made, pictures = batch([plan(s, tokenizer, 400, 4) for s in (subject(), words, subject())])
-    assert made.rows == [0, 1, 2, 3, 4, 5] and len(pictures) == 6
-    assert made.place[:, 0].tolist() == [0, 0, 0, 2, 2, 2] and made.written.tolist() == [False, False, True] * 2
 
 
 @pytest.mark.parametrize(

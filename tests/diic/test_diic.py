@@ -79,8 +79,8 @@ def test_pairs_show_the_instances_and_their_places_in_both_pictures(built, tiny)
         for k, (crop, before, after) in enumerate(zip(first.pictures, first.boxes, second.boxes), 1):
             assert f"<image_{k}><bbox_{k}>" in first.text and f"<bbox_{k}>" in second.text
             assert abs(crop.shape[1] - before.width * drawn.drawn.shape[1]) <= 1 and (before.x, before.y) != (after.x, after.y)
-        seen, pictures = plan(sample, tokenizer, 4000, 64)
-        assert sum(out for _, _, out in seen.pictures) == 2 and len(pictures) == 2 + len(first.pictures)
+        seen, slots = plan(sample, tokenizer, 4000, 64)
+        assert sum(out for _, _, out in seen.pictures) == 2 and len(slots) == 2 + len(first.pictures)
     assert {len(s.turns[0].pictures) for s in samples} >= {1, 2}
 
 

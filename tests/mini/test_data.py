@@ -8,7 +8,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from wegen.wegen_model.mini.tasks import MIX, TAG, TASKS, Sample, corpus, expected, sample
+from wegen.wegen_model.mini.tasks import MIX, TAG, TASKS, Sample, corpus, sample
 from wegen.wegen_model.mini.tasks.sampling import in_reading_order
 from wegen.wegen_model.mini.world.concepts import (
     COLOURS,
@@ -143,7 +143,7 @@ def test_no_held_out_combination_or_concept_is_in_any_training_picture(train):
 
 def test_every_held_out_target_is_held_out(heldout):
     for one in heldout:
-        last = expected(one) or one.turns[0].references[0].scene
+        last = one.turns[-1].picture or one.turns[0].references[0].scene
         assert is_held_out(last), one
 
 
@@ -168,7 +168,7 @@ def test_boxes_are_where_the_things_are_drawn(train):
     for one in train:
         if one.task not in ("boxes", "references"):
             continue
-        items, references = expected(one).items, one.turns[0].references
+        items, references = one.drawn.items, one.turns[0].references
         assert len(items) == len(references)
         for item, ref in zip(items, references):
             assert ref.box in (item.box, None)
@@ -183,7 +183,7 @@ def test_boxes_are_where_the_things_are_drawn(train):
 
 def test_texts_say_what_is_drawn(train):
     for one in train:
-        text, target = one.turns[0].text, expected(one)
+        text, target = one.turns[0].text, one.turns[-1].picture
         assert "{" not in text and text == text.lower() and len(text.split()) <= 18
         if one.task in ("text", "pair", "boxes"):
             assert all(item.concept in text for item in target.items)
@@ -210,7 +210,9 @@ def test_answers_are_true(train):
             continue
         user, answer = one.turns[:2]
         scene = user.references[0].scene
-        assert answer.picture is None and expected(one) is None
+        assert answer.picture is None and one.shown == scene
+        with pytest.raises(ValueError, match=f"a sample of {one.task} ends with no picture"):
+            _ = one.drawn
         if one.task == "colour":
             assert answer.text == scene.background
         elif one.task == "count":
@@ -231,7 +233,7 @@ def test_copied_things_differ_from_their_drawings(train):
     """Mirrored and hue-turned, the shown thing and the painted one alike."""
     seen = Counter()
     for one in (one for one in train if one.task == "references"):
-        for ref, item in zip(one.turns[0].references, expected(one).items):
+        for ref, item in zip(one.turns[0].references, one.drawn.items):
             if ref.scene and (item.mirrored or item.hue):
                 shown = ref.scene.items[0]
                 assert (shown.mirrored, shown.hue) == (item.mirrored, item.hue)
@@ -260,7 +262,7 @@ def test_refining_changes_one_thing_a_turn(train):
 def test_edits_change_what_they_say(train):
     kinds = Counter()
     for one in (one for one in train if one.task == "edit"):
-        text, before, after = one.turns[0].text, one.turns[0].references[0].scene, expected(one)
+        text, before, after = one.turns[0].text, one.shown, one.drawn
         first, rest = before.items[0], before.items[1:]
         if "remove" in text or "without" in text:
             assert after == dataclasses.replace(before, items=rest) and first.concept in text
@@ -284,7 +286,7 @@ def test_edits_change_what_they_say(train):
 def test_damaged_pictures_are_answered_with_whole_ones(train):
     done = Counter()
     for one in (one for one in train if one.task in ("restore", "condition")):
-        shown, target = one.turns[0].references[0].scene, expected(one)
+        shown, target = one.shown, one.drawn
         assert shown.items == target.items and shown.effect and not target.effect
         done[shown.effect.split(":")[0]] += 1
     assert set(done) == set(EFFECTS) and min(done.values()) > 20
@@ -292,7 +294,7 @@ def test_damaged_pictures_are_answered_with_whole_ones(train):
 
 def test_style_transfer_keeps_the_thing_and_its_place(train):
     for one in (one for one in train if one.task == "style"):
-        (before,), (after,) = one.turns[0].references[0].scene.items, expected(one).items
+        (before,), (after,) = one.turns[0].references[0].scene.items, one.drawn.items
         assert (before.concept, before.box) == (after.concept, after.box) and before.style != after.style in OFFERED_STYLES
         assert after.style in one.turns[0].text
 

@@ -179,7 +179,7 @@ def test_parallel_writing_never_sees_the_picture(folder):
         true = tower_features(components, shown.tower_pixels)
         language, projectors = components.writer.language, components.writer.projectors
         hidden = language(embed(language, projectors, shown.batch, true, shown.blank))
-        return predictions(projectors, hidden, shown.batch, components.config.features.count)
+        return predictions(projectors, hidden, shown.batch, components.config.features.count, true)
 
     assert torch.equal(guesses(1, 1.0), guesses(2, 1.0))
     assert torch.equal(guesses(1, 0.0)[:, 0], guesses(2, 0.0)[:, 0]) and not torch.equal(guesses(1, 0.0)[:, 1:], guesses(2, 0.0)[:, 1:])

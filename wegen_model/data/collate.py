@@ -85,10 +85,10 @@ def embed(language: Language, projectors: Projectors, batch: Batch, fed: Tensor,
     return embed_prompts(language, projectors, batch.ids, batch.place, fed, boxes=batch.boxes, regions=batch.regions, blank=blank)
 
 
-def predictions(projectors: Projectors, hidden: Tensor, batch: Batch, n: int, features: Tensor | None = None) -> Tensor:
+def predictions(projectors: Projectors, hidden: Tensor, batch: Batch, n: int, features: Tensor) -> Tensor:
     """(w,n,c) normalised predictions of the written pictures, each read one position before its feature.
 
-    `features` (m,n,c): the batch's pictures, normalised; needed by models that point at earlier ones.
+    `features` (m,n,c): the batch's pictures, normalised; read by models that point at earlier ones.
     """
     place = batch.place[batch.written]
     at = place[:, 1:] - 1 + torch.arange(n, device=hidden.device)
@@ -115,8 +115,10 @@ def language_loss(language: Language, hidden: Tensor, batch: Batch, locations: i
         return hidden.sum() * 0
     logits, wanted = language.logits(hidden[:, :-1][mask]), labels[mask]
     loss = F.cross_entropy(logits, wanted, reduction="none")
-    place = wanted - locations if locations is not None and spread else None
-    if place is not None and (some := (place >= 0) & (place < LOCATIONS)).any():
+    if locations is None or not spread:
+        return loss.mean()
+    place = wanted - locations
+    if (some := (place >= 0) & (place < LOCATIONS)).any():
         away = torch.arange(LOCATIONS, device=logits.device) - place[some, None]
         bell = (-0.5 * (away / spread).square()).softmax(-1)
         near = -(bell * logits[some].log_softmax(-1)[:, locations : locations + LOCATIONS]).sum(-1)

@@ -68,7 +68,8 @@ def runs(ids: list[int], trained: list[bool], places: dict[int, int], t: Tokeniz
             i += n
         elif ids[i] == t.box_start and len(inside) == 4 and all(0 <= v < LOCATIONS for v in inside):
             flush(trained[i])
-            out.append(Run(f"[box {' '.join(map(str, inside))}]", trained[i], box=Box.from_locations(tuple(inside))))
+            x, y, w, h = inside
+            out.append(Run(f"[box {x} {y} {w} {h}]", trained[i], box=Box.from_locations((x, y, w, h))))
             i += BOX_IDS
         elif ids[i] in special:
             flush(trained[i])
@@ -118,24 +119,21 @@ def _strip(step: ModelInputs, config: ModelConfig, s: int, row: list[Run]) -> Im
     columns = max(1, (WIDE // 2 - GAP) // (SIDE + GAP))
     left = GAP + min(max(len(pictures), 1), columns) * (SIDE + GAP)
     wrap = (WIDE - left - GAP) // 7
-    text: list[tuple[str, tuple[int, int, int]]] = []
-    for r in row:
-        for line in textwrap.wrap(" ".join(r.text.split()), wrap) or []:
-            text.append((line, LEARNED if r.trained else READ))
-    packed = _pack(text, wrap)
+    pieces = ((piece, r.trained) for r in row for piece in textwrap.wrap(" ".join(r.text.split()), wrap))
+    packed = _pack([(piece, LEARNED if trained else READ) for piece, trained in pieces], wrap)
     deep = -(-len(pictures) // columns) * (SIDE + GAP)
     strip = Image.new("RGB", (WIDE, max(deep, (len(packed) + 1) * LINE) + GAP), BACK)
     draw = ImageDraw.Draw(strip)
-    boxes = [r for r in row if r.box is not None]
+    boxes = [(r, r.box) for r in row if r.box is not None]
     for at, m in enumerate(pictures):
         x, y = GAP + at % columns * (SIDE + GAP), at // columns * (SIDE + GAP)
         frame = FRAMES[bool(step.batch.written[m])]
         strip.paste(Image.fromarray(thumbnail(step, config, m)).resize((SIDE - 4, SIDE - 4)), (x + 2, y + 2))
         draw.rectangle((x, y, x + SIDE - 1, y + SIDE - 1), outline=frame, width=2)
-        for k, r in enumerate(boxes):
+        for k, (r, box) in enumerate(boxes):
             target = _target(row, r, pictures, written)
             if m == target:
-                a, b, c, d = edges(r.box, SIDE - 4, SIDE - 4)
+                a, b, c, d = edges(box, SIDE - 4, SIDE - 4)
                 colour = COLOURS[k % len(COLOURS)]
                 draw.rectangle((x + 2 + a, y + 2 + b, x + 1 + c, y + 1 + d), outline=colour, width=2)
                 draw.text((x + 5 + a, y + 3 + b), str(k + 1), fill=colour, font=font)
@@ -143,10 +141,10 @@ def _strip(step: ModelInputs, config: ModelConfig, s: int, row: list[Run]) -> Im
     head = f"{step.tasks[s]} · {step.sources[s]} · {step.keys[s]} · {len(pictures)} pictures, {tokens} tokens learned"
     draw.text((left, 0), head[:wrap], fill=(255, 255, 255), font=font)
     for number, line in enumerate(packed, 1):
-        x = left
+        across = float(left)
         for words, colour in line:
-            draw.text((x, number * LINE), words, fill=colour, font=font)
-            x += draw.textlength(words + " ", font=font)
+            draw.text((across, number * LINE), words, fill=colour, font=font)
+            across += draw.textlength(words + " ", font=font)
     return strip
 
 

@@ -19,7 +19,8 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 def rows(seed: int, step: int, batch: int, total: int) -> np.ndarray:
     """Which rows a step sees: a pure function; every row once an epoch."""
-    first, out = step * batch, []
+    first = step * batch
+    out: list[int] = []
     while len(out) < batch:
         epoch, at = divmod(first + len(out), total)
         order = np.random.default_rng((seed, epoch)).permutation(total)

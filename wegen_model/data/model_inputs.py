@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..chat.conversation import Box
+from ..chat.prompt import Slot
 from ..chat.reference_cutout import paste_subject
 from ..chat.tokenizer import Tokenizer
 from ..config import ModelConfig
@@ -24,7 +25,7 @@ from ..images import resize
 from ..models.decoder import time_ids
 from ..models.eva_clip import prepare
 from .collate import Batch, Plan, collate, unconditional
-from .sample import Sample, plan
+from .sample import Picture, Sample, picture_at, plan
 
 
 class KeyedPicture:
@@ -41,7 +42,7 @@ class KeyedPicture:
 class ShownPicture:
     """A picture as it is shown: (h,w,3) uint8, or a KeyedPicture, and the box that its subject is laid into."""
 
-    picture: Any
+    picture: Picture
     box: Box | None = None
 
     @property
@@ -113,12 +114,12 @@ def model_inputs(
         if rng.random() >= keep_caption_prob:
             sample = without_words(sample)
         try:
-            one, own = plan(as_shown(sample, config), tokenizer, config.language.positions, n)
+            one, slots = plan(sample, tokenizer, config.language.positions, n)
         except ValueError as error:
             skipped[f"sample {sample.key}"] = str(error)
             continue
         plans.append(replace(one, pictures=[(start, len(pictures) + row, written) for start, row, written in one.pictures]))
-        pictures += own
+        pictures += [shown_at(sample, slot, config) for slot in slots]
         tasks.append(sample.task)
         keys.append(sample.key)
         sources.append(sample.source)
@@ -158,15 +159,11 @@ def look(pictures: Sequence[ShownPicture], config: ModelConfig, fit: str = "squa
     return torch.cat([p.pixels(config, fit) for p in pictures]) if pictures else torch.zeros(0, 3, side, side)
 
 
-def as_shown(sample: Sample, config: ModelConfig) -> Sample:
-    """The sample with ShownPictures: a user's picture with a box is laid into it where the model is shown references so."""
-    placed = config.references == "placed"
-    turns = []
-    for turn in sample.turns:
-        laid = placed and turn.role == "user"
-        shown = tuple(None if p is None else ShownPicture(p, b if laid else None) for p, b in zip(turn.pictures, turn.boxes, strict=True))
-        turns.append(replace(turn, pictures=shown, drawn=None if turn.drawn is None else ShownPicture(turn.drawn)))
-    return replace(sample, turns=tuple(turns))
+def shown_at(sample: Sample, slot: Slot, config: ModelConfig) -> ShownPicture:
+    """The picture in a slot of the sample's prompt; a user's with a box is laid into it where the model is shown references so."""
+    turn = sample.turns[slot.turn]
+    whole = turn.role != "user" or config.references != "placed"
+    return ShownPicture(picture_at(sample, slot), None if whole or slot.reference is None else turn.boxes[slot.reference])
 
 
 def without_words(sample: Sample) -> Sample:
@@ -174,17 +171,17 @@ def without_words(sample: Sample) -> Sample:
     return replace(sample, turns=tuple(replace(t, text="", pictures=(), boxes=()) if t.drawn is not None else t for t in sample.turns))
 
 
-def target_pixels(picture: Any, size: int, crop: bool = False) -> Tensor:
+def target_pixels(picture: Picture, size: int, crop: bool = False) -> Tensor:
     """(size,size,3) uint8: squashed to the square as in the public stages 2 and 3, or its middle cut out (stage 1). Bicubic."""
     return resize(np.array(picture), size, crop)
 
 
-def drawn(sample: Sample) -> Any:
+def drawn(sample: Sample) -> Picture | None:
     """The last picture that a sample draws, or None."""
     return next((turn.drawn for turn in reversed(sample.turns) if turn.drawn is not None), None)
 
 
-def target(sample: Sample) -> Any:
+def target(sample: Sample) -> Picture | None:
     """The picture of a sample that is painted: what was drawn last, else the first that was shown; None without pictures."""
     made = drawn(sample)
     return made if made is not None else next((p for turn in sample.turns for p in turn.pictures if p is not None), None)

@@ -11,9 +11,8 @@ an assistant's box is an answer. `drawn` is the picture that the assistant makes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -24,9 +23,15 @@ from ..chat.conversation import Conversation, Reference
 from ..chat.conversation import Turn as Said
 from ..chat.tokenizer import Tokenizer
 from ..features import Features
-from .collate import Batch, Plan, collate
+from .collate import Plan
 
 TASKS = ("reconstruction", "text-to-picture", "subject", "restoration", "editing", "condition", "style", "understanding")
+
+
+class Picture(Protocol):
+    """(h,w,3) uint8 sRGB for `np.asarray`: an array, or a picture that is made when it is looked at (model_inputs.KeyedPicture)."""
+
+    def __array__(self) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -35,9 +40,9 @@ class Turn:
 
     role: str  # "user" | "assistant"
     text: str
-    pictures: tuple[np.ndarray | None, ...] = ()
+    pictures: tuple[Picture | None, ...] = ()
     boxes: tuple[Box | None, ...] = ()
-    drawn: np.ndarray | None = None
+    drawn: Picture | None = None
 
     def check(self, where: str) -> None:
         if self.role not in ("user", "assistant"):
@@ -46,7 +51,8 @@ class Turn:
             raise ValueError(f"{where}: {len(self.pictures)} pictures and {len(self.boxes)} boxes; give None for what a reference lacks.")
         if self.drawn is not None and self.role == "user":
             raise ValueError(f"{where}: a user draws no picture.")
-        for k, picture in enumerate((*self.pictures, self.drawn), 1):
+        for k, made in enumerate((*self.pictures, self.drawn), 1):
+            picture = None if made is None else np.asarray(made)
             if picture is not None and not (picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[-1] == 3 and picture.size):
                 raise ValueError(f"{where}: picture {k} is {picture.dtype} {picture.shape}, not uint8 (h, w, 3).")
 
@@ -74,10 +80,6 @@ class Sample:
             raise ValueError(f"sample {self.key}: {error}") from None
         return self
 
-    def pictures(self) -> list[np.ndarray]:
-        """Every picture, in no order that matters to the model (`plan` gives the prompt's)."""
-        return [p for turn in self.turns for p in (*turn.pictures, turn.drawn) if p is not None]
-
 
 def conversation(sample: Sample, n: int) -> Conversation:
     """The sample as the library's Conversation, with n blank features for every picture: what a prompt's layout needs of it."""
@@ -91,29 +93,19 @@ def conversation(sample: Sample, n: int) -> Conversation:
     return Conversation(tuple(turns))
 
 
-def picture_at(sample: Sample, slot: prompt.Slot) -> Any:
-    """The picture (h,w,3) that stands in a slot of the sample's prompt."""
+def picture_at(sample: Sample, slot: prompt.Slot) -> Picture:
+    """The picture that stands in a slot of the sample's prompt."""
     turn = sample.turns[slot.turn]
     picture = turn.drawn if slot.reference is None else turn.pictures[slot.reference]
     assert picture is not None, "a slot has a picture"
     return picture
 
 
-def plan(sample: Sample, tokenizer: Tokenizer, positions: int, n: int, trim_oldest: bool = True) -> tuple[Plan, list[np.ndarray]]:
-    """Ids, masks and pictures as the model sees them: row i of the plan is picture i of the list.
+def plan(sample: Sample, tokenizer: Tokenizer, positions: int, n: int) -> tuple[Plan, list[prompt.Slot]]:
+    """Ids and masks as the model sees them, and where the pictures stand: row i of the plan is slot i (see `picture_at`).
 
     Raises:
         ValueError: longer than the model's positions, even without its oldest exchanges.
     """
-    laid = prompt.layout(conversation(sample, n), tokenizer, positions, n, end=True, trim_oldest=trim_oldest)
-    return Plan.of(laid, list(range(len(laid.slots)))), [picture_at(sample, slot) for slot in laid.slots]
-
-
-def batch(plans: Sequence[tuple[Plan, list[np.ndarray]]], pad: int = 0) -> tuple[Batch, list[np.ndarray]]:
-    """Several plans as one padded Batch, and its m pictures: `batch.rows[i]` is i, a row of the list."""
-    shifted: list[Plan] = []
-    pictures: list[np.ndarray] = []
-    for one, own in plans:
-        shifted.append(replace(one, pictures=[(start, len(pictures) + row, out) for start, row, out in one.pictures]))
-        pictures += own
-    return collate(shifted, pad), pictures
+    laid = prompt.layout(conversation(sample, n), tokenizer, positions, n, end=True, trim_oldest=True)
+    return Plan.of(laid, list(range(len(laid.slots)))), laid.slots

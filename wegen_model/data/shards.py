@@ -31,7 +31,7 @@ from ..fileio import write_text
 from ..progress import ProgressEvent
 from .items import Item, Skips, samples
 from .optional import need
-from .sample import Sample, Turn
+from .sample import Picture, Sample, Turn
 
 CATALOGUE, INDEX = "shards.json", ".index.json"
 FORMAT = 1
@@ -65,9 +65,9 @@ def decode(data: bytes, where: str) -> np.ndarray:
 
 def _describe(sample: Sample) -> tuple[dict, list[np.ndarray]]:
     """A sample's JSON, and its pictures, each once."""
-    pictures: list[np.ndarray] = []
+    pictures: list[Picture] = []
 
-    def number(picture: np.ndarray | None) -> int | None:
+    def number(picture: Picture | None) -> int | None:
         if picture is None:
             return None
         found = next((i for i, p in enumerate(pictures) if p is picture), None)
@@ -86,7 +86,8 @@ def _describe(sample: Sample) -> tuple[dict, list[np.ndarray]]:
         }
         for t in sample.turns
     ]
-    return {"format": FORMAT, "task": sample.task, "source": sample.source, "key": sample.key, "turns": turns}, pictures
+    made = {"format": FORMAT, "task": sample.task, "source": sample.source, "key": sample.key, "turns": turns}
+    return made, [np.asarray(p) for p in pictures]
 
 
 def _rebuild(made: dict, pictures: list[np.ndarray]) -> Sample:
@@ -257,7 +258,7 @@ def write(
             if read <= behind:
                 continue
             for sample in samples(item, source, skips):
-                if any(min(t.drawn.shape[:2]) < least for t in sample.turns if t.drawn is not None):
+                if any(min(np.shape(t.drawn)[:2]) < least for t in sample.turns if t.drawn is not None):
                     skips.add(item.name, f"its picture is smaller than {least} pixels")
                     continue
                 shard = shard or Shard(folder / f"shard-{number:06d}.tar", lossless)
@@ -280,14 +281,15 @@ def shrink(sample: Sample, side: int) -> Sample:
     """Pictures at most `side` pixels long; the same picture stays one."""
     known: dict[int, np.ndarray] = {}
 
-    def small(picture: np.ndarray | None) -> np.ndarray | None:
+    def small(given: Picture | None) -> np.ndarray | None:
+        picture = None if given is None else np.asarray(given)
         if picture is None or max(picture.shape[:2]) <= side:
             return picture
-        if id(picture) not in known:
+        if id(given) not in known:
             scale = side / max(picture.shape[:2])
             size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
-            known[id(picture)] = np.array(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
-        return known[id(picture)]
+            known[id(given)] = np.array(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
+        return known[id(given)]
 
     turns = tuple(Turn(t.role, t.text, tuple(small(p) for p in t.pictures), t.boxes, small(t.drawn)) for t in sample.turns)
     return Sample(sample.task, turns, sample.key, sample.source)
@@ -352,7 +354,9 @@ def record(tar: Path, i: int) -> tuple[str, dict, dict[str, np.ndarray]]:
     with tarfile.open(fileobj=io.BytesIO(data + bytes(1024))) as members:
         for member in members:
             name = member.name.partition(".")[2]
-            body = members.extractfile(member).read()
+            if (content := members.extractfile(member)) is None:  # a folder; a Shard writes none
+                continue
+            body = content.read()
             if name == "json":
                 values = fileio.parse_json(body, where)
             else:

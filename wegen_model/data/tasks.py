@@ -44,7 +44,7 @@ STYLE = ("Turn this picture into the style {}.", "Paint it in the style {}.", "R
 
 
 def pick(rng: Rng, options: Sequence[str]) -> str:
-    return options[rng.integers(len(options))]
+    return options[int(rng.integers(len(options)))]
 
 
 def clean(text: object) -> str:
@@ -110,12 +110,6 @@ def style(key: str, before: np.ndarray, name: str, after: np.ndarray, rng: Rng) 
     return Sample("style", (_shown(rng, pick(rng, STYLE).format(clean(name)), before), _given(rng, after)), key)
 
 
-def style_of(key: str, before: np.ndarray, example: np.ndarray, after: np.ndarray, rng: Rng) -> Sample:
-    """The style of another picture."""
-    text = pick(rng, ("Paint <image_1> in the style of <image_2>.", "Give <image_1> the style of <image_2>."))
-    return Sample("style", (Turn("user", text, (before, example), (None, None)), _given(rng, after)), key)
-
-
 def subject(key: str, text: str, pictures: Sequence[np.ndarray], boxes: Sequence[Box | None], picture: np.ndarray, rng: Rng) -> Sample:
     """`text` names the references: `a dog <image_1><bbox_1> on grass`. Boxes are places in the picture to be made."""
     return Sample("subject", (Turn("user", text, tuple(pictures), tuple(boxes)), _given(rng, picture)), key)
@@ -141,7 +135,7 @@ def restate(sample: Sample, task: str, rng: Rng) -> Sample:
     last = sample.turns[-1]
     if last.drawn is None:
         raise ValueError(f"sample {sample.key}: a {sample.task} sample draws no picture, and cannot be read as {task}.")
-    return RESTATED[task](sample, last.drawn, rng)
+    return RESTATED[task](sample, np.asarray(last.drawn), rng)
 
 
 def _described(sample: Sample, picture: np.ndarray, rng: Rng) -> Sample:

@@ -94,10 +94,11 @@ class Tracker:
 
         out = []
         for box in boxes:
-            look, path = cut(frames[0], box), [box]
+            look = cut(frames[0], box)
+            path: list[Box | None] = [box]
             for frame in frames[1:]:
                 h, w = frame.shape[:2]
-                best = (self.least, None)
+                best: tuple[float, Box | None] = (self.least, None)
                 for scale in (0.8, 1.0, 1.25):
                     size = (round(look.shape[1] * scale), round(look.shape[0] * scale))
                     if min(size) < 4 or size[0] > w or size[1] > h:

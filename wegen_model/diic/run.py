@@ -56,10 +56,9 @@ def process(step: str, source: Path, target: Path, options: Options) -> dict:
                     skips.add(name, error)
         named = {reason: names for reason, names in skips.names.items()}
         index = shard.close(read, {"skipped": dict(skips.reasons), "named": named})
-        shard = None
-    finally:
-        if shard is not None:
-            shard.abandon()
+    except BaseException:  # stopped or full: nothing of the shard stays
+        shard.abandon()
+        raise
     return {"read": read, "made": len(index.keys)}
 
 

@@ -74,10 +74,10 @@ def pair(record: Record, o: Options) -> Iterator[Sample]:
 
 def _looks(boxes: list[Box | None], frames: list[np.ndarray], o: Options) -> dict[int, np.ndarray]:
     """The embedding of an instance in each frame where it is seen large enough."""
-    seen = [f for f, b in enumerate(boxes) if b is not None and b.width * b.height >= o.smallest]
+    seen = {f: b for f, b in enumerate(boxes) if b is not None and b.width * b.height >= o.smallest}
     if not seen:
         return {}
-    rows = models.model("embedder", o.embedder).embed([cut(frames[f], boxes[f]) for f in seen])
+    rows = models.model("embedder", o.embedder).embed([cut(frames[f], b) for f, b in seen.items()])
     return dict(zip(seen, rows))
 
 
@@ -123,9 +123,10 @@ def _said(text: str, instances: list[dict], shown: bool) -> str:
 
 def recaption(sample: Sample, o: Options) -> Iterator[Sample]:
     """Laion-COCO-Recaption: a short and a long caption of the picture that a sample draws."""
-    picture = sample.turns[-1].drawn
-    if picture is None:
+    drawn = sample.turns[-1].drawn
+    if drawn is None:
         raise ValueError("this sample draws no picture")
+    picture = np.asarray(drawn)
     short, long = (models.model("captioner", spec).caption(picture) for spec in (o.captioner, o.longer))
     if not short or not long:
         raise ValueError("a captioner said nothing")

@@ -26,7 +26,7 @@ class Own:
     def ask(self, text: str, picture: np.ndarray, words: int = 24) -> Turn:
         """The answer's turn to a question about a picture, <image_1>; `words`: tokens at most."""
         shown = Reference(_tensor(picture)[None])
-        return self.model.chat(Conversation().user(text, (shown,)), picture="never", max_tokens=words).last
+        return self.model.chat(Conversation().user(text, (shown,)), picture="never", max_tokens=words).turns[-1]
 
 
 class Captioner(Own):

@@ -18,7 +18,7 @@ from ..chat.conversation import Box
 from ..chat.tokenizer import Tokenizer
 from ..config import ModelConfig
 from ..data.image_folder import rows
-from ..data.model_inputs import KeyedPicture, as_shown
+from ..data.model_inputs import KeyedPicture
 from ..data.sample import Sample, Turn, plan
 from . import tasks
 from .pictures import caption, free, scenes_of
@@ -62,8 +62,8 @@ class DrawnWorld:
     def buckets(self) -> list[tuple[np.ndarray, int]]:
         """Conversations of one task and alike in length, and the tokens of the longest."""
         n, positions = self.config.features.count, self.config.language.positions
-        shown = (as_shown(self.sample(i), self.config) for i in range(len(self.conversations)))
-        lengths = np.array([len(plan(one, self.tokenizer, positions, n)[0].ids) for one in shown])
+        talks = (self.sample(i) for i in range(len(self.conversations)))
+        lengths = np.array([len(plan(one, self.tokenizer, positions, n)[0].ids) for one in talks])
         names = np.array([one.task for one in self.conversations])
         out = []
         for task in sorted(set(names.tolist())):
@@ -142,21 +142,20 @@ def open_dataset(text: str, seed: int, model: str, art: Art | None = None) -> Dr
     """
     from ..checkpoint.model_folder import read_config, resolve
 
-    chosen: dict[str, int | str] = {"seed": seed}
-    pictures = False
+    numbers, mix, pictures = {"seed": seed}, WorldOptions.mix, False
     for word in filter(None, text.partition(":")[2].split(",")):
         name, _, value = word.partition("=")
         if word in ("pictures", "talks"):
             pictures = word == "pictures"
         elif name == "mix":
-            chosen[name] = value
+            mix = value
         elif name in ("samples", "frees", "tokens", "seed") and value.isdecimal():
-            chosen[name] = int(value)
+            numbers[name] = int(value)
         else:
             raise ValueError(
                 f"--data {text}: {word!r} is no option of mini. Write mini:talks or mini:pictures, and samples=, frees=, tokens=, seed= "
                 f"with a whole number, or mix= with {' or '.join(MIXES)}."
             )
     folder = resolve(model)
-    options = WorldOptions(**chosen)  # type: ignore[arg-type]
+    options = WorldOptions(mix=mix, **numbers)
     return DrawnWorld(options, art or load_art(TRAINED_STYLES), Tokenizer.load(folder), read_config(folder), pictures)

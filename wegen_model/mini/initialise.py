@@ -18,7 +18,8 @@ from ..checkpoint import model_folder
 from ..config import PRESETS
 from ..models.box_embedding import Regions
 from ..models.decoder import Decoder
-from ..models.eva_clip import VisionTower
+from ..models.eva_clip import Block, VisionTower
+from ..models.pointer import Block as PointerBlock
 from ..train.modules import LanguageModule
 from .tokenizer import build_tokenizer
 from .world.concepts import NAMES, OFFERED_STYLES
@@ -74,9 +75,9 @@ def initialise_tower(tower: VisionTower, gain: float = 0.15) -> None:
         if isinstance(module, nn.Linear):
             nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5)
             nn.init.zeros_(module.bias)
-    for block in tower.blocks:
-        nn.init.constant_(block.norm1.weight, gain)
-        nn.init.constant_(block.norm2.weight, gain)
+        elif isinstance(module, Block):
+            nn.init.constant_(module.norm1.weight, gain)
+            nn.init.constant_(module.norm2.weight, gain)
     nn.init.normal_(tower.cls_token, std=0.02)
     with torch.no_grad():
         tower.pos_embed[0, 1:] = 0.3 * grid_code(tower.config.side, tower.config.width)
@@ -103,8 +104,9 @@ def initialise_language(writer: LanguageModule, tokenizer: Tokenizer) -> None:
     nn.init.normal_(projectors.output_resampler.proj.weight, std=0.5 * d**-0.5)
     if projectors.config.pointer:
         nn.init.zeros_(projectors.pointer.change.weight)  # what is pointed at begins unchanged
-        for block in projectors.pointer.blocks:
-            nn.init.zeros_(block.down.weight)
+        for module in projectors.pointer.modules():
+            if isinstance(module, PointerBlock):
+                nn.init.zeros_(module.down.weight)
     if isinstance(projectors.regions, Regions):  # and boxes begin untold
         nn.init.zeros_(projectors.regions.outer.weight)
         nn.init.zeros_(projectors.regions.number.weight)

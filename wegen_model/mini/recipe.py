@@ -12,7 +12,6 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -41,14 +40,15 @@ class Stage:
     look: int = 0
 
 
-def _of(name: str, stage: str, preset: str, world: WorldOptions, pictures: bool = False, look: int = 0, **changes: Any) -> Stage:
-    return Stage(name, stage, replace(PRESETS[preset][stage], **changes), world, pictures, look)
+def _of(name: str, stage: str, preset: str, world: WorldOptions, pictures: bool = False, look: int = 0) -> Stage:
+    return Stage(name, stage, PRESETS[preset][stage], world, pictures, look)
 
 
 _PICTURES = WorldOptions(samples=16_000, frees=8_000)
 _FURTHER = WorldOptions(samples=6_000, frees=3_000, mix="harder")
 _LEAST = WorldOptions(samples=60, frees=20, tokens=300)
-_SHARPEN = dict(warmup=50, own_features=0.33, own_count=4000, seed=1)
+_VISUAL = PRESETS["miniature"]["visual-decoding"]
+_SHARPEN = replace(_VISUAL, steps=1000, learning_rate=4e-4, warmup=50, own_features=0.33, own_count=4000, seed=1)
 
 SIZES: dict[str, tuple[Stage, ...]] = {
     "cpu": (  # 2 cores, an evening
@@ -57,7 +57,7 @@ SIZES: dict[str, tuple[Stage, ...]] = {
         _of("visual-decoding", "visual-decoding", "miniature", _PICTURES, True),
         _of("stage-1", "stage-1", "miniature", WorldOptions(samples=30_000, seed=1), look=1000),
         _of("stage-2", "stage-2", "miniature", WorldOptions(samples=10_000, mix="harder", seed=2), look=1000),
-        _of("sharpen", "visual-decoding", "miniature", _PICTURES, True, steps=1000, learning_rate=4e-4, **_SHARPEN),
+        Stage("sharpen", "visual-decoding", _SHARPEN, _PICTURES, True),
         _of("vae-decoder", "vae-decoder", "miniature", _PICTURES, True),
     ),
     "further": (  # from a start: three hours on a core

@@ -40,12 +40,3 @@ def build_tokenizer(folder: Path, samples: int = 20_000, features: int = 64) -> 
     tokenizer.save(str(folder / "tokenizer.json"))
     table = special_tokens(tokenizer.get_vocab_size(), features)
     (folder / "added_tokens.json").write_text(json.dumps(table, indent=1))
-
-
-def same_words(old: Path, new: Path) -> list[tuple[int, int]]:
-    """(old id, new id) of every token, special ones included, that two tokenizer folders share."""
-    tables = []
-    for folder in (old, new):
-        table = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
-        tables.append(table | json.loads((folder / "added_tokens.json").read_text()))
-    return [(i, tables[1][token]) for token, i in tables[0].items() if token in tables[1]]

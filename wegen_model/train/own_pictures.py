@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from ..chat import prompt
-from ..data.model_inputs import ShownPicture, as_shown, drawn, look, target_pixels
-from ..data.sample import Sample, conversation, picture_at
+from ..data.model_inputs import ShownPicture, drawn, look, shown_at, target_pixels
+from ..data.sample import Sample, conversation
 from ..features import Features
 from ..fileio import atomic
 from ..generation import generate, paint
@@ -59,8 +59,9 @@ def own_features(components: Components, source: Any, s: Settings, device: torch
             some = samples[start : start + 16]
             parallel = components.config.features.parallel and (start // 16) % 3 == 2
             tokens.append(write(components, some, device, "parallel" if parallel else "autoregressive"))
-            true.append(tower_features(components, look([ShownPicture(drawn(x)) for x in some], components.config)).cpu())
-            wanted += [target_pixels(drawn(x), size, s.crop) for x in some]
+            asked = [p for x in some if (p := drawn(x)) is not None]
+            true.append(tower_features(components, look([ShownPicture(p) for p in asked], components.config)).cpu())
+            wanted += [target_pixels(p, size, s.crop) for p in asked]
         made, aims, pictures = torch.cat(tokens), torch.cat(true), torch.stack(wanted)
         projectors = components.need_language().projectors.cpu()
         error = (projectors.normalise(made) - projectors.normalise(aims)).square().mean((1, 2))
@@ -140,11 +141,10 @@ def write(components: Components, samples: list[Sample], device: torch.device, m
 def context(components: Components, sample: Sample) -> prompt.Prompt:
     """The prompt up to the picture that a sample's last turn draws, features attached; what the turn says before it is part of it."""
     f = components.config.features
-    sample = as_shown(sample, components.config)
     talk = conversation(sample, f.count)
     talk = talk.with_last(replace(talk.turns[-1], pictures=(), open_image=True))
     laid = prompt.layout(talk, components.need_tokenizer(), components.config.language.positions, f.count, f.count + 1)
-    read = tower_features(components, look([picture_at(sample, slot) for slot in laid.slots], components.config)).cpu()
+    read = tower_features(components, look([shown_at(sample, slot, components.config) for slot in laid.slots], components.config)).cpu()
     return prompt.attach(
         laid, [Features(tokens, (f.grid[0], f.grid[1]), f.space, f.tower) for tokens in read.split(1)] if laid.slots else []
     )

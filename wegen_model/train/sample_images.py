@@ -52,7 +52,7 @@ class SampleImages:
                 f"--sample-every: none of the first samples of --data {'has' if wanted is target else 'draws'} a picture that "
                 "could be compared. Leave it out, or name other data."
             )
-        self.samples, self.wanted = found, [wanted(s) for s in found]
+        self.samples, self.wanted = found, [p for s in found if (p := wanted(s)) is not None]
 
     @torch.no_grad()
     def __call__(self, step: int, folder: Path) -> dict[str, float] | None:

@@ -27,7 +27,8 @@ def grit(folder: Path, task: str, skips: Skips) -> Iterator[Item]:
             values = parse_json(files["json"], f"{name}.json")
             chunks = values["noun_chunks"]
             chunks = parse_json(chunks, f"{name}.json, noun_chunks") if isinstance(chunks, str) else chunks
-            p, caption, kept = image(files, name), values["caption"], {}
+            p, caption = image(files, name), values["caption"]
+            kept: dict[tuple[int, int], Box] = {}
             for start, end, *corners, score in sorted(chunks, key=lambda c: -c[6]):
                 b, span = box(*corners), (int(start), int(end))
                 if b is None or score < SURE or not SMALL <= b.width * b.height <= LARGE or not caption[slice(*span)].strip():

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from .. import tasks
 from ..items import Item, Skips
+from ..sample import Sample
 from .files import picture, rng
 
 OBJECT365 = ("images/v*/patch*/*.jpg", "*/images/v*/patch*/*.jpg", "train/patch*/*.jpg", "val/patch*/*.jpg", "patch*/*.jpg")
@@ -26,7 +28,11 @@ def _each(folder: Path, patterns: tuple[str, ...], wanted: str) -> Iterator[Item
         for path in sorted(folder.glob(pattern)):
             if re.fullmatch(wanted, path.stem):
                 key = str(path.relative_to(folder))
-                yield Item(key, lambda path=path, key=key: tasks.reconstruction(key, picture(path), rng(key)))
+                yield Item(key, partial(_again, path, key))
+
+
+def _again(path: Path, key: str) -> Sample:
+    return tasks.reconstruction(key, picture(path), rng(key))
 
 
 def object365(folder: Path, task: str, skips: Skips) -> Iterator[Item]:

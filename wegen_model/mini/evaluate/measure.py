@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...chat.conversation import Box, Conversation, Reference
+from ...chat.conversation import Box, Conversation, Reference, Turn
 from ...features import Features
 from ...pipeline import WeGen
 from ...train.modules import load_decoder
@@ -53,14 +53,13 @@ class Bench:
 
     def follow(self, one: Sample) -> Features:
         """The last picture of a sample, the model's own pictures standing in its earlier turns."""
-        talk, features = Conversation(), None
+        talk = Conversation()
         for turn in one.turns[::2]:
             shown = tuple(
                 Reference(self.truth(r.scene)[None] if r.scene else None, box=Box(*r.box) if r.box else None) for r in turn.references
             )
-            talk = self.model.chat(talk.user(turn.text, shown), picture="always", max_tokens=40)
-            features, talk = self.model.draw(talk)
-        return features
+            talk = self.model.draw(self.model.chat(talk.user(turn.text, shown), picture="always", max_tokens=40))[1]
+        return talk.turns[-1].pictures[-1]
 
     def paint(self, features: list[Features]) -> Tensor:
         batches = [features[i : i + 16] for i in range(0, len(features), 16)]
@@ -166,13 +165,13 @@ class Bench:
         for count in (1, 2, 3, 4, 5):
             scenes, made, control = [], [], []
             for _ in range({1: 6, 2: 5, 3: 4}.get(count, 2) * self.size):
-                things = [pool[i] for i in self.rng.choice(len(pool), count, replace=False)]
+                things: list[Key] = [pool[i] for i in self.rng.choice(len(pool), count, replace=False)]
                 boxes = free_boxes(self.draw, count) if count < 4 else small_boxes(self.draw, count)
                 colour = PLAIN[self.rng.integers(4)]
                 scene = Scene(colour, tuple(Item(*t, b) for t, b in zip(things, boxes)))
                 others = [c for c in COLOURS if c != colour]
                 shown = tuple(
-                    Reference(self.truth(canonical(*t[:1], others[self.rng.integers(15)], t[1]))[None], box=Box(*b))
+                    Reference(self.truth(canonical(t[0], others[self.rng.integers(15)], t[1]))[None], box=Box(*b))
                     for t, b in zip(things, boxes)
                 )
                 tags = " and ".join(f"<image_{k}><bbox_{k}>" for k in range(1, count + 1))
@@ -193,9 +192,9 @@ class Bench:
                 ]
                 self.add(f"{name}: control, references shuffled", wrong)
 
-    def ask(self, text: str, scene: Scene):
+    def ask(self, text: str, scene: Scene) -> Turn:
         shown = (Reference(self.truth(scene)[None]),)
-        return self.model.chat(Conversation().user(text, shown), picture="never", max_tokens=24).last
+        return self.model.chat(Conversation().user(text, shown), picture="never", max_tokens=24).turns[-1]
 
     def words(self) -> None:
         thing, style, colour, caption, count = [], [], [], [], []
@@ -221,7 +220,7 @@ class Bench:
         seen, tries = [], (sample(900_000 + self.seed * 1000 + i, {"where": 1}, "heldout") for i in range(8 * self.size))
         for one in tries:
             wanted = one.turns[1].references[0].box
-            boxes = [r.box for r in self.ask(one.turns[0].text, one.turns[0].references[0].scene).references if r.box]
+            boxes = [r.box for r in self.ask(one.turns[0].text, one.shown).references if r.box]
             seen.append(bool(boxes) and box_iou((boxes[0].x, boxes[0].y, boxes[0].width, boxes[0].height), wanted) > 0.5)
         self.add("where is …: box IoU over .5", seen)
 

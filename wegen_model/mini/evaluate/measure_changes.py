@@ -23,7 +23,7 @@ def edits(bench: Bench) -> None:
     by, kept, wanted, made = defaultdict(list), [], [], []
     samples = [sample(800_000 + bench.seed * 1000 + i, {"edit": 1}, "heldout") for i in range(12 * bench.size)]
     for one, image in zip(samples, bench.paint([bench.follow(one) for one in samples])):
-        before, after = one.turns[0].references[0].scene, one.turns[1].picture
+        before, after = one.shown, one.drawn
         kind, right, outside = edited(bench, before, after, image)
         by[kind].append(right)
         kept.append(psnr(image[outside], bench.truth(after)[outside]))
@@ -49,12 +49,12 @@ def edited(bench: Bench, before: Scene, after: Scene, image: Tensor) -> tuple[st
     truth = bench.truth(after)
     if not new:
         colour = torch.tensor(COLOURS[after.background]) / 255
-        return "remove", ((image - colour)[~outside].abs().mean() < 0.08).item(), outside
+        return "remove", bool((image - colour)[~outside].abs().mean() < 0.08), outside
     if new[0].tint:
         shown = torch.from_numpy(mask(after, after.items.index(new[0]), bench.art) > 127)
         hue = lambda p: p[shown].mean(0)  # noqa: E731
         far = (hue(image) - hue(truth)).norm()
-        return "paint", (far < 0.5 * (hue(truth) - hue(bench.truth(before))).norm()).item(), outside
+        return "paint", bool(far < 0.5 * (hue(truth) - hue(bench.truth(before))).norm()), outside
     named = bench.judge.name(crop(image, new[0].box)[None], after.background, offered(new[0]))[0][0]
     return ("replace" if gone and gone[0].box == new[0].box else "move" if gone else "add"), named == new[0].concept, outside
 
@@ -63,13 +63,13 @@ def restorations(bench: Bench) -> None:
     samples = [sample(700_000 + bench.seed * 1000 + i, {"restore": 1}, "heldout") for i in range(8 * bench.size)]
     images = bench.paint([bench.follow(one) for one in samples])
     for one, image in zip(samples, images):
-        damaged, truth = one.turns[0].references[0].scene, bench.truth(one.turns[1].picture)
+        damaged, truth = one.shown, bench.truth(one.drawn)
         kind = damaged.effect.split(":")[0]
         bench.rows[f"restore, {kind}: PSNR of damaged picture"].append(psnr(bench.truth(damaged), truth))
         bench.rows[f"restore, {kind}: PSNR"].append(psnr(image, truth))
-    scenes = [one.turns[1].picture for one in samples]
+    scenes = [one.drawn for one in samples]
     bench.score("restorations", scenes, images, offered)
-    bench.sheets["restorations"][0] = torch.stack([bench.truth(one.turns[0].references[0].scene) for one in samples])
+    bench.sheets["restorations"][0] = torch.stack([bench.truth(one.shown) for one in samples])
 
 
 def styles(bench: Bench) -> None:
@@ -92,7 +92,7 @@ def styles(bench: Bench) -> None:
 def conversations(bench: Bench) -> None:
     for task, name in (("refine", "second and third turns"), ("condition", "edges and silhouettes")):
         samples = [sample(600_000 + bench.seed * 1000 + i, {task: 1}, "heldout") for i in range(6 * bench.size)]
-        scenes = [one.turns[-1].picture for one in samples]
+        scenes = [one.drawn for one in samples]
         images = bench.paint([bench.follow(one) for one in samples])
         right = [
             bench.judge.name(crop(i, x.box)[None], s.background, offered(x))[0][0] == x.concept

@@ -4,26 +4,26 @@
                                       Ref(scene, box)    a picture shown, a place named, or both
 
 In a text, `<image_k>` and `<bbox_k>` mark where the picture and the box of the turn's k-th reference go (k from 1).
-A user's boxes are places in the picture to be made; a picture a user shows with a box is laid there (place.py), one without is
-shown whole. Boxes: (x, y, width, height), fractions 0..1, top-left. All texts are lower-case, and short: every token costs time.
+A user's boxes are places in the picture to be made; a picture a user shows with a box is laid there
+(chat/reference_cutout.py), one without is shown whole. Boxes: (x, y, width, height), fractions 0..1, top-left.
+All texts are lower-case, and short: every token costs time.
 
 Two splits by (thing, colour). With "train" no held-out combination (concepts.held_out_combination) is in any picture,
 drawn or shown; with "heldout" the last picture (drawn, or asked about) holds at least one. The shape of the tasks
 follows WeGen's training stages: understanding, text to picture, references with boxes, editing and restoration, dialogue,
-prompt rewriting. They are in drawing.py (from words and references), changes.py (from one picture) and questions.py.
+prompt rewriting. They are in generation.py (from words and references), editing.py (from one picture) and questions.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ..world.scenes import Scene
 from .editing import CHANGES
 from .generation import DRAWING
 from .questions import QUESTIONS
 from .sampling import SPLITS, TAG, Ref, Rng, Sample, Turn
 
-__all__ = ["HARDER", "MIX", "SPLITS", "TAG", "TASKS", "Ref", "Sample", "Turn", "corpus", "expected", "sample"]
+__all__ = ["HARDER", "MIX", "SPLITS", "TAG", "TASKS", "Ref", "Sample", "Turn", "corpus", "sample"]
 
 TASKS = {**DRAWING, **CHANGES, **QUESTIONS}
 
@@ -79,11 +79,6 @@ def sample(seed: int, mix: Mapping[str, float] = MIX, split: str = "train") -> S
     rng = Rng(f"{split}:{seed}")
     task = rng.choices(list(TASKS), [mix.get(task, 0.0) for task in TASKS])[0]
     return Sample(task, TASKS[task](rng, split == "heldout"))
-
-
-def expected(sample: Sample) -> Scene | None:
-    """The picture the last turn should show; None when it is answered in words."""
-    return sample.turns[-1].picture
 
 
 def corpus(n: int, mix: Mapping[str, float] = MIX) -> Iterator[str]:

@@ -20,7 +20,7 @@ def _edit(rng: Rng, held_out: bool) -> tuple[Turn, ...]:
         style = asked_style(rng)
         before = _picture(rng, kind, style)
         first, rest = before.items[0], before.items[1:]
-        b, box, extra = rng.choice(NAMES), None, ()
+        b, box = rng.choice(NAMES), None
         if kind == "replace":
             after, text = replace(before, items=(replace(first, concept=b), *rest)), say_.EXCHANGE
         elif kind == "remove":

@@ -73,7 +73,7 @@ def _named_references(rng: Rng, held_out: bool, kind: str) -> tuple[Turn, ...]:
     scene = named_scene(rng, 2, held_out, "boxes" if kind == "mixed" else "usual", style=style)
     first, second = scene.items
     if kind == "mixed":
-        references = (Ref(shown(rng, first, first.box), first.box), Ref(None, second.box))
+        references: tuple[Ref, ...] = (Ref(shown(rng, first, first.box), first.box), Ref(None, second.box))
         return draws(say(rng, say_.SHOWN_AND_SAID, **words(scene)), scene, references)
     references = tuple(Ref(shown(rng, i), None) for i in scene.items)
     return draws(say(rng, say_.SIDES, on=scene.background), scene, references)
@@ -98,7 +98,7 @@ def _refine(rng: Rng, held_out: bool) -> tuple[Turn, ...]:
     while True:
         first = named_scene(rng, 1, False, "usual", white, asked_style(rng))
         style = first.items[0].style
-        turns = draws(say(rng, say_.TEXT_PLAIN if white else say_.TEXT, **words(first)), first)
+        turns: tuple[Turn, ...] = draws(say(rng, say_.TEXT_PLAIN if white else say_.TEXT, **words(first)), first)
         now, ok = first, True
         for k in range(changes):
             text, then = _change(rng, now, style)

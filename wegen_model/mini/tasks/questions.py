@@ -48,7 +48,8 @@ def _count(rng: Rng, held_out: bool) -> tuple[Turn, ...]:
 def _where(rng: Rng, held_out: bool) -> tuple[Turn, ...]:
     """Each thing's box, asked one after another. The answer names what it passes, from left to right, until it comes to the thing."""
     scene = _scene(rng, held_out, two=0.7)
-    seen, turns = in_reading_order(scene), ()
+    seen = in_reading_order(scene)
+    turns: tuple[Turn, ...] = ()
     for k, item in enumerate(rng.sample(scene.items, len(scene.items))):
         reply = ", ".join(seen[: seen.index(item.concept) + 1]) + " <bbox_1>"
         question = _ask(rng, say_.WHERE_TOO if k else say_.WHERE, item.concept)

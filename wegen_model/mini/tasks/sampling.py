@@ -9,6 +9,7 @@ import random
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypedDict
 
 from ..world.concepts import (
     COLOURS,
@@ -56,6 +57,22 @@ class Sample:
 
     task: str
     turns: tuple[Turn, ...]
+
+    @property
+    def shown(self) -> Scene:
+        """The picture that the first turn shows. ValueError where it shows none."""
+        return _there(next((r.scene for r in self.turns[0].references), None), f"a sample of {self.task} begins with no picture")
+
+    @property
+    def drawn(self) -> Scene:
+        """The picture that the last turn draws. ValueError where it is answered in words."""
+        return _there(self.turns[-1].picture, f"a sample of {self.task} ends with no picture")
+
+
+def _there(scene: Scene | None, otherwise: str) -> Scene:
+    if scene is None:
+        raise ValueError(otherwise)
+    return scene
 
 
 class Rng(random.Random):
@@ -113,19 +130,21 @@ def named_scene(rng: Rng, count: int, held_out: bool, layout: str, plain: bool =
         background = DEFAULT_BACKGROUND if plain else colour(rng)
         if layout == "boxes":
             return boxed(concepts, grid_boxes(rng, sides(rng, count)), background, style)
-        return (pair if count == 2 else canonical)(*concepts, background, style)
+        if count == 2:
+            return pair(concepts[0], concepts[1], background, style)
+        return canonical(concepts[0], background, style)
 
     return pick(make, held_out)
 
 
 def sides(rng: Rng, count: int) -> tuple[int, ...]:
     """Cells a side of each box of the grid: mostly 4."""
-    table = {
+    tables: dict[int, dict[tuple[int, ...], int]] = {
         1: {(3,): 2, (4,): 5, (5,): 2, (6,): 1},
         2: {(4, 4): 9, (3, 4): 3, (4, 3): 3, (3, 3): 2, (3, 5): 1, (5, 3): 1},
         3: {(4, 4, 4): 2, (3, 3, 4): 2, (4, 3, 3): 2, (3, 3, 3): 2},
-    }[count]
-    return rng.choices(list(table), list(table.values()))[0]
+    }
+    return rng.choices(list(tables[count]), list(tables[count].values()))[0]
 
 
 def free_boxes(rng: Rng, count: int) -> tuple[Box, ...]:
@@ -152,10 +171,17 @@ def _worn(rng: Rng) -> tuple[Box, Box]:
     x, y = rng.randint(0, steps - w), rng.randint(0, steps - h)
     inner_w, inner_h = rng.randint(w // 2, w - 1), rng.randint(h // 3, h * 2 // 3)
     inner_x, inner_y = x + (w - inner_w) // 2, y + rng.randint(h // 3, h - inner_h)
-    return tuple(tuple(v / steps for v in box) for box in ((x, y, w, h), (inner_x, inner_y, inner_w, inner_h)))
+    return (x / steps, y / steps, w / steps, h / steps), (inner_x / steps, inner_y / steps, inner_w / steps, inner_h / steps)
 
 
-def varied(rng: Rng) -> dict[str, bool | int]:
+class Look(TypedDict):
+    """Fields of Item."""
+
+    mirrored: bool
+    hue: int
+
+
+def varied(rng: Rng) -> Look:
     """How a thing that is to be copied differs from its drawing, so that copying is learned and not the drawings."""
     return {"mirrored": rng.random() < 0.5, "hue": rng.randrange(256) if rng.random() < 0.5 else 0}
 
@@ -167,7 +193,7 @@ def shown(rng: Rng, item: Item, box: Box | None = None, not_on: str | None = Non
 
     def make() -> Scene:
         background = DEFAULT_BACKGROUND if box and not cut or not box and rng.random() < 0.5 else colour(rng)
-        effect = f"{LAID}:{' '.join(map(str, box))}" if cut else ""
+        effect = f"{LAID}:{' '.join(map(str, box))}" if box and cut else ""
         return Scene(background, (replace(item, box=box if box and not cut else CENTRE),), effect)
 
     while True:

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,8 @@ def members(style: Style) -> dict[str, bytes]:
         data = tarballs[0].read_bytes()
     check_hash(style, data)
     with tarfile.open(fileobj=io.BytesIO(data)) as tarball:
-        return {m.name.removeprefix("package/"): tarball.extractfile(m).read() for m in tarball.getmembers() if m.isfile()}
+        files = ((m.name, tarball.extractfile(m)) for m in tarball.getmembers() if m.isfile())
+        return {name.removeprefix("package/"): file.read() for name, file in files if file is not None}
 
 
 def check_hash(style: Style, data: bytes) -> None:
@@ -83,7 +85,7 @@ def draw(style: Style, runtime=None) -> dict[str, np.ndarray]:
     files = members(style)
     if style.webp:
         icons = {_plain(Path(name).stem): name for name in files if name.startswith(style.webp + "/") and name.endswith(".webp")}
-        paint = lambda name: Image.open(io.BytesIO(files[name]))  # noqa: E731
+        paint: Callable[[str], Image.Image] = lambda name: Image.open(io.BytesIO(files[name]))  # noqa: E731
     else:
         icon_set = json.loads(files["icons.json"])
         named = members(STYLES[style.names_of]) if style.names_of else files

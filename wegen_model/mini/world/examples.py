@@ -58,4 +58,4 @@ def draw_examples(folder: Path = FOLDER, art: Art | None = None) -> list[Path]:
 
 
 if __name__ == "__main__":
-    draw_examples(*(Path(folder) for folder in sys.argv[1:2]))
+    draw_examples(Path(sys.argv[1]) if sys.argv[1:] else FOLDER)

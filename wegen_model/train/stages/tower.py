@@ -77,9 +77,7 @@ class TowerTask(TrainingTask):
 
     def micro_batch(self, step: int, index: int, count: int) -> CaptionedBatch:
         samples = self.source.samples(step, index, count, self.settings.batch // count)
-        shown = [
-            (s.turns[0].text if s.task == "text-to-picture" else "", ShownPicture(target(s))) for s in samples if target(s) is not None
-        ]
+        shown = [(s.turns[0].text if s.task == "text-to-picture" else "", ShownPicture(p)) for s in samples if (p := target(s)) is not None]
         if not shown:
             raise ValueError("tower: the stage learns from pictures, and none of a batch has one. Name sources with pictures as --data.")
         shown.sort(key=lambda one: not one[0])  # captioned ones first; the order stays otherwise
