@@ -1,9 +1,8 @@
 """Where the nodes run: inside ComfyUI, or headless. The only package that touches comfy.*, folder_paths and the server.
 
-    folders.py    which model folders there are         notes.py       what a node tells the person
+    folders.py    which model folders there are         progress.py    warnings, texts and progress of a node
     memory.py     the Runtime inside ComfyUI            sampling.py    the decoder as ComfyUI's own MODEL and VAE
-    blocks.py     its layer over quantized weights
-    training.py   folders and memory of a fine-tune
+    training.py   folders and memory of a fine-tune     quantization.py  its layer over quantized weights
 
 ComfyUI is used when it is already loaded (it is, before any pack), and never imported from outside: memory.py and sampling.py
 import comfy.* and are imported late.

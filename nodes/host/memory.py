@@ -165,7 +165,7 @@ def register_leaves(module: torch.nn.Module) -> torch.nn.Module:
 
 
 class CastOnForward:
-    """A layer that ComfyUI has no kind for (diffusers' RMSNorm): where its weights were left behind, it fetches them for the call."""
+    """A layer class without a counterpart in comfy.ops (diffusers' RMSNorm): its weights are moved to the input's device for each call."""
 
     def forward(self, x, *args, **kwargs):
         kept = self._parameters

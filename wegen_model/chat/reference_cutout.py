@@ -1,4 +1,4 @@
-"""A reference picture laid where it belongs: the way a small model is shown the subject of a box.
+"""A reference picture pasted into its box: how a small model is shown the subject of a box.
 
     picture (h,w,3), box -> canvas (s,s,3): the subject, cut out of its plain border, at the place and size of the box
 

@@ -1,4 +1,4 @@
-"""The start of training from stock models (`wegen convert --initialise`): what fits is copied, what does not is drawn anew.
+"""The start of training from stock models (`wegen convert --initialise`): what fits is copied, the rest is initialised at random.
 
 - LLaMA-2 with 32000 tokens: 330 rows behind the others, in the input and the output embedding, normal with deviation 0.02, as the
   public code's `resize_token_embeddings` leaves them.

@@ -53,7 +53,7 @@ def _compile(pattern: str, cache: dict[str, re.Pattern] = {}) -> re.Pattern:  # 
 class KeyMap:
     """A kind of file.
 
-    `marks`: keys that tell it from others, one of which must be there; `prefixes` that may precede all keys, the usual one first.
+    `marks`: keys that distinguish it from others, one of which must be present; `prefixes` that may precede all keys, the usual one first.
     `rules`: the table, or a function of the keys that makes it, where keys of one side depend on how many there are.
     `export`: its name for `wegen convert --layout`; empty: it is only read.
     """

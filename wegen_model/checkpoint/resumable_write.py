@@ -59,7 +59,7 @@ def _digest(f) -> str:
 
 
 class Staging:
-    """The work beside `target`. `plan`: text that tells this work from another, in as few bytes as one likes."""
+    """The work beside `target`. `plan`: text that identifies this work (a hash of it is kept)."""
 
     def __init__(self, target: Path, plan: str):
         self.target = target.resolve()

@@ -1,9 +1,9 @@
 """A contact sheet of a stage's own batches: what is read and what is learned, pictures as the tower is shown them, boxes as written.
 
-Each row: the pictures in the order of the prompt (blue frame: read; green frame: to be painted), boxes drawn where their numbers (in
-224ths) lie, on the picture to be painted or, in an answer, on the picture asked about; and the prompt, in grey what is read, in green
-what the language-model loss counts. A picture to be painted is shown at the size at
-which it is painted, where the stage paints. Everything is taken from the batch (model_inputs.py), not from the samples.
+Each row: the pictures in the order of the prompt (blue frame: read; green frame: to be painted); boxes at the places that their numbers
+(in 224ths) give, on the picture to be painted or, in an answer, on the picture asked about; and the prompt, in grey what is read, in
+green what the language-model loss counts. A picture to be painted is shown at the size at which the stage paints it. Everything is taken
+from the batch (model_inputs.py), not from the samples.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def _strip(step: ModelInputs, config: ModelConfig, s: int, row: list[Run]) -> Im
 
 
 def _pack(text: list[tuple[str, tuple[int, int, int]]], wrap: int) -> list[list[tuple[str, tuple[int, int, int]]]]:
-    """Pieces of text laid in lines of at most `wrap` letters."""
+    """Pieces of text broken into lines of at most `wrap` letters."""
     out: list[list] = [[]]
     used = 0
     for words, colour in text:

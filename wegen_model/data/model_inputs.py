@@ -2,7 +2,7 @@
 
 b samples · t tokens · m pictures in the order of the prompt, w of them written · s the tower's side, h,w the painted picture's, in pixels
 
-A user's picture with a box is laid into it for models with `references="placed"` (chat/reference_cutout.py), as the pipeline does; the
+A user's picture with a box is pasted into that box for models with `references="placed"` (chat/reference_cutout.py), as the pipeline does; the
 tower sees pictures squashed to its square; the decoder paints them squashed, or their middle (`crop`, the public stage 1).
 """
 
@@ -39,7 +39,7 @@ class KeyedPicture:
 
 @dataclass(frozen=True)
 class ShownPicture:
-    """A picture as it is shown: (h,w,3) uint8, or a KeyedPicture, and the box that its subject is laid into."""
+    """A picture as it is shown: (h,w,3) uint8, or a KeyedPicture, and the box that its subject is pasted into."""
 
     picture: Any
     box: Box | None = None
@@ -159,7 +159,7 @@ def look(pictures: Sequence[ShownPicture], config: ModelConfig, fit: str = "squa
 
 
 def as_shown(sample: Sample, config: ModelConfig) -> Sample:
-    """The sample with ShownPictures: a user's picture with a box is laid into it where the model is shown references so."""
+    """The sample with ShownPictures: a user's picture with a box is pasted into it for models with `references="placed"`."""
     placed = config.references == "placed"
     turns = []
     for turn in sample.turns:

@@ -92,7 +92,7 @@ def conversation(sample: Sample, n: int) -> Conversation:
 
 
 def picture_at(sample: Sample, slot: prompt.Slot) -> Any:
-    """The picture (h,w,3) that stands in a slot of the sample's prompt."""
+    """The picture (h,w,3) of a slot of the sample's prompt."""
     turn = sample.turns[slot.turn]
     picture = turn.drawn if slot.reference is None else turn.pictures[slot.reference]
     assert picture is not None, "a slot has a picture"

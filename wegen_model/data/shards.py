@@ -247,7 +247,7 @@ def write(
             ends[int(path.stem.partition("-")[2])] = Index.load(path).read
 
     def absent() -> tuple[int, int]:
-        """The first shard to be written, and how many items lie before it."""
+        """The first shard to be written, and how many items precede it."""
         number = next(n for n in itertools.count() if n not in ends)
         return number, ends.get(number - 1, 0)
 

@@ -1,4 +1,4 @@
-"""How a decoder is driven: what an inference preset says, and the unconditional input that guidance pushes away from.
+"""Inference presets of decoders: guidance, steps, size numbers, and the unconditional input that guidance pushes away from.
 
 The presets of the public inference codes stand with their checkpoints (checkpoint/formats). WeGen's SDXLAdapter guides against zeros;
 Emu2's EmuVisualGeneration, and BLIP3-o's copy of it, against the features of a picture that is all zero once normalised. Both of the
@@ -44,15 +44,15 @@ class InferencePreset:
 
 
 def apply(config: ModelConfig, preset: InferencePreset | None) -> ModelConfig:
-    """The configuration with its decoder driven as the preset says; None leaves it."""
+    """The configuration with the preset's settings for its decoder; None leaves it."""
     return config if preset is None else replace(config, decoder=replace(config.decoder, **preset.settings()))
 
 
 def describe(config: ModelConfig) -> str:
-    """How the decoder of a configuration is driven, in words."""
+    """The decoder's inference settings in words, its preset first."""
     c = config.decoder
     return (
-        f"like {c.preset}: guidance {c.guidance_scale:g} against {NEGATIVES[c.negative].text if c.negative in NEGATIVES else c.negative}, {c.steps} steps of "
+        f"{c.preset}: guidance {c.guidance_scale:g} against {NEGATIVES[c.negative].text if c.negative in NEGATIVES else c.negative}, {c.steps} steps of "
         f"{config.scheduler.get('_class_name', 'the scheduler')}, size numbers «{c.time_ids}»"
     )
 

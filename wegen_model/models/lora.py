@@ -51,7 +51,7 @@ class Adapters(nn.Module):
             if path.endswith(TARGETS[part]) and weight is not None and weight.ndim == 2:
                 key = path.replace(".", "_")
                 self.paths[key] = path
-                sides = (layer.in_features, layer.out_features)  # a weight in blocks has another shape
+                sides = (layer.in_features, layer.out_features)  # a quantized weight has another shape
                 self.layers[key] = adapter = Adapter(*sides, min(rank, *sides), self.alpha)
                 layer.register_forward_hook(_adding(adapter))
         if not self.paths:

@@ -1,4 +1,5 @@
-"""A writer that may point: each written feature is mixed from one of its own and those in the same slot of pictures shown before.
+"""A pointer over pictures: each written feature is a mixture of the model's own prediction and the features in the same slot of pictures
+shown before.
 
 b rows · r pictures, latest first · t slots · c feature width · d model width · k width of the keys
 

@@ -149,7 +149,7 @@ class AccelerateBackend:
 
     @contextlib.contextmanager
     def gathered(self, model: Any):
-        """Within it, sharded weights that FSDP gathers with no layer of their own are whole, so that submodules can be called alone."""
+        """For calls of single submodules: parameters that FSDP shards at the root, outside any wrapped layer, are gathered meanwhile."""
         if self.kind == "sharded":
             model.unshard()
         yield

@@ -88,7 +88,7 @@ def lora_settings(steps: int, learning_rate: float, rank: int, batch: int, seed:
 
 
 def identity(folder: Path, paths: list[Path], s: Settings) -> str:
-    """Eight letters that change with the decoder, the pictures or the settings: the same run goes on, another one starts anew."""
+    """Eight letters that change with the decoder, the pictures or the settings: the same run resumes, another one starts from the beginning."""
     weights = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted((folder / "unet").glob("*"))]
     pictures = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in paths]
     text = json.dumps([str(folder), weights, pictures, dataclasses.asdict(s)])

@@ -4,13 +4,13 @@
                                       Ref(scene, box)    a picture shown, a place named, or both
 
 In a text, `<image_k>` and `<bbox_k>` mark where the picture and the box of the turn's k-th reference go (k from 1).
-A user's boxes are places in the picture to be made; a picture a user shows with a box is laid there (place.py), one without is
+A user's boxes are places in the picture to be made; a picture a user shows with a box is pasted there (chat/reference_cutout.py), one without is
 shown whole. Boxes: (x, y, width, height), fractions 0..1, top-left. All texts are lower-case, and short: every token costs time.
 
 Two splits by (thing, colour). With "train" no held-out combination (concepts.held_out_combination) is in any picture,
 drawn or shown; with "heldout" the last picture (drawn, or asked about) holds at least one. The shape of the tasks
 follows WeGen's training stages: understanding, text to picture, references with boxes, editing and restoration, dialogue,
-prompt rewriting. They are in drawing.py (from words and references), changes.py (from one picture) and questions.py.
+prompt rewriting. They are in generation.py (from words and references), editing.py (from one picture) and questions.py.
 """
 
 from __future__ import annotations
