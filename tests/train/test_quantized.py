@@ -34,7 +34,7 @@ def test_full_fine_tuning_of_blocks_is_refused_before_the_work(place, tmp_path, 
     assert train(place, stage, "--folder", str(tmp_path)) == 2
     said = capsys.readouterr().err
     assert "the weights of its language model are quantized (Q8_0), and such weights cannot be trained" in said
-    assert "16-bit weights that it was made from, or train an adapter on top of the blocks: --set lora=16" in said
+    assert "16-bit weights that it was made from, or train an adapter on top of them: --set lora=16" in said
     assert not (tmp_path / "checkpoint").exists()
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 STAGES = ("tower", "vae", "visual-decoding", "stage-1", "stage-2", "vae-decoder")
-# settings by the names they had until 0.1
+# names that settings had in 0.2 -> their names now
 RENAMED = {"floor": "min_lr_ratio", "drop": "condition_dropout", "rewrite": "keep_caption_prob"}
 
 
@@ -64,7 +64,7 @@ class Settings:
     size: int = 0  # pixels of the picture to be painted; 0 is the decoder's own
     crop: bool = False  # pictures are cut to the square (public stage1) instead of squashed
     cache: bool = False  # features and latents of frozen towers and VAEs are kept in memory, as float16, once made
-    channels_last: bool = False  # the UNet in that memory format: a fifth faster on a CPU
+    channels_last: bool = False  # the UNet, or the VAE's decoder, in that memory format: a fifth faster on a CPU
     # adapters
     lora: int = 0  # rank; 0 trains the weights themselves
     # keeping
