@@ -20,7 +20,7 @@ class Notes:
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.notes: list[str] = []
-        self.listener: Listener | None = None  # of a node that shows its progress itself
+        self.listener: Listener | None = None  # set by a node that shows its progress itself
 
     def tick(self, event: ProgressEvent) -> None:
         super().tick(event)

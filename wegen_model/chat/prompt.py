@@ -151,7 +151,7 @@ def attach(laid: PromptLayout, features: Sequence[Features]) -> Prompt:
 
 
 def check_tokenizer(conversation: Conversation, tokenizer: Tokenizer) -> None:
-    """A conversation's ids mean something only to the tokenizer that made them."""
+    """Refuse a conversation whose ids another tokenizer made."""
     if conversation.tokenizer and conversation.tokenizer != tokenizer.hash:
         raise ValueError(
             f"chat: the conversation was held with another model (tokenizer {conversation.tokenizer}, this one "

@@ -68,7 +68,7 @@ class Entry:
 
 
 def read_tensor(f: BufferedReader, entry: Entry, heads: int) -> GGUFTensor:
-    """One tensor of an open file."""
+    """Read one tensor of an open file."""
     buffer = bytearray(entry.bytes)
     f.seek(entry.offset)
     if f.readinto(buffer) != entry.bytes:

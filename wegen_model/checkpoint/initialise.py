@@ -53,7 +53,7 @@ def adapts(part: str, shapes: Mapping[str, tuple[int, ...]], expected: Mapping[s
 
 
 def adapt(key: str, source: LazyTensor, shape: tuple[int, ...], time_columns: int) -> LazyTensor:
-    """A tensor that does not fit, made to.
+    """A tensor changed to the shape that is expected.
 
     Args:
         shape: what it should have. time_columns: how many of `add_embedding.linear_1`'s last columns are copied.

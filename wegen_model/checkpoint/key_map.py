@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 HOLES = {"n": r"\d+", "m": r"\d+", "leaf": "weight|bias", "rest": ".+", "side": "encoder|decoder"}
-HALVES = ("q", "v")  # rules that share one target: what they hold are thirds of it
+HALVES = ("q", "v")  # rules that share one target: each gives one third of it
 
 
 @dataclass(frozen=True)

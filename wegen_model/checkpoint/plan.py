@@ -184,7 +184,7 @@ def _preset(sizes: dict[str, dict[str, int]], found: Scan, given: dict[str, Any]
 
 
 def _misfit(part: str, sizes: dict[str, int], found: Scan) -> str:
-    """What to say of a part that no preset has."""
+    """The message for a component whose sizes no preset has."""
     files = ", ".join(found.files[part])
     known = known_size(part, sizes)
     if known:

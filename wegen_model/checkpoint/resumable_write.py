@@ -87,7 +87,7 @@ class Staging:
         return path.is_file() and path.stat().st_size == entry["bytes"] and digest(path) == entry["sha256"]
 
     def room(self, sizes: dict[str, int]) -> None:
-        """Refuse before the work what the disk has no room for."""
+        """Refuse, before the work, when the disk has too little room."""
         need = sum(size for name, size in sizes.items() if name not in self.done)
         place = next(p for p in (self.folder, *self.folder.parents) if p.exists())
         free = shutil.disk_usage(place).free

@@ -115,7 +115,7 @@ def refuse_unsupported(path: Path, specs: dict[str, Spec]) -> None:
 
 
 def known_size(part: str, sizes: dict[str, int]) -> str | None:
-    """What a part of these sizes is, when it is no preset's."""
+    """What a component of these sizes is, where it fits no preset."""
     return next((_advice(text) for told, text in SIZES.get(part, ()) if all(sizes.get(k) == v for k, v in told.items())), None)
 
 

@@ -179,7 +179,7 @@ def _length(ids: list[int], t: Tokenizer) -> int:
 
 
 def table(steps: list[ModelInputs], t: Tokenizer) -> str:
-    """What was drawn: samples, pictures and tokens by source, and everything that was skipped."""
+    """A table of the batches: samples, pictures and tokens by source, and everything that was skipped."""
     seen = Counter(pair for step in steps for pair in zip(step.sources, step.tasks))
     lengths = [_length(row, t) for step in steps for row in step.batch.ids.tolist()]
     pictures, painted = (sum(int(v) for v in some) for some in zip(*((len(s.pictures), s.batch.written.sum()) for s in steps)))

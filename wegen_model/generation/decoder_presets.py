@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class InferencePreset:
-    """How a public decoder's own inference code drives it. The scheduler is the checkpoint's."""
+    """The settings of a public decoder's own inference code. The scheduler is the checkpoint's."""
 
     name: str
     negative: str  # of config.NEGATIVES
@@ -39,7 +39,7 @@ class InferencePreset:
         return dict(preset=self.name, negative=self.negative, guidance_scale=self.guidance_scale, steps=self.steps, time_ids=self.time_ids)
 
     def text(self) -> str:
-        """Its numbers in words, for tooltips."""
+        """The settings in words, for tooltips."""
         return f"guidance {self.guidance_scale:g} against {NEGATIVES[self.negative].short}, {self.steps} steps"
 
 

@@ -31,7 +31,7 @@ CELL = 16  # pixels of a feature in previews
 
 @dataclass
 class Model:
-    """The parts that generate, resident for the duration of a call."""
+    """The components that generate, resident for the duration of a call."""
 
     language: Language
     projectors: Projectors
@@ -80,7 +80,7 @@ class Model:
         return self.projectors.regions([p.asked for p in prompts], self.device).to(self.dtype)
 
     def shown(self, prompts: Sequence[Prompt], rows: int) -> Shown | None:
-        """The prompts' pictures, which models that point may point at, for the first of the rows; the others have none."""
+        """The prompts' pictures, for models with a pointer; they belong to the first rows, the others have none."""
         if not self.projectors.config.pointer:
             return None
         pictures = [[self.projectors.normalise(f.tokens[0].to(self.device, torch.float32)) for f in p.features] for p in prompts]
@@ -223,7 +223,7 @@ def _autoregressive(
 
 
 def written(fed: list[Tensor], n: int, grid: tuple[int, int]) -> ProgressEvent:
-    """The event of k of n features (c,) that are written: their colours, and a picture of the grid so far."""
+    """The progress event after k of n features (c,): their colours, and a picture of the grid so far."""
     k = len(fed)
     return ProgressEvent(
         "write_features",

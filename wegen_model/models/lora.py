@@ -30,7 +30,7 @@ class Adapter(nn.Module):
     def __init__(self, inputs: int, outputs: int, rank: int, alpha: float):
         super().__init__()
         self.down = nn.Parameter(torch.empty(rank, inputs))
-        self.up = nn.Parameter(torch.zeros(outputs, rank))  # nothing is changed at first
+        self.up = nn.Parameter(torch.zeros(outputs, rank))  # no change at the start
         self.scale = alpha / rank
         nn.init.kaiming_uniform_(self.down, a=5**0.5)
 

@@ -59,7 +59,7 @@ def embed_prompts(
 def _tell_boxes(
     x: Tensor, codes_of: Regions, place: Tensor, boxes: Sequence[tuple[int, int, int]], regions: Sequence[Sequence[Box]]
 ) -> Tensor:
-    """Embeddings (b,t,d) with the boxes' numbers at their ids, and each slot's region where the slot is predicted."""
+    """Embeddings (b,t,d) with the embeddings of box numbers added at the boxes' ids, and each slot's box embedding where the slot is predicted."""
     if boxes:
         prompt, at, number = (torch.tensor(v, device=x.device) for v in zip(*boxes))
         at = at[:, None] + torch.arange(BOX_IDS, device=x.device)

@@ -126,7 +126,7 @@ class Kind:
         return row // self.bytes * self.values if self.values else row - self.bytes
 
     def fits(self, columns: int) -> bool:
-        """Are rows of so many columns whole blocks?"""
+        """Do rows of so many columns divide into whole blocks?"""
         return not self.values or columns % self.values == 0
 
 
@@ -141,7 +141,7 @@ MADE = tuple(name.upper() for name in QUANTIZATIONS)  # what `quantize` offers; 
 
 
 def quantize(values: Tensor, kind: str) -> Tensor:
-    """(o,i) of any float precision to blocks, uint8 (o,bytes of a row)."""
+    """Quantizes (o,i) of any float precision to uint8 (o,bytes of a row)."""
     k = KINDS[kind]
     if not k.fits(values.shape[1]):
         raise ValueError(f"rows of {values.shape[1]} values are no whole {kind} blocks of {k.values}.")
@@ -156,7 +156,7 @@ def quantize(values: Tensor, kind: str) -> Tensor:
 
 
 def dequantize(blocks: Tensor, kind: str, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Blocks (o,bytes of a row) to values (o,i), multiplied in float32 and rounded once."""
+    """Dequantizes (o,bytes of a row) to (o,i), multiplied in float32 and rounded once."""
     k = KINDS[kind]
     blocks = blocks.unflatten(-1, (-1, k.bytes)) if k.values else blocks[:, None]
     return k.read(blocks).flatten(1).to(dtype)
@@ -198,7 +198,7 @@ def replace_linears(module: nn.Module, kinds: Mapping[str, str], layer: type[Qua
 
 
 def dequantize_linear(module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Put a plain linear layer of the same values in place of each QuantizedLinear, one after another."""
+    """Replace each QuantizedLinear by a plain linear layer of the same values, one after another."""
     for owner in list(module.modules()):
         for leaf, old in list(owner.named_children()):
             if isinstance(old, QuantizedLinear):
@@ -212,5 +212,5 @@ def dequantize_linear(module: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 def scratch_bytes(module: nn.Module) -> int:
-    """Room that widening the largest layer takes: float32 beside the wanted precision, at most 8 bytes a value."""
+    """Bytes that dequantizing the largest layer takes: float32 beside the wanted precision, at most 8 bytes a value."""
     return max((8 * m.in_features * m.out_features for m in module.modules() if isinstance(m, QuantizedLinear)), default=0)

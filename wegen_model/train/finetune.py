@@ -49,7 +49,7 @@ def numbered(row: int) -> KeyedPicture:
 
 
 class InGraphDecoderTask(DecoderTask):
-    """Everything is encoded: tower and VAE stay where the host has them."""
+    """The pictures are encoded already: tower and VAE stay where the host has them."""
 
     def prepare(self, device: torch.device) -> None:
         self.components.freeze(self.decoder.unet, self.decoder.layout, device=device, dtype=None)
@@ -57,7 +57,7 @@ class InGraphDecoderTask(DecoderTask):
 
 
 class Ticks(Runtime):
-    """The host's progress with a painted picture now and then. Raises what the host raises to cancel."""
+    """Passes progress to the host, with a painted picture every so many steps. Raises what the host raises to cancel."""
 
     def __init__(self, host: Runtime, device: torch.device, every: int, picture):
         super().__init__(device)

@@ -1,7 +1,7 @@
 """The components of a model that a stage trains or keeps frozen: loaded from a model folder, and exported to one.
 
 Trained parts are float32 copies with gradients; frozen ones are in the computation's precision, without. `DecoderModule` and `LanguageModule` are
-what the stages train: UNet and layout map; language model and projectors.
+what the stages train: UNet and feature-to-latent map; language model and projectors.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _need(part: T | None, what: str) -> T:
 
 
 class DecoderModule(nn.Module):
-    """What is trained: the UNet and its layout map."""
+    """What is trained: the UNet and its feature-to-latent map."""
 
     def __init__(self, decoder: Decoder):
         super().__init__()
@@ -81,7 +81,7 @@ class Components:
             if module is not None:
                 module.to(device).eval().requires_grad_(False)
                 for p in module.parameters():  # diffusers warns when it is given the precision
-                    if p.is_floating_point():  # blocks stay blocks
+                    if p.is_floating_point():  # quantized weights keep their bytes
                         p.data = p.data.to(dtype or p.dtype)
 
 
@@ -148,7 +148,7 @@ def _check_blocks(folder: Path, language_is_trained: bool) -> None:
 
 
 def load_decoder(folder: str | Path, config: ModelConfig, dtype: torch.dtype = torch.float32) -> Decoder:
-    """UNet, VAE and layout map of a folder as plain PyTorch layers, copies.
+    """UNet, VAE and feature-to-latent map of a folder as plain PyTorch layers, copies.
 
     `dtype`: of UNet and layout map, which an adapter may be trained on; the VAE is float32.
 
@@ -225,7 +225,7 @@ def _dtype(paths: list[Path]) -> torch.dtype | None:
     for path in paths:
         with safe_open(path, "pt") as file:
             for key in file.keys():
-                if (tensor := file.get_tensor(key)).is_floating_point():  # blocks are bytes
+                if (tensor := file.get_tensor(key)).is_floating_point():  # quantized weights are bytes
                     return tensor.dtype
     return None
 

@@ -58,7 +58,7 @@ class Settings:
     parallel: float = 0.0  # share of written pictures trained from placeholders, all at once
     # what is fed back while a picture is written, against exposure error (scheduled sampling, Bengio et al. 2015, arXiv 1506.03099)
     feedback_noise: float = 0.0  # noise on the true features fed back, at most so many standard deviations
-    feedback_own: float = 0.0  # share of pictures fed the model's own predictions, made by a pass before, in …
+    feedback_own: float = 0.0  # share of pictures fed the model's own predictions, made by a first pass, in …
     feedback_own_batches: float = 0.5  # … this share of the batches …
     feedback_own_from: float = 0.12  # … after this share of the training
     size: int = 0  # pixels of the picture to be painted; 0 is the decoder's own
@@ -138,7 +138,7 @@ def _value(name: str, text: str, old: Any) -> Any:
 
 
 def check(s: Settings) -> Settings:
-    """The settings, if they make sense together.
+    """The settings, checked.
 
     Raises:
         ValueError: naming the setting, its value and what would do.

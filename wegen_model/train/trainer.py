@@ -226,7 +226,7 @@ def _step(
 
 
 def _shares(task: TrainingTask, backend: Backend, batches: list) -> list[dict[str, float]]:
-    """For each micro-batch, how far each of its means weighs: its items over the mean number of items of all micro-batches."""
+    """For each micro-batch, the weight of each of its means: its items over the mean number of items of all micro-batches."""
     counts = [task.items(batch) for batch in batches]
     names = sorted(counts[0])
     if not names:
