@@ -1,4 +1,4 @@
-"""Features on disk: where they may lie, which there are, and whether a name still leads to one.
+"""Features files: which folders they may be in, which there are, and whether a name still leads to one.
 
 A name is a path below ComfyUI's input folder; ` [output]` behind it means the output folder, as for Load Image. Headless, `wegen run` hands
 its folders to the nodes as a hidden input.
@@ -56,7 +56,7 @@ def find_features(name: str, folders: dict[str, list[Path]]) -> Path:
     """The file that a picker's value means.
 
     Raises:
-        ValueError: there is none, it lies outside the folders, or it holds something else.
+        ValueError: there is none, it is outside the folders, or it holds something else.
     """
     plain, place = (name[: -len(" [output]")], "output") if name.endswith(" [output]") else (name.removesuffix(" [input]"), "input")
     roots = folders[place]

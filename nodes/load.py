@@ -142,7 +142,8 @@ class WeGenLoadDecoder:
                         "default": OWN_CHOICE,
                         "advanced": True,
                         "tooltip": (
-                            "How the decoder is driven. from checkpoint: as its folder says, which `wegen convert` knows. " + preset_words()
+                            "Inference settings of the decoder. from checkpoint: those in its folder, which `wegen convert` wrote. "
+                            + preset_words()
                         ),
                     },
                 ),
@@ -163,7 +164,7 @@ class WeGenLoadDecoder:
 
         _check(decoder, "decoder")
         loaded = WeGenDecoder.load(decoder, runtime=host.runtime(dtype, offload), roots=host.model_roots(), preset=preset_choices()[preset])
-        return host.shown((loaded,), [], f"{loaded.name}, driven {describe(loaded.config)}.")
+        return host.shown((loaded,), [], f"{loaded.name}, inference preset {describe(loaded.config)}.")
 
 
 def _valid(name, kind: str) -> bool | str:

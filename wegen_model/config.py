@@ -72,9 +72,9 @@ class FeatureConfig:
     width: int = 1792
     normalised: bool = False  # miniature: z-scored between tower and language model
     slot_embedding: bool = False  # miniature: <img_i> embeddings added to the features fed in
-    pointer: bool = False  # miniature: a written feature may point at the same slot of pictures shown (pointer.py)
+    pointer: bool = False  # miniature: a written feature may point at the same slot of pictures shown (models/pointer.py)
     pointer_blocks: int = 0  # miniature: residual blocks between what is pointed at and what is made of it
-    regions: bool = False  # miniature: slots are told which box covers them, and where in it they lie (regions.py)
+    regions: bool = False  # miniature: slots get an embedding of the box that covers them (models/box_embedding.py)
     parallel: bool = False  # were the weights trained to write all features at once from placeholders?
 
     @property
@@ -97,7 +97,7 @@ class DecoderConfig:
     size: int = 1024  # pixels, the side the UNet was trained at
     layout_channels: int = 0  # miniature: the tokens laid out on the latent grid as extra UNet input channels
     layout_factor: int = 2  # latent cells along one side of a token's cell
-    preset: str = "wegen"  # whose inference code it is driven like: the name of an InferencePreset
+    preset: str = "wegen"  # name of the InferencePreset whose settings it has
     latent_rgb: tuple[tuple[float, ...], ...] = ()  # (k+1,3): latent channels to RGB in 0..1 for previews, last row the bias
 
 
@@ -149,7 +149,7 @@ def check_kind(name: str) -> str:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A whole model. Parts may be absent; what is there is what the model can do."""
+    """A whole model. Components may be absent, and with them what they do."""
 
     name: str = "wegen-7b"
     vision: VisionConfig = field(default_factory=VisionConfig)
@@ -159,7 +159,7 @@ class ModelConfig:
     unet: dict[str, Any] = field(default_factory=dict)  # diffusers UNet2DConditionModel
     vae: dict[str, Any] = field(default_factory=dict)  # diffusers AutoencoderKL
     scheduler: dict[str, Any] = field(default_factory=dict)  # diffusers, with _class_name
-    references: str = "whole"  # how pictures with boxes are shown: "whole", or "placed" in their box (miniature; place.py)
+    references: str = "whole"  # how pictures with boxes are shown: "whole", or "placed" in their box (miniature; chat/reference_cutout.py)
     knows: str = ""  # one sentence for tooltips: what was it trained on?
     concepts: tuple[str, ...] = ()  # the words a small model can draw; empty: open vocabulary
 

@@ -31,7 +31,7 @@ class WeGenDecoder:
         self._components: dict[str, Component] = {}
 
     def with_lora(self, path: str | Path, strength: float = 1.0) -> WeGenDecoder:
-        """The same decoder with an adapter (models/lora.py) added to its UNet; this one stays as it is. Weights are read anew.
+        """The same decoder with an adapter (models/lora.py) added to its UNet; this one stays as it is. Weights are read again.
 
         Raises:
             ValueError: no such adapter, or one for another space of features.

@@ -50,7 +50,7 @@ class WeGen(WeGenEncoder):
     ) -> WeGen:
         """Open a model folder; weights are read when a call first needs them.
 
-        `dtype` and `quantize` (tower and language model in blocks: q8_0, q4_0 or fp8) are for the default runtime; a runtime that
+        `dtype` and `quantize` (of tower and language model: q8_0, q4_0 or fp8) are for the default runtime; a runtime that
         is given chooses its own.
 
         Raises:
@@ -229,7 +229,7 @@ class WeGen(WeGenEncoder):
                 model_folder.missing(self.folder, part)
 
     def _room(self, rows: int, prompt: int, new: int) -> int:
-        """Bytes that generating needs beside the weights: the cache, what reading the prompt holds, and one widened layer."""
+        """Bytes that generating needs beside the weights: the cache, the activations of reading the prompt, and one dequantized layer."""
         c, dtype = self.config.language, self.runtime.place("language").dtype
         return Cache.bytes(c, rows, prompt + new, dtype) + c.bytes(prompt, dtype) + scratch_bytes(self.component("language").module)
 

@@ -1,4 +1,4 @@
-"""Progress as a value: what a step of something long is, told to the host by `Runtime.tick` and shown as the host likes.
+"""Progress as a value: a step of a long computation, passed to the host by `Runtime.tick`, which shows it as it likes.
 
 A label is for people (tqdm's and ComfyUI's bar) and may be translated or changed; programs look at `kind`, `cells` and `text`.
 """

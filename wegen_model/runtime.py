@@ -44,7 +44,7 @@ class Runtime:
         device: "cpu", "cuda", … ; None takes CUDA when there is one.
         dtype: precision of the weights; None is float32 on the CPU and bfloat16 elsewhere.
         progress: show a tqdm bar on standard error.
-        blocks: kind that tower and language model are quantized to as they are read (blocks.MADE); empty leaves them as they lie.
+        blocks: kind that tower and language model are quantized to as they are read (config.QUANTIZATIONS); empty leaves them as stored.
     """
 
     operations: Any = torch.nn  # namespace of layer classes: Linear, LayerNorm, RMSNorm, Embedding, Conv2d

@@ -1,4 +1,4 @@
-"""What could not be saved, said in words: which thing, where, how much room there is, and what is left."""
+"""Errors of saving that say what could not be written, where, how much room there is, and what is kept."""
 
 from __future__ import annotations
 
@@ -37,5 +37,5 @@ def reason(error: Exception | None) -> str:
 
 
 def free_gb(place: Path) -> float:
-    """GB free where a file or folder lies or would lie."""
+    """GB free on the disk of a file or folder, which need not exist yet."""
     return shutil.disk_usage(next(p for p in (place, *place.absolute().parents) if p.exists())).free / 1e9

@@ -25,7 +25,7 @@ def register() -> None:
 
 
 def model_roots() -> tuple[Path, ...]:
-    """Folders below which model folders lie. Headless: WEGEN_MODELS, and models/wegen where the command runs."""
+    """Folders that model folders are in. Headless: WEGEN_MODELS, and models/wegen where the command runs."""
     if inside_comfyui():
         import folder_paths
 
@@ -59,7 +59,7 @@ def list_models(kind: str) -> list[str]:
 
 
 def _folders(root: Path):
-    """Folders with a config.json, the topmost of each branch. Links are followed, but not back to a folder they lie in."""
+    """Folders with a config.json, the topmost of each branch. Links are followed, but not back to a folder that contains them."""
     above: dict[str, frozenset[str]] = {}  # walked folder: real paths of itself and all above it
     for path, names, files in os.walk(root, followlinks=True):
         names[:] = sorted(n for n in names if not n.startswith("."))  # dot folders: a conversion on its way

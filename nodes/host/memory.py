@@ -21,7 +21,7 @@ class ComfyRuntime(NodeRuntime):
 
     def __init__(self, dtype: torch.dtype | None = None, offload: str = "default", blocks: str = ""):
         super().__init__(device="cpu", dtype=dtype, blocks=blocks)
-        self.chosen = dtype  # what the person asked for; None leaves it to ComfyUI
+        self.chosen = dtype  # precision chosen in the loader; None leaves it to ComfyUI
         self.offload = offload  # one of OFFLOAD
         self.operations = layers()
         self._active: list[tuple[Any, int]] = []  # patchers in use, with the room each asked for
@@ -151,7 +151,7 @@ def layers() -> Any:
 
 
 def register_leaves(module: torch.nn.Module) -> torch.nn.Module:
-    """Give plain layers (diffusers') ComfyUI's behaviour: streaming, casting. Others with weights take them along when they run."""
+    """Give plain layers (diffusers') ComfyUI's behaviour: streaming, casting. Other layers with weights move them to the input's device."""
     from comfy.ops import CastWeightBiasOp
 
     kinds = {kind: getattr(layers(), kind.__name__) for kind in (torch.nn.Linear, torch.nn.Conv2d, torch.nn.GroupNorm, torch.nn.LayerNorm)}
@@ -165,7 +165,7 @@ def register_leaves(module: torch.nn.Module) -> torch.nn.Module:
 
 
 class CastOnForward:
-    """A layer that ComfyUI has no kind for (diffusers' RMSNorm): where its weights were left behind, it fetches them for the call."""
+    """A layer class without a counterpart in comfy.ops (diffusers' RMSNorm): its weights are moved to the input's device for each call."""
 
     def forward(self, x, *args, **kwargs):
         kept = self._parameters

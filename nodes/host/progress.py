@@ -1,4 +1,4 @@
-"""What a node tells the person: warnings kept during its run, text below it, live text."""
+"""What a node shows: warnings collected during its run, text below it, live text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class NodeRuntime(Runtime):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.notes: list[str] = []
-        self.listener: Listener | None = None  # of a node that shows its progress itself
+        self.listener: Listener | None = None  # set by a node that shows its progress itself
 
     def tick(self, event: ProgressEvent) -> None:
         super().tick(event)
@@ -57,7 +57,7 @@ def shown(result: tuple, notes: list[str], text: str = "", ui: dict | None = Non
 
 
 def nothing() -> Any:
-    """An output that is not there: ComfyUI skips what hangs on it; headless it is None."""
+    """The value of an output that has none: ComfyUI skips the nodes connected to it (ExecutionBlocker); headless, None."""
     if not inside_comfyui():
         return None
     from comfy_execution.graph_utils import ExecutionBlocker

@@ -12,7 +12,7 @@ _give_back = getattr(comfy.ops, "uncast_bias_weight", None)  # newer versions ha
 
 
 class QuantizedLinear(quantization.QuantizedLinear, comfy.ops.CastWeightBiasOp):
-    """Blocks travel as bytes, as ComfyUI's memory management wills, and are widened where they are used."""
+    """Quantized blocks are moved as bytes by ComfyUI's memory management, and dequantized where they are used."""
 
     comfy_cast_weights = True
 

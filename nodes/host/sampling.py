@@ -40,7 +40,7 @@ class WeGenSDXL(comfy.supported_models.SDXL):
     decoder = DecoderConfig(space="")  # no space: a stock file does not say which
     factor = 8  # pixels along one side of a latent cell
     prediction = None
-    size_width = 256  # numbers that each of the six sizes is told in
+    size_width = 256  # width of the sinusoidal embedding of each of the six sizes
 
     def inpaint_model(self):
         return not self.decoder.layout_channels and super().inpaint_model()
@@ -56,7 +56,7 @@ class WeGenSDXL(comfy.supported_models.SDXL):
 
 
 class WeGenModel(comfy.model_base.SDXL):
-    """SDXL with features for text: checks what it is given, and lays features out as input channels where the decoder does."""
+    """SDXL with features for text: checks its inputs, and adds the features to the input channels where the decoder does."""
 
     def __init__(self, model_config, model_type=comfy.model_base.ModelType.EPS, device=None):
         super().__init__(model_config, model_type, device=device)
@@ -93,7 +93,7 @@ class WeGenModel(comfy.model_base.SDXL):
         cells = decoder.grid[0] * decoder.grid[1]
         if decoder.layout_channels and tokens.shape[1] != cells:
             raise ValueError(
-                f"{where}: this decoder lays {cells} features out over the picture, and was given {tokens.shape[1]}. "
+                f"{where}: this decoder takes {cells} features, one for each cell of the picture, and was given {tokens.shape[1]}. "
                 "Conditionings for it cannot be joined end to end; combine them, or mix their features before."
             )
         if len(tokens) not in (1, len(noise)):
@@ -212,7 +212,7 @@ def settings(scheduler: dict) -> dict:
 
 
 def model(decoder) -> Any:
-    """A `WeGenDecoder`'s UNet as ComfyUI's MODEL (a ModelPatcher), weights read anew."""
+    """A `WeGenDecoder`'s UNet as ComfyUI's MODEL (a ModelPatcher), its weights read again."""
     c: ModelConfig = decoder.config
     shape = unet_shape(c.unet)
     config = WeGenSDXL(shape)

@@ -39,7 +39,7 @@ def picture_folder(name: str) -> Path:
 
 
 def work_folder() -> Path:
-    """Where checkpoints and logs of fine-tunes lie."""
+    """The folder of checkpoints and logs of fine-tunes."""
     if inside_comfyui():
         import folder_paths
 

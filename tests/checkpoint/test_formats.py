@@ -106,7 +106,7 @@ def test_a_file_more_is_inspected_converted_and_offered(converted, tmp_path, sev
         [],
         [[f"painter/{part}/diffusion_pytorch_model.safetensors"] for part in ("unet", "vae")],
     )
-    assert report.decoder.startswith("like aurora: guidance 2.5 against zeros, 7 steps") and report.scheduler == "EulerDiscreteScheduler"
+    assert report.decoder.startswith("aurora: guidance 2.5 against zeros, 7 steps") and report.scheduler == "EulerDiscreteScheduler"
     assert convert(source, tmp_path / "model").decoder == report.decoder
     decoder = model_folder.read_config(tmp_path / "model").decoder
     assert (decoder.preset, decoder.guidance_scale, decoder.steps, decoder.time_ids) == ("aurora", 2.5, 7, "zeros")
@@ -115,7 +115,7 @@ def test_a_file_more_is_inspected_converted_and_offered(converted, tmp_path, sev
     assert options["tooltip"].endswith(" aurora: guidance 2.5 against zeros, 7 steps.")
     assert "zeros: as wegen, aurora." in NODE_CLASS_MAPPINGS["WeGenDecode"].INPUT_TYPES()["optional"]["negative"][1]["tooltip"]
     (painter,), shown = call("WeGenLoadDecoder", decoder=str(converted), preset="aurora")
-    assert "driven like aurora: guidance 2.5" in shown[0]
+    assert "inference preset aurora: guidance 2.5" in shown[0]
     features = Features(torch.zeros(1, 64, 32), (8, 8), report.space, report.tower or "tiny")
     assert painter.decode(features, steps=1).isfinite().all()
 
@@ -125,7 +125,7 @@ def test_its_keys_go_both_ways(converted, tmp_path, seventh):
     export(converted, tmp_path / "aurora.safetensors", "aurora", parts=["unet"])
     assert all(key.startswith("net.") for key in load_file(tmp_path / "aurora.safetensors"))
     report = convert(tmp_path / "aurora.safetensors", tmp_path / "model")
-    assert inspect(tmp_path / "aurora.safetensors").kind == "Aurora in one file" and report.decoder.startswith("like aurora")
+    assert inspect(tmp_path / "aurora.safetensors").kind == "Aurora in one file" and report.decoder.startswith("aurora")
     [path], [ours] = (model_folder.files(folder, "unet") for folder in (tmp_path / "model", converted))
     assert all(torch.equal(value, load_file(ours)[key]) for key, value in load_file(path).items())
 

@@ -77,7 +77,7 @@ def test_an_emu2_gen_folder(converted, tmp_path, variant, shards):
     report = convert(source, tmp_path / "model")
     assert report.dropped == {"Emu2's own language model (LLaMA-33B) and projections to it": 2} and not report.notes
     assert inspect(source).decoder == report.decoder == inspect(tmp_path / "model").decoder
-    assert report.decoder.startswith("like emu2: guidance 3 against the features of a blank picture")
+    assert report.decoder.startswith("emu2: guidance 3 against the features of a blank picture")
     expected = {k: v.bfloat16() if variant else v for k, v in state_of(converted, "unet").items()}
     assert same(state_of(tmp_path / "model", "unet"), expected)
     assert same(state_of(tmp_path / "model", "vision"), state_of(converted, "vision"))
@@ -96,7 +96,7 @@ def test_a_blip3o_folder(converted, tmp_path):
         report = convert(source, target)
         assert [p.name for p in report.parts] == ["unet", "vae"] and report.scheduler == "EulerDiscreteScheduler" and not report.notes
         features = Features(torch.randn(1, 64, 32), (8, 8), report.space, report.tower)
-        assert report.decoder.startswith("like blip3o: guidance 3 against the features of a blank picture")
+        assert report.decoder.startswith("blip3o: guidance 3 against the features of a blank picture")
         decoder = WeGenDecoder.load(target, Runtime("cpu", torch.float32))
         with pytest.raises(ValueError, match="its folder has no tower to make them. Connect the model to negative_features"):
             decoder.decode(features, steps=2)

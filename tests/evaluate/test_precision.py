@@ -37,7 +37,7 @@ def test_a_stored_folder_is_measured_against_what_it_was_made_from(measured, fol
     assert main(["bench", "precision", str(stored)]) == 2
     assert "so there is nothing to compare with" in capsys.readouterr().err
     assert main(["bench", "precision", str(folder), "--against", str(stored)]) == 2
-    assert "lie in blocks themselves" in capsys.readouterr().err
+    assert "are quantized themselves" in capsys.readouterr().err
     prompt = measured["prompts"][0]
     assert main(["bench", "precision", str(stored), "--against", str(folder), "--prompt", prompt]) == 0
     assert "as stored" in capsys.readouterr().out

@@ -94,9 +94,9 @@ def test_what_cannot_be_the_unconditional_input(alone, features):
 
 def test_the_nodes_show_and_override_it(alone, tiny, features):
     (decoder,), shown = call("WeGenLoadDecoder", decoder=str(alone))
-    assert "driven like wegen: guidance 2 against zeros, 3 steps of EulerDiscreteScheduler" in shown[0]
+    assert "inference preset wegen: guidance 2 against zeros, 3 steps of EulerDiscreteScheduler" in shown[0]
     (emu2,), shown = call("WeGenLoadDecoder", decoder=str(alone), preset="emu2")
-    assert "driven like emu2: guidance 3 against the features of a blank picture (all zero once normalised), 50 steps" in shown[0]
+    assert "inference preset emu2: guidance 3 against the features of a blank picture (all zero once normalised), 50 steps" in shown[0]
     (model,), _ = call("WeGenLoadModel", model=str(tiny))
     few = dict(features=features, use_defaults=False, steps=2)
     with pytest.raises(ValueError, match="Connect the model to negative_features"):

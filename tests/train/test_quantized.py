@@ -1,4 +1,4 @@
-"""A model folder whose weights lie in blocks: what is trained must not, what is looked through and carries an adapter may."""
+"""A model folder whose weights are quantized: what is trained must not be, what is frozen and carries an adapter may."""
 
 import shutil
 
@@ -33,8 +33,8 @@ def place(tiny, tmp_path_factory):
 def test_full_fine_tuning_of_blocks_is_refused_before_the_work(place, tmp_path, capsys, stage):
     assert train(place, stage, "--folder", str(tmp_path)) == 2
     said = capsys.readouterr().err
-    assert "the weights of its language model lie in blocks (Q8_0), which cannot be trained" in said
-    assert "16-bit weights that it was made from, or train an adapter on top of the blocks: --set lora=16" in said
+    assert "the weights of its language model are quantized (Q8_0), and such weights cannot be trained" in said
+    assert "16-bit weights that it was made from, or train an adapter on top of them: --set lora=16" in said
     assert not (tmp_path / "checkpoint").exists()
 
 
@@ -81,7 +81,7 @@ def test_an_adapter_is_trained_on_blocks_and_merged_into_values(place, tmp_path,
 
 def test_a_decoder_is_trained_through_a_tower_in_blocks(place, tmp_path, caplog):
     assert train(place, "visual-decoding", "--folder", str(tmp_path)) == 0
-    assert "its tower lies in blocks (Q8_0). What is trained fits the features that this tower sees" in caplog.text
+    assert "its tower is quantized (Q8_0). What is trained fits the features that this tower makes" in caplog.text
     old, new = (model_folder.read_tensors(model_folder.files(f, "unet")[0]) for f in (place / "tiny", tmp_path / "model"))
     assert any(not torch.equal(old[k], new[k]) for k in old)
     for part in ("vision", "language"):

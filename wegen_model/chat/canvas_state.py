@@ -17,7 +17,7 @@ from ..box import read_sides
 from ..fileio import JSONError, parse_json
 from .conversation import Box
 
-MOST = 100  # boxes read; the rest is ignored, and said
+MOST = 100  # boxes read; the rest is ignored, with a note
 LABEL = 100  # characters
 
 
@@ -67,7 +67,7 @@ def parse_placement(text: Any) -> Placement:
 
 
 def _box(row: dict) -> Box | None:
-    """Cut to the canvas; None for what is no box there."""
+    """A box cut to the canvas; None for values that are no box, and where nothing is left."""
     sides = read_sides(row)
     if sides is None:
         return None
@@ -79,7 +79,7 @@ def _box(row: dict) -> Box | None:
 
 
 def digest(boxes: Sequence[Box | None]) -> str:
-    """What arrived, as text that changes when it does: `ref:x,y,width,height` in 10000ths, joined by `;`; "" for none."""
+    """A digest of the boxes that arrived: `ref:x,y,width,height` in 10000ths, joined by `;`; "" for none."""
     return ";".join(
         f"{k}:" + ",".join(str(int(v * 10000 + 0.5)) for v in (b.x, b.y, b.width, b.height))
         for k, b in enumerate(boxes, 1)

@@ -37,7 +37,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Turn:
-    """One side's say. `ids`: the tokens as generated, authoritative for an assistant's turn. `pictures`: features written."""
+    """One turn of one side. `ids`: the tokens as generated, authoritative for an assistant's turn. `pictures`: features written."""
 
     role: str  # "user" or "assistant"
     text: str
@@ -50,7 +50,7 @@ class Turn:
         return [(m[1], int(m[2])) for m in TAG.finditer(self.text)]
 
     def check(self) -> None:
-        """Every tag has what it names; an empty message is refused."""
+        """Refuses a tag without its reference, and an empty message."""
         n = len(self.references)
         if self.role == "user" and not self.text.strip() and not any(r.has_picture for r in self.references):
             raise ValueError("the message is empty: write what you want, or attach a picture.")

@@ -26,9 +26,9 @@ from .tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Slot:
-    """Where a picture stands in a prompt, and which one of the conversation's it is."""
+    """The position of a picture in a prompt, and which of the conversation's pictures it is."""
 
-    start: int  # position of its first feature; <img> stands before it
+    start: int  # position of its first feature; <img> is one before
     written: bool  # by the model; otherwise it is only read
     turn: int  # index of its turn in the conversation, those that were trimmed counted
     reference: int | None  # index among the turn's references; None: a picture that the turn drew, …
@@ -38,7 +38,7 @@ class Slot:
 
 @dataclass
 class PromptLayout:
-    """Token ids (l) and what stands where among them. Pictures of `n` features have a slot each, in order of their appearance."""
+    """Token ids (l), and the positions of pictures and boxes among them. Each picture of `n` features has a slot, in the order of the prompt."""
 
     n: int
     ids: list[int] = field(default_factory=list)
@@ -132,7 +132,7 @@ def build(
 
 
 def features_at(conversation: Conversation, slot: Slot) -> Features:
-    """The features (1,n,c) of the picture that stands in a slot of the conversation's prompt."""
+    """The features (1,n,c) of the picture of a slot of the conversation's prompt."""
     turn = conversation.turns[slot.turn]
     if slot.reference is None:
         return turn.pictures[slot.drawn][:1]
@@ -151,7 +151,7 @@ def attach(laid: PromptLayout, features: Sequence[Features]) -> Prompt:
 
 
 def check_tokenizer(conversation: Conversation, tokenizer: Tokenizer) -> None:
-    """A conversation's ids mean something only to the tokenizer that made them."""
+    """Refuse a conversation whose ids another tokenizer made."""
     if conversation.tokenizer and conversation.tokenizer != tokenizer.hash:
         raise ValueError(
             f"chat: the conversation was held with another model (tokenizer {conversation.tokenizer}, this one "
@@ -160,10 +160,12 @@ def check_tokenizer(conversation: Conversation, tokenizer: Tokenizer) -> None:
 
 
 def body(turn: Turn) -> list[str | Box | int]:
-    """A turn's text with its tags replaced: pieces of text, boxes, and the index of each reference whose picture stands there.
+    """A turn's text with its tags replaced: pieces of text, boxes, and for a picture the index of its reference.
 
-    References that no tag names come first. A box that no tag names follows its picture, where the picture stands first:
-    `a <image_1>` with a box is "a ", 0, box, "".
+    1. References whose picture no tag names come first, each followed by its box if no tag names that either.
+    2. A box that no tag names follows the first mention of its picture.
+
+    Example: `a <image_1>` with a box becomes ["a ", 0, box, ""].
     """
     turn.check()
     tags = turn.tags()
@@ -244,7 +246,7 @@ class _Writer:
                 self.picture(index, piece)
 
     def replay(self, turn: Turn, index: int) -> None:
-        """An assistant's turn from its own ids; slots stand where it wrote pictures."""
+        """An assistant's turn from its own ids, with a slot for each picture that it wrote."""
         t, ids = self.t, turn.ids or ()
         at, drawn = 0, 0
         while at < len(ids):
@@ -281,7 +283,7 @@ def picture_ids(n: int, t: Tokenizer) -> list[int]:
 
 
 def read_box(ids: Sequence[int], t: Tokenizer) -> Box | None:
-    """The box whose BOX_IDS ids stand at the beginning of `ids`; None where there is no well-formed one."""
+    """The box that the first BOX_IDS of `ids` encode; None where they are no well-formed box."""
     if len(ids) < BOX_IDS or ids[0] != t.box_start or ids[BOX_IDS - 1] != t.box_end:
         return None
     x, y, width, height = (v - t.loc_first for v in ids[1 : BOX_IDS - 1])

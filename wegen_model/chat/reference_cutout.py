@@ -1,4 +1,4 @@
-"""A reference picture laid where it belongs: the way a small model is shown the subject of a box.
+"""A reference picture pasted into its box: how a small model is shown the subject of a box.
 
     picture (h,w,3), box -> canvas (s,s,3): the subject, cut out of its plain border, at the place and size of the box
 
@@ -32,7 +32,7 @@ def border(picture: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def paste_subject(picture: Tensor, box: Box, size: int) -> Tensor:
-    """Lay a picture's subject into a box of a square canvas.
+    """Paste a picture's subject into a box of a square canvas.
 
     Args:
         picture: (h,w,3) in 0..1. A plain border is cut off, aspect is kept, the subject is centred in the box.
@@ -52,7 +52,7 @@ def paste_subject(picture: Tensor, box: Box, size: int) -> Tensor:
     top = round((box.y + box.height / 2) * size - shape[0] / 2)
     left = round((box.x + box.width / 2) * size - shape[1] / 2)
     top, left = (max(0, min(size - n, at)) for n, at in zip(shape, (top, left)))
-    if subject.all():  # no border that could be told from it
+    if subject.all():  # no border that differs from it
         canvas = torch.ones(size, size, 3)
         canvas[top : top + shape[0], left : left + shape[1]] = cut
         return canvas

@@ -84,7 +84,7 @@ class Tokenizer:
 
 
 def _table(values: Any, path: Path) -> dict[str, int]:
-    """{token: id} as a file holds it. ValueError names the file and the token whose id is none."""
+    """{token: id} as a file holds it. ValueError names the file and the token whose id is not valid."""
     if not isinstance(values, dict):
         raise ValueError(f"{path}: not a table of tokens and their ids. {AGAIN}")
     for name, i in values.items():

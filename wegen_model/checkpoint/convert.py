@@ -1,7 +1,7 @@
 """Public checkpoints into a model folder (`convert`), and a part of a model back into a public layout (`export`).
 
-Tensors pass one by one from the source into new safetensors of at most 5 GiB; the work lies beside the target and takes its place
-when it is whole (resumable_write.py). The source is never touched. Tables: formats/; checks before anything is written: plan.py.
+Tensors pass one by one from the source into new safetensors of at most 5 GiB; they are written beside the target and replace it
+when all are there (resumable_write.py). The source is never touched. Tables: formats/; checks before anything is written: plan.py.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ def convert(
 
     Args:
         parts: which of vision, language, projectors, unet, vae, tokenizer; None takes all that are there.
-        dtype: precision of the floating-point weights; None keeps the source's, blocks (GGUF's) as they lie.
+        dtype: precision of the floating-point weights; None keeps the source's, and quantized blocks (GGUF) as stored.
         config: a config.json, whole or in part, or its content: for sizes that no preset has. Heads and eps cannot be read from weights.
         whole: read older PyTorch pickles into memory.
         initialise: begin training from a stock SDXL UNet or LLaMA-2 (initialise.py).
         shard: bytes of the largest file.
-        quantize: one of config.QUANTIZATIONS: the matrices of tower and language model in blocks (models/quantization.py), made tensor by tensor.
+        quantize: one of config.QUANTIZATIONS: quantizes the matrices of tower and language model (models/quantization.py), tensor by tensor.
     Returns:
         what was written, what is missing and what was dropped and why.
     Raises:
@@ -133,7 +133,7 @@ def _choose(found: Scan, parts: Sequence[str] | None) -> set[str]:
 
 
 def _fingerprint(found: Scan, planned: Plan, files: dict[str, dict[str, list[str]]]) -> str:
-    """What tells this work from another: the source's files as they are now, and every tensor to be written."""
+    """What identifies this work: the source's files as they are now, and every tensor to be written."""
     sources = [(str(path.resolve()), (stat := path.stat()).st_size, stat.st_mtime_ns) for path in found.sources]
     tensors = {
         name: [(key, spec.shape, str(spec.dtype), spec.kind) for key in keys for spec in (planned.parts[part][key][0],)]

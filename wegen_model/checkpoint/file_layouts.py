@@ -1,5 +1,5 @@
-"""Where the files of public formats lie in a folder, which format a folder is of, and what lies beside its weights. The tables are the
-formats' own (formats/).
+"""Where the files of public formats are in a folder, which format a folder has, and what is beside its weights. The tables are in
+formats/.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def locate(path: Path, role: str, configs: bool = False) -> Path | None:
 
 
 def folder_format(path: Path) -> tuple[str, PublicFormat | None]:
-    """What a folder is called in reports, and its format: by its name, then by what its JSON files say, then by what lies in it."""
+    """What a folder is called in reports, and its format: by its name, then by its JSON files, then by the files in it."""
     if found := next((f for f in formats.FORMATS if path.resolve().name in f.folder_names), None):
         return found.name, found
     read: dict[Path, dict[str, Any]] = {}
@@ -45,7 +45,7 @@ def folder_format(path: Path) -> tuple[str, PublicFormat | None]:
 
 
 def roots() -> tuple[str, ...]:
-    """Folders below the one that is given in which all may lie: itself, and those that releases pack around their files."""
+    """Folders that may hold everything: the given one, and subfolders that releases pack their files into."""
     return ("", *(root for f in formats.FORMATS for root in f.roots))
 
 
@@ -55,7 +55,7 @@ def origins() -> dict[str, str]:
 
 
 def shards_of(path: Path) -> list[Path]:
-    """All files of what one file stands for: itself, the shards of an index, or the siblings of a shard.
+    """All files that belong to one file: itself, the shards of an index, or the siblings of a shard.
 
     Raises:
         CheckpointError: a shard is not there; the text names all that are missing.

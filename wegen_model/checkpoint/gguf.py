@@ -56,7 +56,7 @@ class GGUFTensor:
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a tensor lies in the file."""
+    """Where a tensor is in the file."""
 
     key: str  # in the file: blk.0.attn_q.weight
     name: str  # ours; empty: not part of our model
@@ -68,7 +68,7 @@ class Entry:
 
 
 def read_tensor(f: BufferedReader, entry: Entry, heads: int) -> GGUFTensor:
-    """One tensor of an open file."""
+    """Read one tensor of an open file."""
     buffer = bytearray(entry.bytes)
     f.seek(entry.offset)
     if f.readinto(buffer) != entry.bytes:
@@ -91,7 +91,7 @@ def to_rotary_pairs(rows: Tensor, heads: int) -> Tensor:
 
 
 def language_config(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
-    """Fields of a LanguageConfig that weights do not tell."""
+    """Fields of a LanguageConfig that cannot be read from weights."""
     kind = metadata.get("general.architecture")
     if kind != "llama":
         raise CheckpointError(f"{path}: a GGUF file of the architecture {kind!r}; WeGen's language model is a «llama».")

@@ -1,4 +1,4 @@
-"""The start of training from stock models (`wegen convert --initialise`): what fits is copied, what does not is drawn anew.
+"""The start of training from stock models (`wegen convert --initialise`): what fits is copied, the rest is initialised at random.
 
 - LLaMA-2 with 32000 tokens: 330 rows behind the others, in the input and the output embedding, normal with deviation 0.02, as the
   public code's `resize_token_embeddings` leaves them.
@@ -53,7 +53,7 @@ def adapts(part: str, shapes: Mapping[str, tuple[int, ...]], expected: Mapping[s
 
 
 def adapt(key: str, source: LazyTensor, shape: tuple[int, ...], time_columns: int) -> LazyTensor:
-    """A tensor that does not fit, made to.
+    """A tensor changed to the shape that is expected.
 
     Args:
         shape: what it should have. time_columns: how many of `add_embedding.linear_1`'s last columns are copied.

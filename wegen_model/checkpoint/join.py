@@ -26,7 +26,7 @@ def start(tower: str | Path, language: str | Path, decoder: str | Path, target: 
     """Join three model folders (any may be the same) into one.
 
     Raises:
-        CheckpointError: a folder lacks its part, lies in blocks, or speaks of other features; or the target would lose something.
+        CheckpointError: a folder lacks its component, is quantized, or has another feature space; or the target would lose something.
     """
     from safetensors.torch import save_file
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 HOLES = {"n": r"\d+", "m": r"\d+", "leaf": "weight|bias", "rest": ".+", "side": "encoder|decoder"}
-HALVES = ("q", "v")  # rules that share one target: what they hold are thirds of it
+HALVES = ("q", "v")  # rules that share one target: each gives one third of it
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def _compile(pattern: str, cache: dict[str, re.Pattern] = {}) -> re.Pattern:  # 
 class KeyMap:
     """A kind of file.
 
-    `marks`: keys that tell it from others, one of which must be there; `prefixes` that may precede all keys, the usual one first.
+    `marks`: keys that distinguish it from others, one of which must be present; `prefixes` that may precede all keys, the usual one first.
     `rules`: the table, or a function of the keys that makes it, where keys of one side depend on how many there are.
     `export`: its name for `wegen convert --layout`; empty: it is only read.
     """

@@ -1,4 +1,4 @@
-"""Which key goes where, what is joined, what is dropped and why: the maps of our own folder, and those of every public format (formats/).
+"""The key maps of our own model folder and of every public format (formats/): which key goes where, which are joined, which are dropped and why.
 
 Nothing is guessed: a part's converted keys and shapes are checked against the module that will hold them. Machinery: key_map.py.
 """
@@ -44,7 +44,7 @@ OWN = {"vision": TOWER, "language": LLAMA, "projectors": PROJECTORS, "unet": UNE
 
 
 def key_maps() -> tuple[KeyMap, ...]:
-    """All maps in the order in which an unnamed file is tried: what has more beside it before what it holds."""
+    """All maps; `detect` tries the projectors' first and then the others in this order."""
     return (PROJECTORS, *(m for f in formats.FORMATS for m in f.key_maps), FEATURE_TO_LATENT)
 
 
@@ -54,7 +54,7 @@ def exports() -> dict[str, KeyMap]:
 
 
 def detect(keys: Collection[str]) -> KeyMap | None:
-    """The key map of a file by its keys. The agent's file also holds the projectors' marks: it is what has more beside them."""
+    """The key map of a file by its keys. A file with the projectors' marks and other keys beside them is the agent's."""
     keys = set(keys)
     if PROJECTORS.prefix(keys) is not None and not PROJECTORS.route(keys)[1]:
         return PROJECTORS

@@ -70,7 +70,7 @@ def unet_rules(keys: Collection[str]) -> tuple[KeyRule, ...]:
         for n in range(step):
             block, up = f"output_blocks.{level * step + n}", f"up_blocks.{level}"
             rules += resnet(f"{block}.0", f"{up}.resnets.{n}")
-            if n == layers:  # the upsampler stands behind what is in the level's last block
+            if n == layers:  # the upsampler follows the other modules of the level's last block
                 rules.append(KeyRule(f"{block}.{2 if level in attention else 1}.conv.{{leaf}}", "unet", f"{up}.upsamplers.0.conv.{{leaf}}"))
             if level in attention:
                 rules.append(KeyRule(f"{block}.1.{{rest}}", "unet", f"{up}.attentions.{n}.{{rest}}"))

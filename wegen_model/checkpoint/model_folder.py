@@ -5,7 +5,7 @@
     projectors.safetensors   both projectors             unet/ vae/ scheduler/        diffusers folders; unet/layout.safetensors
     tokenizer.json | tokenizer.model, added_tokens.json
 
-Tower and language model may lie in blocks of 8 or 4 bits (models/quantization.py): uint8 tensors, whose kinds the file's metadata names under
+Tower and language model may be quantized to 8 or 4 bits (models/quantization.py): uint8 tensors, whose kinds the file's metadata names under
 BLOCKS. Any part may be absent. A folder of unet/, vae/, scheduler/ and config.json alone is a decoder. Nothing here unpickles.
 
 Where folder and files lie, and how a new folder takes an old one's place: model_paths.py, whose functions callers reach through here.
@@ -87,7 +87,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def stored_tensors(path: Path) -> Iterator[tuple[str, Tensor, str]]:
-    """Each tensor of a safetensors file as it lies there, memory-mapped: key, tensor, kind of its blocks (empty: values).
+    """Each tensor of a safetensors file as stored, memory-mapped: key, tensor, quantization kind (empty: not quantized).
 
     Raises:
         CheckpointError: damaged, or blocks of a kind that is not known.
@@ -99,13 +99,13 @@ def stored_tensors(path: Path) -> Iterator[tuple[str, Tensor, str]]:
 
 
 def stored_kinds(path: Path) -> dict[str, str]:
-    """Key -> kind of the tensors of a safetensors file that lie in blocks; from its header alone."""
+    """Key -> kind of the quantized tensors of a safetensors file; from its header alone."""
     with _opened(path) as f:
         return block_kinds(path, f.metadata())
 
 
 def block_kinds(path: Path, metadata: dict[str, str] | None) -> dict[str, str]:
-    """Key -> kind of the tensors that lie in blocks, from a safetensors' metadata."""
+    """Key -> kind of the quantized tensors, from a safetensors file's metadata."""
     try:
         kinds = dict(parse_json((metadata or {}).get(BLOCKS, "{}"), "its metadata"))
         unknown = sorted(set(kinds.values()) - set(KINDS))
@@ -137,8 +137,8 @@ def load_into(
 
     Args:
         dtype: of the floating-point values; None keeps the file's.
-        blocks: kind to quantize the part's matrices to, tensor by tensor; what already lies in blocks stays as it is.
-        layer: what takes the place of a linear layer whose weight is in blocks.
+        blocks: kind to quantize the part's matrices to, tensor by tensor; what is quantized already stays as it is.
+        layer: what replaces a linear layer whose weight is quantized.
     Raises:
         CheckpointError: the part is absent, a file is damaged, a tensor is missing, unexpected or of the wrong shape.
     """

@@ -184,7 +184,7 @@ def _preset(sizes: dict[str, dict[str, int]], found: Scan, given: dict[str, Any]
 
 
 def _misfit(part: str, sizes: dict[str, int], found: Scan) -> str:
-    """What to say of a part that no preset has."""
+    """The message for a component whose sizes no preset has."""
     files = ", ".join(found.files[part])
     known = known_size(part, sizes)
     if known:
@@ -205,7 +205,7 @@ def _misfit(part: str, sizes: dict[str, int], found: Scan) -> str:
 
 
 def _expected(preset: ModelConfig, part: str) -> dict[str, int]:
-    """The sizes that tell this preset's part from others'."""
+    """The sizes that distinguish this preset's component from others'."""
     if part in SECTIONS:
         section = getattr(preset, part)
         return {name: getattr(section, name) for name in SECTIONS[part]}
@@ -235,7 +235,7 @@ def _feature_widths(sizes: dict[str, dict[str, int]]) -> dict[str, int]:
 
 
 def _check_widths(config: ModelConfig, sizes: dict[str, dict[str, int]], found: Scan) -> None:
-    """Tower, projectors and decoder must speak of the same features."""
+    """Tower, projectors and decoder must have the same feature space."""
     widths = _feature_widths(sizes)
     if any(width != config.features.width for width in widths.values()):
         shown = ", ".join(f"{part} {width}" for part, width in widths.items())

@@ -41,7 +41,7 @@ class Report:
     tower: str = ""
     tokenizer: str = ""
     scheduler: str = ""
-    decoder: str = ""  # how it is driven
+    decoder: str = ""  # its inference settings
     missing: list[str] = field(default_factory=list)
     dropped: dict[str, int] = field(default_factory=dict)  # why -> tensors
     notes: list[str] = field(default_factory=list)
@@ -59,7 +59,7 @@ class Report:
             ("tower", self.tower),
             ("tokenizer", self.tokenizer),
             ("scheduler", self.scheduler),
-            ("driven", self.decoder),
+            ("preset", self.decoder),
         ):
             if value:
                 lines.append(f"  {label:<11}{value}")

@@ -60,7 +60,7 @@ def _digest(f) -> str:
 
 
 class Staging:
-    """The work beside `target`. `plan`: text that tells this work from another, in as few bytes as one likes."""
+    """The work beside `target`. `plan`: text that identifies this work (a hash of it is kept)."""
 
     def __init__(self, target: Path, plan: str):
         self.target = target.resolve()
@@ -88,7 +88,7 @@ class Staging:
         return path.is_file() and path.stat().st_size == entry["bytes"] and digest(path) == entry["sha256"]
 
     def room(self, sizes: dict[str, int]) -> None:
-        """Refuse before the work what the disk has no room for."""
+        """Refuse, before the work, when the disk has too little room."""
         need = sum(size for name, size in sizes.items() if name not in self.done)
         place = next(p for p in (self.folder, *self.folder.parents) if p.exists())
         free = shutil.disk_usage(place).free

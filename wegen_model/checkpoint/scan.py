@@ -26,7 +26,7 @@ SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 
 @dataclass(frozen=True)
 class Piece:
-    """One tensor of a source on its way to a part."""
+    """One tensor of a source and its target in a component."""
 
     file: TensorFile
     key: str
@@ -61,7 +61,7 @@ class Scan:
         return self.format.needs if self.format else EVERYTHING
 
     def dimensions(self, part: str) -> dict[str, int]:
-        """What a part's shapes say of its configuration, in the fields' own names."""
+        """The configuration fields that a component's shapes determine."""
         shapes = {target: pieces[0].spec.shape for target, pieces in self.parts[part].items()}
         try:
             return _DIMENSIONS[part](shapes)

@@ -50,7 +50,7 @@ WRAPPERS = ("state_dict", "module", "model")  # a state dict may sit one level d
 
 @dataclass(frozen=True)
 class Spec:
-    """Shape and precision of a tensor: of the values that are read, or (dtype uint8 with a kind) of blocks as they lie."""
+    """Shape and precision of a tensor: of the values that are read, or (dtype uint8 with a kind) of quantized blocks as stored."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -75,13 +75,13 @@ class Spec:
 
 @dataclass
 class TensorFile:
-    """A readable file: `specs` of all its tensors, `read(key)` for the values of one, `blocks(key)` for its blocks as they lie."""
+    """A readable file: `specs` of all its tensors, `read(key)` for the values of one, `blocks(key)` for its quantized blocks as stored."""
 
     path: Path
     specs: dict[str, Spec]
     read: Callable[[str], Tensor] = field(repr=False)
     blocks: Callable[[str], Tensor] | None = field(default=None, repr=False)
-    language: dict[str, Any] = field(default_factory=dict)  # fields of a LanguageConfig that the file tells (GGUF)
+    language: dict[str, Any] = field(default_factory=dict)  # fields of a LanguageConfig that the file states (GGUF)
 
 
 def open_file(path: str | Path, whole: bool = False) -> TensorFile:
@@ -131,7 +131,7 @@ def _open_safetensors(path: Path) -> TensorFile:
         wrong = [key for key, spec in specs.items() if places[key][1] - places[key][0] != spec.bytes]
         if wrong:
             raise ValueError(f"{wrong[0]} is not as long as its shape says")
-        lying = dict(specs)  # as they lie in the file
+        lying = dict(specs)  # as stored
         specs |= {
             key: Spec((specs[key].shape[0], KINDS[kind].columns(specs[key].shape[1])), torch.float16, kind) for key, kind in kinds.items()
         }

@@ -1,4 +1,4 @@
-"""How a tensor of ours is made from those of a public file, and back: one entry for each word that a KeyRule's `how` may say."""
+"""Converts tensors of public files to this project's, and back: one case for each value of `KeyRule.how`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def assemble(pieces: list[Piece], config: ModelConfig) -> LazyTensor:
             "Is the file a mixture of two layouts?"
         )
     first = pieces[0]
-    shape, dtype = first.spec.shape, first.spec.dtype  # without the kind of blocks: what is made is values
+    shape, dtype = first.spec.shape, first.spec.dtype  # without the quantization kind: what is made is unquantized
 
     def read() -> Tensor:
         return first.file.read(first.key)
@@ -64,11 +64,11 @@ def assemble(pieces: list[Piece], config: ModelConfig) -> LazyTensor:
 def lay_in_blocks(
     part: str, tensors: dict[str, LazyTensor], pieces: dict[str, list[Piece]], kind: str, keep: bool
 ) -> tuple[dict[str, LazyTensor], int]:
-    """A part's tensors with its matrices in blocks, and how many of these stay values since their rows are no whole blocks.
+    """A component's tensors with its matrices quantized, and how many stay unquantized because their rows do not divide into blocks.
 
     Args:
         kind: to quantize to (one of quantization.MADE), or empty.
-        keep: blocks of the source are written as they lie, where `kind` does not say otherwise; else they are widened.
+        keep: quantized tensors of the source are copied as they are, unless `kind` says otherwise; else they are dequantized.
     """
     out, left = dict(tensors), 0
     for key, (spec, make) in tensors.items():

@@ -19,7 +19,7 @@ from .tensor_file import Spec
 
 @dataclass(frozen=True)
 class UnsupportedModel:
-    """A foreign model told by a key: a pattern that must be found, and what the tensor's shape must be."""
+    """A foreign model recognised by a key: a pattern that must match, and a test of the tensor's shape."""
 
     name: str
     pattern: str
@@ -70,7 +70,7 @@ KEYS = (
     ),
 )
 
-# part -> (sizes that tell it, what it is and what to do); consulted when no preset fits
+# part -> (sizes that identify it, what it is and what to do); consulted when no preset fits
 SIZES: dict[str, tuple[tuple[dict[str, int], str], ...]] = {
     "unet": (
         (
@@ -106,7 +106,7 @@ SIZES: dict[str, tuple[tuple[dict[str, int], str], ...]] = {
 
 
 def refuse_unsupported(path: Path, specs: dict[str, Spec]) -> None:
-    """Raise when a key tells that this is a model that is known and not WeGen's."""
+    """Raise when a key shows that this is a known model other than WeGen."""
     for model in KEYS:
         pattern = re.compile(model.pattern)
         key = next((k for k, spec in specs.items() if pattern.fullmatch(k) and model.shape(spec.shape)), None)
@@ -115,7 +115,7 @@ def refuse_unsupported(path: Path, specs: dict[str, Spec]) -> None:
 
 
 def known_size(part: str, sizes: dict[str, int]) -> str | None:
-    """What a part of these sizes is, when it is no preset's."""
+    """What a component of these sizes is, where it fits no preset."""
     return next((_advice(text) for told, text in SIZES.get(part, ()) if all(sizes.get(k) == v for k, v in told.items())), None)
 
 

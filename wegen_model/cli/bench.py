@@ -13,7 +13,7 @@ def add(sub) -> None:
     todo = bench.add_subparsers(dest="what", required=True, metavar="WHAT")
     p = todo.add_parser("precision", help="features with quantized weights against those of 16 bits; written to FOLDER/precision.json")
     p.add_argument("model", nargs="?", default="wegen-mini", help="model folder, or wegen-mini (bundled, default)")
-    p.add_argument("--against", metavar="FOLDER", help="the 16-bit weights, when the model lies in blocks")
+    p.add_argument("--against", metavar="FOLDER", help="the 16-bit weights, when the model is quantized")
     p.add_argument(
         "--only", action="append", default=[], metavar="PRECISION", help=f"bfloat16, float16, {', '.join(QUANTIZATIONS)} (several times)"
     )

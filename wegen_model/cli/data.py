@@ -18,7 +18,7 @@ def add(sub) -> None:
 
     make = todo.add_parser("shards", help="a dataset, as it is distributed, to shards; a stopped run goes on")
     make.add_argument("dataset", help="its name; `wegen data list` has them")
-    make.add_argument("folder", help="where it lies")
+    make.add_argument("folder", help="its folder")
     make.add_argument("out", help="folder of shards to write")
     make.add_argument("--task", default="", help="which of its tasks (default: the first)")
     make.add_argument("--limit", type=int, help="at most so many items")

@@ -62,10 +62,12 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("target", help="model folder to write (with --layout: a .safetensors file)")
     convert.add_argument("--part", action="append", help="only this part (may be given several times)")
     convert.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="precision to store (default: as it is)")
-    convert.add_argument("--quantize", metavar="KIND", default="", help=f"tower and language model in blocks: {', '.join(QUANTIZATIONS)}")
+    convert.add_argument("--quantize", metavar="KIND", default="", help=f"quantize tower and language model: {', '.join(QUANTIZATIONS)}")
     convert.add_argument("--config", help="JSON of sizes, for models that match no preset")
     convert.add_argument("--whole", action="store_true", help="read PyTorch files from before 1.6 into memory")
-    convert.add_argument("--initialise", action="store_true", help="for training: take a stock SDXL UNet or LLaMA-2, draw the rest anew")
+    convert.add_argument(
+        "--initialise", action="store_true", help="for training: take a stock SDXL UNet or LLaMA-2, initialise the rest at random"
+    )
     convert.add_argument("--layout", metavar="NAME", help="write one file in a public layout instead; a wrong name lists them")
 
     bench.add(sub)
@@ -77,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--stage", action="append", default=[], help="only this stage (may be given several times)")
     train.add_argument("--target", help="model folder to export to (default: FOLDER/wegen-mini)")
     train.add_argument("--seed", type=int, default=0, help="of samples, pictures and initial weights (default: 0)")
-    train.add_argument("--start", metavar="MODEL", help="go on from a miniature's tower, decoder and writer: a model folder")
+    train.add_argument("--start", metavar="MODEL", help="go on from a miniature: a model folder")
     evaluate = todo.add_parser("eval", help="measure a miniature; prints a table and writes picture sheets")
     evaluate.add_argument("--model", default="wegen-mini")
     evaluate.add_argument("--out", default="output/eval")

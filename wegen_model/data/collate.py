@@ -54,7 +54,7 @@ class Batch:
 
 
 def unconditional(tokenizer: Tokenizer, row: int, n: int) -> Plan:
-    """<img> and the features alone: the second stream of guidance."""
+    """The unconditional sequence of classifier-free guidance: <img> and the features, without a prompt."""
     ids = [tokenizer.image_start, *picture_ids(n, tokenizer)]
     return Plan(ids, [False] * len(ids), [(1, row, True)])
 
@@ -97,7 +97,7 @@ def predictions(projectors: Projectors, hidden: Tensor, batch: Batch, n: int, fe
 
 
 def shown_before(batch: Batch, features: Tensor, which: Tensor) -> Shown | None:
-    """For each picture of `which` (m,), the features of those that stand before it in its sample."""
+    """For each picture of `which` (m,), the features of the earlier pictures of its sample."""
     sample = batch.place[:, 0].tolist()
     rows = [[features[j] for j in range(i) if sample[j] == sample[i]] for i in which.nonzero().flatten().tolist()]
     return Shown.of(rows, features)

@@ -1,9 +1,9 @@
 """A contact sheet of a stage's own batches: what is read and what is learned, pictures as the tower is shown them, boxes as written.
 
-Each row: the pictures in the order of the prompt (blue frame: read; green frame: to be painted), boxes drawn where their numbers (in
-224ths) lie, on the picture to be painted or, in an answer, on the picture asked about; and the prompt, in grey what is read, in green
-what the language-model loss counts. A picture to be painted is shown at the size at
-which it is painted, where the stage paints. Everything is taken from the batch (model_inputs.py), not from the samples.
+Each row: the pictures in the order of the prompt (blue frame: read; green frame: to be painted); boxes at the places that their numbers
+(in 224ths) give, on the picture to be painted or, in an answer, on the picture asked about; and the prompt, in grey what is read, in
+green what the language-model loss counts. A picture to be painted is shown at the size at which the stage paints it. Everything is taken
+from the batch (model_inputs.py), not from the samples.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def _strip(step: ModelInputs, config: ModelConfig, s: int, row: list[Run]) -> Im
 
 
 def _pack(text: list[tuple[str, tuple[int, int, int]]], wrap: int) -> list[list[tuple[str, tuple[int, int, int]]]]:
-    """Pieces of text laid in lines of at most `wrap` letters."""
+    """Pieces of text broken into lines of at most `wrap` letters."""
     out: list[list] = [[]]
     used = 0
     for words, colour in text:
@@ -177,7 +177,7 @@ def _length(ids: list[int], t: Tokenizer) -> int:
 
 
 def table(steps: list[ModelInputs], t: Tokenizer) -> str:
-    """What was drawn: samples, pictures and tokens by source, and everything that was skipped."""
+    """A table of the batches: samples, pictures and tokens by source, and everything that was skipped."""
     seen = Counter(pair for step in steps for pair in zip(step.sources, step.tasks))
     lengths = [_length(row, t) for step in steps for row in step.batch.ids.tolist()]
     pictures, painted = (sum(int(v) for v in some) for some in zip(*((len(s.pictures), s.batch.written.sum()) for s in steps)))

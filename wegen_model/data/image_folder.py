@@ -1,6 +1,6 @@
 """Which samples a step sees: pure functions of seed and step. And the simplest source of samples, a folder of pictures.
 
-A source has `samples(step, part, parts, count) -> list[Sample]`: the `count` samples of one of the `parts` pieces of a step.
+A source has `samples(step, index, count, each) -> list[Sample]`: the `each` samples of micro-batch `index` of the `count` of a step.
 """
 
 from __future__ import annotations
@@ -114,11 +114,11 @@ class PictureFolder:
 
 
 def _text(path: Path) -> str:
-    """A caption file's text, in the encoding that its byte order mark tells, else UTF-8."""
+    """A caption file's text, in the encoding of its byte order mark, else UTF-8."""
     raw = path.read_bytes()
     return raw.decode(encoding_of(raw), "replace").strip()
 
 
 def _reason(error: Exception) -> str:
-    """Why a picture was skipped; its name is told beside it."""
+    """Why a picture was skipped, without its name."""
     return error.reason if isinstance(error, PictureError) else str(error)

@@ -1,6 +1,6 @@
-"""What a reader yields before any picture is opened, and the account of what could not be read.
+"""What a reader yields before any picture is opened, and the count of what could not be read.
 
-An Item knows its name and how to be made; so a run that was stopped passes over what it did already without reading it again.
+An Item has its name and a function that makes it, so that a resumed run passes over finished ones without reading them.
 """
 
 from __future__ import annotations

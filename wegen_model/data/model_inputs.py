@@ -2,7 +2,7 @@
 
 b samples · t tokens · m pictures in the order of the prompt, w of them written · s the tower's side, h,w the painted picture's, in pixels
 
-A user's picture with a box is laid into it for models with `references="placed"` (chat/reference_cutout.py), as the pipeline does; the
+A user's picture with a box is pasted into that box for models with `references="placed"` (chat/reference_cutout.py), as the pipeline does; the
 tower sees pictures squashed to its square; the decoder paints them squashed, or their middle (`crop`, the public stage 1).
 """
 
@@ -40,7 +40,7 @@ class KeyedPicture:
 
 @dataclass(frozen=True)
 class ShownPicture:
-    """A picture as it is shown: (h,w,3) uint8, or a KeyedPicture, and the box that its subject is laid into."""
+    """A picture as it is shown: (h,w,3) uint8, or a KeyedPicture, and the box that its subject is pasted into."""
 
     picture: Picture
     box: Box | None = None
@@ -160,7 +160,7 @@ def look(pictures: Sequence[ShownPicture], config: ModelConfig, fit: str = "squa
 
 
 def shown_at(sample: Sample, slot: Slot, config: ModelConfig) -> ShownPicture:
-    """The picture in a slot of the sample's prompt; a user's with a box is laid into it where the model is shown references so."""
+    """The picture in a slot of the sample's prompt; a user's with a box is pasted into it for models with `references="placed"`."""
     turn = sample.turns[slot.turn]
     whole = turn.role != "user" or config.references != "placed"
     return ShownPicture(picture_at(sample, slot), None if whole or slot.reference is None else turn.boxes[slot.reference])

@@ -120,7 +120,7 @@ def length(sample: Sample, features: int = 64) -> int:
 
 @dataclass
 class Index:
-    """What is where in a shard: lists of one length. `read`: how many items of the input are behind this shard's last sample."""
+    """The index of a shard: lists of one length. `read`: how many items of the input were consumed up to its last sample."""
 
     keys: list[str]
     tasks: list[str]
@@ -155,7 +155,7 @@ class _Catalogue:
 
 
 def remember(folder: Path, made: dict) -> None:
-    """Write what a folder's shards are made with (options.json); ValueError when there are shards that other options made."""
+    """Write the options of a folder's shards (options.json); ValueError when it has shards made with others."""
     path = folder / "options.json"
     folder.mkdir(parents=True, exist_ok=True)
     if path.exists():
@@ -169,7 +169,7 @@ def remember(folder: Path, made: dict) -> None:
 
 
 class Shard:
-    """One tar in the making: `add` samples or records, `close` makes it and its index appear. Left unclosed, nothing appears."""
+    """A tar being written: `add` samples or records; `close` renames it and its index into place. Without `close`, nothing is left."""
 
     def __init__(self, path: str | Path, lossless: bool = False):
         self.path, self.lossless = Path(path), lossless
@@ -242,13 +242,13 @@ def write(
     skips = skips if skips is not None else Skips()
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    ends: dict[int, int] = {}  # of the shards that are there: how many items are behind each
+    ends: dict[int, int] = {}  # of the shards that exist: how many items were consumed up to each
     for path in folder.glob("shard-*.tar"):
         with contextlib.suppress(ValueError):  # an index that is missing or damaged: written anew
             ends[int(path.stem.partition("-")[2])] = Index.load(path).read
 
     def absent() -> tuple[int, int]:
-        """The first shard to be written, and how many items lie before it."""
+        """The first shard to be written, and how many items precede it."""
         number = next(n for n in itertools.count() if n not in ends)
         return number, ends.get(number - 1, 0)
 

@@ -35,7 +35,7 @@ def caption(record: Record, o: Options) -> Iterator[Record]:
 
 
 def ground(record: Record, o: Options) -> Iterator[Record]:
-    """+ instances of the first frame: phrase and box, the surest of those that overlap."""
+    """Adds the instances of the first frame: phrase and box; of boxes that overlap, the one with the highest score."""
     key, values, pictures = record
     names = list(dict.fromkeys(text for _, _, text in values["phrases"]))
     found = models.model("detector", o.detector).detect(pictures["0"], names)

@@ -96,8 +96,8 @@ def measure(
     prompts, «PROMPT <image_1>», shows.
 
     Args:
-        against: the folder of the 16-bit weights, when `folder` itself lies in blocks.
-        variants: of VARIANTS; none takes all, or the folder as stored when it lies in blocks.
+        against: the folder of the 16-bit weights, when `folder` itself is quantized.
+        variants: of VARIANTS; none takes all, or the folder as stored when it is quantized.
         count: of prompts, when none are given. dtype: of the reference's arithmetic; None is float32 on a CPU, else bfloat16.
     Raises:
         ValueError: no reference; an unknown variant.
@@ -106,12 +106,12 @@ def measure(
     kinds = stored_kinds(folder)
     if kinds and against is None:
         raise ValueError(
-            f"{folder}: its weights lie in blocks ({', '.join(sorted(kinds))}), so there is nothing to compare with. Name the "
+            f"{folder}: its weights are quantized ({', '.join(sorted(kinds))}), so there is nothing to compare with. Name the "
             "folder of the 16-bit weights that it was made from: --against FOLDER."
         )
     source = model_folder.resolve(against) if against is not None else folder
     if stored_kinds(source):
-        raise ValueError(f"{source}: its weights lie in blocks themselves. Name a folder of 16-bit weights.")
+        raise ValueError(f"{source}: its weights are quantized themselves. Name a folder of 16-bit weights.")
     chosen = list(variants) or ([STORED] if kinds else list(VARIANTS))
     unknown = [v for v in chosen if v not in (*VARIANTS, STORED)]
     if unknown:
@@ -202,7 +202,7 @@ def table(result: dict[str, Any]) -> str:
 def verdict(folder: str | Path, blocks: str = "") -> tuple[str, str]:
     """What is known of a folder as it is loaded: (text, warning), empty where there is nothing to say.
 
-    `blocks`: the kind that it is quantized to while it is read; what lies in blocks stays as it is.
+    `blocks`: the kind that it is quantized to while it is read; what is quantized already stays as it is.
     """
     try:
         kinds = stored_kinds(folder)

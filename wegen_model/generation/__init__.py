@@ -1,1 +1,1 @@
-"""From a prompt to words and features, how each public decoder is driven, and arithmetic on features."""
+"""From a prompt to words, features and pictures; inference presets of decoders; arithmetic on features."""

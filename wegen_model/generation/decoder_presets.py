@@ -1,4 +1,4 @@
-"""How a decoder is driven: what an inference preset says, and the unconditional input that guidance pushes away from.
+"""Inference presets of decoders: guidance, steps, size numbers, and the unconditional input that guidance pushes away from.
 
 The presets of the public inference codes stand with their checkpoints (checkpoint/formats). WeGen's SDXLAdapter guides against zeros;
 Emu2's EmuVisualGeneration, and BLIP3-o's copy of it, against the features of a picture that is all zero once normalised. Both of the
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class InferencePreset:
-    """How a public decoder's own inference code drives it. The scheduler is the checkpoint's."""
+    """The settings of a public decoder's own inference code. The scheduler is the checkpoint's."""
 
     name: str
     negative: str  # of config.NEGATIVES
@@ -39,20 +39,20 @@ class InferencePreset:
         return dict(preset=self.name, negative=self.negative, guidance_scale=self.guidance_scale, steps=self.steps, time_ids=self.time_ids)
 
     def text(self) -> str:
-        """Its numbers in words, for tooltips."""
+        """The settings in words, for tooltips."""
         return f"guidance {self.guidance_scale:g} against {NEGATIVES[self.negative].short}, {self.steps} steps"
 
 
 def apply(config: ModelConfig, preset: InferencePreset | None) -> ModelConfig:
-    """The configuration with its decoder driven as the preset says; None leaves it."""
+    """The configuration with the preset's settings for its decoder; None leaves it."""
     return config if preset is None else replace(config, decoder=replace(config.decoder, **preset.settings()))
 
 
 def describe(config: ModelConfig) -> str:
-    """How the decoder of a configuration is driven, in words."""
+    """The decoder's inference settings in words, its preset first."""
     c = config.decoder
     return (
-        f"like {c.preset}: guidance {c.guidance_scale:g} against {NEGATIVES[c.negative].text if c.negative in NEGATIVES else c.negative}, {c.steps} steps of "
+        f"{c.preset}: guidance {c.guidance_scale:g} against {NEGATIVES[c.negative].text if c.negative in NEGATIVES else c.negative}, {c.steps} steps of "
         f"{config.scheduler.get('_class_name', 'the scheduler')}, size numbers «{c.time_ids}»"
     )
 

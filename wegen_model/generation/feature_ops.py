@@ -87,7 +87,7 @@ def portrait(features: Features, size: int = 512) -> tuple[Tensor, float]:
     axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
     seen = F.pad(x @ axes, (0, 3 - k))
     low, high = seen.amin(0), seen.amax(0)
-    flat = (high - low) < 1e-9 * max(1.0, float(high.max() - low.min()))  # a component that says nothing is grey
+    flat = (high - low) < 1e-9 * max(1.0, float(high.max() - low.min()))  # a component without variance is grey
     seen = torch.where(flat, torch.full_like(seen, 0.5), (seen - low) / (high - low).clamp_min(1e-30))
     rows, columns = features.grid
     cell = max(1, size // max(rows, columns))

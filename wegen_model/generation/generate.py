@@ -31,7 +31,7 @@ CELL = 16  # pixels of a feature in previews
 
 @dataclass
 class Model:
-    """The parts that generate, resident for the duration of a call."""
+    """The components that generate, resident for the duration of a call."""
 
     language: Language
     projectors: Projectors
@@ -40,7 +40,7 @@ class Model:
     dtype: torch.dtype
 
     def feature_embeds(self, tokens: Tensor, first: int = 0) -> Tensor:
-        """Input embeddings (…,n,d) of raw features (…,n,c) that stand in slots first, first+1, …"""
+        """Input embeddings (…,n,d) of raw features (…,n,c) in slots first, first+1, …"""
         embeds = self.projectors.read(tokens.to(self.device, torch.float32), self.dtype)
         if self.projectors.config.slot_embedding:
             embeds = embeds + self.slots(first, tokens.shape[-2])
@@ -52,7 +52,7 @@ class Model:
         return self.language.embed(ids)
 
     def embeds(self, prompts: Sequence[Prompt]) -> Tensor:
-        """(b,l,d) input embeddings of prompts, padded on the right. One that ends in <img> is told of the boxes asked for."""
+        """(b,l,d) input embeddings of prompts, padded on the right. A prompt that ends in <img> gets the embedding of the boxes asked for."""
         length = max(map(len, prompts))
         ids = torch.tensor([[*p.ids, *[0] * (length - len(p))] for p in prompts], device=self.device)
         place = [(row, slot.start) for row, p in enumerate(prompts) for slot in p.slots]
@@ -74,13 +74,13 @@ class Model:
         return x
 
     def told(self, prompts: Sequence[Prompt]) -> Tensor | None:
-        """(b,n,d) what the slots of the pictures to come are told of the boxes asked for; None where there are none."""
+        """(b,n,d) box embeddings for the slots of the pictures to be written; None where no box is asked for."""
         if self.projectors.regions is None or not any(p.asked for p in prompts):
             return None
         return self.projectors.regions([p.asked for p in prompts], self.device).to(self.dtype)
 
     def shown(self, prompts: Sequence[Prompt], rows: int) -> Shown | None:
-        """The prompts' pictures, which models that point may point at, for the first of the rows; the others have none."""
+        """The prompts' pictures, for models with a pointer; they belong to the first rows, the others have none."""
         if not self.projectors.config.pointer:
             return None
         pictures = [[self.projectors.normalise(f.tokens[0].to(self.device, torch.float32)) for f in p.features] for p in prompts]
@@ -189,7 +189,7 @@ def write_features(
 def _autoregressive(
     model: Model, prompts: list[Prompt], guidance: float, released: bool, keep: tuple[Tensor, Tensor] | None, runtime: Runtime
 ) -> Tensor:
-    """(b,n,c) features, one after another. Every row has its own positions: those behind its prompt's end are overwritten as it goes."""
+    """(b,n,c) features, one after another. Each row has its own positions; those after the end of its prompt are overwritten as it goes."""
     projectors, b, n = model.projectors, len(prompts), model.projectors.config.count
     rows = b if guidance == 1 else 2 * b
     lengths = torch.tensor([len(p) for p in prompts], device=model.device)
@@ -223,7 +223,7 @@ def _autoregressive(
 
 
 def written(fed: list[Tensor], n: int, grid: tuple[int, int]) -> ProgressEvent:
-    """The event of k of n features (c,) that are written: their colours, and a picture of the grid so far."""
+    """The progress event after k of n features (c,): their colours, and a picture of the grid so far."""
     k = len(fed)
     return ProgressEvent(
         "write_features",

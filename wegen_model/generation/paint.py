@@ -62,7 +62,7 @@ def latents(
 
 
 def pictures(decoder: Decoder, latents: Tensor, runtime: Runtime | None = None) -> Tensor:
-    """(b,H,W,3) in 0..1, on the CPU, of scaled latents (b,k,h,w) that lie where the VAE is."""
+    """(b,H,W,3) in 0..1, on the CPU, of scaled latents (b,k,h,w) on the VAE's device."""
     return ((decoder.to_pixels(latents, runtime) + 1) / 2).clamp(0, 1).movedim(1, -1)
 
 

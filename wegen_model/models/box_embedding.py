@@ -1,6 +1,6 @@
-"""Boxes told to the slots they cover: which box, and where in it, for each feature of a picture that is to be written.
+"""Box embeddings for the slots that a box covers: which box, and where in it, for each feature of a picture to be written.
 
-b boxes · n slots (rows x columns, row-major) · d model width · f values that say where a slot lies in a box
+b boxes · n slots (rows x columns, row-major) · d model width · f values for a slot's position in a box
 
     code_i = sum_k overlap_ki (number_k + outer(silu(inner(where_ki))))        added where slot i is predicted
     number_k                                                                   added to the ids of box k in the prompt

@@ -3,8 +3,8 @@
 b pictures · n features · c feature width · k latent channels · h,w latent height and width
 
 Source: the public WeGen code and Emu2-Gen: cross-attention over the n tokens, added condition = mean over the tokens and six
-size embeddings, zeros as the unconditional input. UNet, VAE and schedulers are diffusers'. The miniature adds the tokens, laid
-out on the latent grid by a learned map, to the UNet's input channels (`layout_channels`).
+size embeddings, zeros as the unconditional input. UNet, VAE and schedulers are diffusers'. The miniature adds the tokens, mapped
+to the latent grid by a learned linear layer, to the UNet's input channels (`layout_channels`).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class FeatureToLatent(nn.Module):
 
 
 class Decoder(nn.Module):
-    """UNet, VAE and, where the configuration has it, the layout map. Each is a part of its own in memory."""
+    """UNet, VAE and, where the configuration has it, the feature-to-latent map. The host places each by itself."""
 
     def __init__(self, config: DecoderConfig, unet: dict, vae: dict, scheduler: dict, operations: Any = nn):
         import diffusers
@@ -179,7 +179,7 @@ class Decoder(nn.Module):
         layers = [m for block in self.vae.decoder.up_blocks for m in getattr(block, "resnets", block.children())]
         done = itertools.count(1)
 
-        def told(*_) -> None:  # a hook's answer would replace the layer's
+        def told(*_) -> None:  # a hook that returns a value would replace the layer's output
             runtime.tick(ProgressEvent("vae", next(done), len(latents) * len(layers)))
 
         hooks = [m.register_forward_hook(told) for m in layers]
@@ -205,7 +205,7 @@ class Decoder(nn.Module):
     def to_latents(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Pixels (b,3,H,W) in -1..1 to scaled latents: the mode, or a sample when a generator is given."""
         out = self.vae.encode(pixels)
-        if hasattr(out, "latent"):  # AutoencoderDC has no spread
+        if hasattr(out, "latent"):  # AutoencoderDC gives no distribution
             return out.latent * self.vae.config.scaling_factor
         latents = out.latent_dist.mode() if generator is None else out.latent_dist.sample(generator)
         return latents * self.vae.config.scaling_factor

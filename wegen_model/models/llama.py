@@ -38,7 +38,7 @@ class Cache:
         return 2 * config.layers * rows * slots * config.width * dtype.itemsize
 
     def rows(self, first: int, end: int) -> Cache:
-        """A view of some rows: what is written through it lands in the whole."""
+        """A view of some rows: writing through it changes the whole cache."""
         return Cache(self.keys[:, first:end], self.values[:, first:end])
 
     def write(self, layer: int, positions: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

@@ -30,7 +30,7 @@ class Adapter(nn.Module):
     def __init__(self, inputs: int, outputs: int, rank: int, alpha: float):
         super().__init__()
         self.down = nn.Parameter(torch.empty(rank, inputs))
-        self.up = nn.Parameter(torch.zeros(outputs, rank))  # nothing is changed at first
+        self.up = nn.Parameter(torch.zeros(outputs, rank))  # no change at the start
         self.scale = alpha / rank
         nn.init.kaiming_uniform_(self.down, a=5**0.5)
 
@@ -51,7 +51,7 @@ class Adapters(nn.Module):
             weight = getattr(layer, "weight", None)
             if path.endswith(TARGETS[part]) and weight is not None and weight.ndim == 2:
                 key = path.replace(".", "_")
-                sides = (layer.in_features, layer.out_features)  # a weight in blocks has another shape
+                sides = (layer.in_features, layer.out_features)  # a quantized weight has another shape
                 self.layers[key] = adapter = Adapter(*sides, min(rank, *sides), self.alpha)
                 self.alphas[key] = adapter.scale * adapter.down.shape[0]
                 layer.register_forward_hook(_adding(adapter))

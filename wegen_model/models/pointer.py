@@ -1,4 +1,5 @@
-"""A writer that may point: each written feature is mixed from one of its own and those in the same slot of pictures shown before.
+"""A pointer over pictures: each written feature is a mixture of the model's own prediction and the features in the same slot of pictures
+shown before.
 
 b rows · r pictures, latest first · t slots · c feature width · d model width · k width of the keys
 
@@ -27,7 +28,7 @@ HIDDEN = 256
 
 @dataclass
 class Shown:
-    """Pictures before the one that is written, latest first: normalised features (b,r,n,c), and which of them are there (b,r)."""
+    """Pictures before the one that is written, latest first: normalised features (b,r,n,c), and a mask (b,r) of those present."""
 
     tokens: Tensor
     there: Tensor
@@ -77,7 +78,7 @@ class Pointer(nn.Module):
         self.change = ops.Linear(HIDDEN, features, bias=False)
 
     def forward(self, hidden: Tensor, guess: Tensor, shown: Shown) -> Tensor:
-        """(b,t,c) mixed features, from hidden states (b,t,d), the writer's own guess (b,t,c), and what is shown at those t slots."""
+        """(b,t,c) mixed features, from hidden states (b,t,d), the model's own prediction (b,t,c), and the pictures shown at those t slots."""
         tokens = shown.tokens.to(hidden.dtype)
         order = self.recency(torch.arange(tokens.shape[1], device=tokens.device))
         keys = self.key(tokens) + order[None, :, None]

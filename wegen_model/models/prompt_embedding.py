@@ -1,5 +1,5 @@
-"""Prompts as input embeddings of the language model: words, features at their places, and what boxes tell. Training and generation
-read prompts through this one function.
+"""Prompts as input embeddings of the language model: words, features at their places, and box embeddings. Training and generation
+use this one function.
 
 b prompts · t tokens (padded on the right) · m pictures of all prompts · n features · c feature width · d model width
 """
@@ -37,7 +37,7 @@ def embed_prompts(
     Args:
         ids: (b,t) token ids. place: (m,2) prompt and position of the first feature of each picture.
         fed: (m,n,c) the pictures' features, normalised as `Projectors.normalise` does, in the precision to compute in.
-        boxes: of users' turns: prompt, where a box's ids begin, its number in its turn. Read by models that are told of boxes.
+        boxes: of users' turns: prompt, where a box's ids begin, its number in its turn. Used by models with box embeddings.
         regions: (m) the boxes that each written picture was asked to keep to; empty for those that are read.
         blank: (m,) True where a picture's places keep the placeholders' own embeddings (parallel writing).
     """
@@ -59,7 +59,7 @@ def embed_prompts(
 def _tell_boxes(
     x: Tensor, codes_of: Regions, place: Tensor, boxes: Sequence[tuple[int, int, int]], regions: Sequence[Sequence[Box]]
 ) -> Tensor:
-    """Embeddings (b,t,d) with the boxes' numbers at their ids, and each slot's region where the slot is predicted."""
+    """Embeddings (b,t,d) with the embeddings of box numbers added at the boxes' ids, and each slot's box embedding where the slot is predicted."""
     if boxes:
         prompt, at, number = (torch.tensor(v, device=x.device) for v in zip(*boxes))
         at = at[:, None] + torch.arange(BOX_IDS, device=x.device)

@@ -1,4 +1,4 @@
-"""Linear weights in blocks of 8 or 4 bits: the formats, and the layer that computes with them.
+"""Quantized linear weights, in blocks of 8 or 4 bits: the formats, and the layer that computes with them.
 
 o rows (outputs) · i columns (inputs) · a row is a chain of blocks; a block holds n values and their scale
 
@@ -9,8 +9,8 @@ o rows (outputs) · i columns (inputs) · a row is a chain of blocks; a block ho
     FP8    n i     the whole row: 4 bytes of scale (float32), then float8 e4m3               8 and a little
 
 Only the matrices between the embeddings are kept so (`is_quantized`): projectors, norms, embeddings and the output head stay in 16
-bits, since an error in them meets every feature. Weights are widened layer by layer when they are used, to the precision of what
-comes in: memory of 8 or 4 bits, arithmetic of 16. That costs time (docs/real-weights.md), and works on every device.
+bits, since an error in them affects every feature. Weights are dequantized layer by layer when they are used, to the precision of the
+input: memory of 8 or 4 bits, arithmetic of 16. That costs time (docs/real-weights.md), and works on every device.
 
 Source: GGML's block formats; tests hold them against the `gguf` package bit for bit.
 """
@@ -32,7 +32,7 @@ INSIDE = {"vision": "blocks.", "language": "model.layers."}  # where a part's qu
 
 
 def is_quantized(part: str, key: str, shape: tuple[int, ...]) -> bool:
-    """Is this tensor one of the matrices that may be kept in blocks?"""
+    """Is this tensor one of the matrices that may be quantized?"""
     return part in INSIDE and key.startswith(INSIDE[part]) and key.endswith(".weight") and len(shape) == 2
 
 
@@ -126,7 +126,7 @@ class Kind:
         return row // self.bytes * self.values if self.values else row - self.bytes
 
     def fits(self, columns: int) -> bool:
-        """Are rows of so many columns whole blocks?"""
+        """Do rows of so many columns divide into whole blocks?"""
         return not self.values or columns % self.values == 0
 
 
@@ -141,7 +141,7 @@ MADE = tuple(name.upper() for name in QUANTIZATIONS)  # what `quantize` offers; 
 
 
 def quantize(values: Tensor, kind: str) -> Tensor:
-    """(o,i) of any float precision to blocks, uint8 (o,bytes of a row)."""
+    """Quantizes (o,i) of any float precision to uint8 (o,bytes of a row)."""
     k = KINDS[kind]
     if not k.fits(values.shape[1]):
         raise ValueError(f"rows of {values.shape[1]} values are no whole {kind} blocks of {k.values}.")
@@ -156,7 +156,7 @@ def quantize(values: Tensor, kind: str) -> Tensor:
 
 
 def dequantize(blocks: Tensor, kind: str, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Blocks (o,bytes of a row) to values (o,i), multiplied in float32 and rounded once."""
+    """Dequantizes (o,bytes of a row) to (o,i), multiplied in float32 and rounded once."""
     k = KINDS[kind]
     blocks = blocks.unflatten(-1, (-1, k.bytes)) if k.values else blocks[:, None]
     return k.read(blocks).flatten(1).to(dtype)
@@ -166,7 +166,7 @@ def dequantize(blocks: Tensor, kind: str, dtype: torch.dtype = torch.float32) ->
 
 
 class QuantizedLinear(nn.Module):
-    """y = x W^T + b with W in blocks: `weight` uint8 (o,bytes of a row), `bias` (o,) in 16 bits or None."""
+    """y = x W^T + b with W quantized: `weight` uint8 (o,bytes of a row), `bias` (o,) in 16 bits or None."""
 
     def __init__(self, in_features: int, out_features: int, kind: str, bias: bool = True):
         super().__init__()
@@ -187,7 +187,7 @@ class QuantizedLinear(nn.Module):
 
 
 def replace_linears(module: nn.Module, kinds: Mapping[str, str], layer: type[QuantizedLinear] = QuantizedLinear) -> None:
-    """Put a QuantizedLinear in place of each linear layer whose weight, by its key, lies in blocks. Other keys are left to the loader."""
+    """Put a QuantizedLinear in place of each linear layer whose weight, by its key, is quantized. Other keys are left to the loader."""
     modules = dict(module.named_modules())
     for key, kind in kinds.items():
         name = key.removesuffix(".weight")
@@ -198,7 +198,7 @@ def replace_linears(module: nn.Module, kinds: Mapping[str, str], layer: type[Qua
 
 
 def dequantize_linear(module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Put a plain linear layer of the same values in place of each QuantizedLinear, one after another."""
+    """Replace each QuantizedLinear by a plain linear layer of the same values, one after another."""
     for owner in list(module.modules()):
         for leaf, old in list(owner.named_children()):
             if isinstance(old, QuantizedLinear):
@@ -212,5 +212,5 @@ def dequantize_linear(module: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 def scratch_bytes(module: nn.Module) -> int:
-    """Room that widening the largest layer takes: float32 beside the wanted precision, at most 8 bytes a value."""
+    """Bytes that dequantizing the largest layer takes: float32 beside the wanted precision, at most 8 bytes a value."""
     return max((8 * m.in_features * m.out_features for m in module.modules() if isinstance(m, QuantizedLinear)), default=0)

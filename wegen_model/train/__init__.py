@@ -1,1 +1,1 @@
-"""Training: a resumable loop, the losses of WeGen, and (in mini/) the stages of the miniature."""
+"""Training: one resumable loop (trainer.py), a task for each stage (stages/), their settings and presets."""

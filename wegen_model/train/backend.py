@@ -34,7 +34,7 @@ class SingleDevice:
 
     @contextlib.contextmanager
     def piece(self, model: nn.Module, last: bool):
-        """One of the pieces of a step; gradients are complete after the last."""
+        """Backward pass of one micro-batch of a step; gradients are complete after the last."""
         self.last = last
         yield
 
@@ -42,7 +42,7 @@ class SingleDevice:
         self.scaler.scale(loss / pieces).backward()
 
     def step(self, model: nn.Module, optimizer, clip: float) -> Tensor | None:
-        """Clip, step and clear, after the last piece; the gradient norm before clipping."""
+        """Clip, step and clear, after the last micro-batch; the gradient norm before clipping."""
         if not self.last:
             return None
         self.scaler.unscale_(optimizer)
@@ -54,15 +54,15 @@ class SingleDevice:
         return norm
 
     def gathered(self, model: nn.Module):
-        """While its parts are called one by one."""
+        """As AccelerateBackend's; one device has nothing to gather."""
         return contextlib.nullcontext()
 
     def sum(self, values: Tensor) -> Tensor:
-        """Over all processes."""
+        """The sum over all processes."""
         return values
 
     def agree(self, good: bool) -> bool:
-        """Is it good on every process?"""
+        """Is `good` true on every process?"""
         return good
 
     def gather(self, value: Any) -> list:
@@ -133,7 +133,7 @@ class AccelerateBackend:
         return self.accelerator.accumulate(model)
 
     def backward(self, loss: Tensor, pieces: int) -> None:
-        self.accelerator.backward(loss)  # divides by the number of pieces
+        self.accelerator.backward(loss)  # divides by the number of micro-batches
 
     def step(self, model: nn.Module, optimizer, clip: float) -> Tensor | None:
         norm = None
@@ -149,7 +149,7 @@ class AccelerateBackend:
 
     @contextlib.contextmanager
     def gathered(self, model: Any):
-        """Within it, sharded weights that FSDP gathers with no layer of their own are whole, so that submodules can be called alone."""
+        """For calls of single submodules: parameters that FSDP shards at the root, outside any wrapped layer, are gathered meanwhile."""
         if self.kind == "sharded":
             model.unshard()
         yield

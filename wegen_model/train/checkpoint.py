@@ -73,7 +73,7 @@ def save(folder: Path, step: int, name: str, backend, model, optimiser, ema: dic
 
 
 def restore(folder: Path, name: str, backend, model, optimiser) -> tuple[int, dict]:
-    """Fill model and optimiser from the last checkpoint; (its step, its averaged weights), or (0, {}) where there is none.
+    """Load model and optimiser from the last checkpoint; (its step, its averaged weights), or (0, {}) where there is none.
 
     Args:
         name: of the stage.

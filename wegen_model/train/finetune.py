@@ -49,7 +49,7 @@ def numbered(row: int) -> KeyedPicture:
 
 
 class InGraphDecoderTask(DecoderTask):
-    """Everything is encoded: tower and VAE stay where the host has them."""
+    """The pictures are encoded already: tower and VAE stay where the host has them."""
 
     def prepare(self, device: torch.device) -> None:
         self.components.freeze(self.decoder.unet, self.decoder.layout, device=device, dtype=None)
@@ -57,7 +57,7 @@ class InGraphDecoderTask(DecoderTask):
 
 
 class Ticks(Runtime):
-    """The host's progress with a painted picture now and then. Raises what the host raises to cancel."""
+    """Passes progress to the host, with a painted picture every so many steps. Raises what the host raises to cancel."""
 
     def __init__(self, host: Runtime, device: torch.device, every: int, picture):
         super().__init__(device)
@@ -88,7 +88,7 @@ def lora_settings(steps: int, learning_rate: float, rank: int, batch: int, seed:
 
 
 def identity(folder: Path, paths: list[Path], s: Settings) -> str:
-    """Eight letters that change with the decoder, the pictures or the settings: the same run goes on, another one starts anew."""
+    """Eight letters that change with the decoder, the pictures or the settings: the same run resumes, another one starts from the beginning."""
     weights = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted((folder / "unet").glob("*"))]
     pictures = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in paths]
     text = json.dumps([str(folder), weights, pictures, dataclasses.asdict(s)])

@@ -84,7 +84,7 @@ class Monitor:
             write_text(self.path, "".join(line + "\n" for line in kept))
 
     def timed(self, batches: Iterator) -> Iterator:
-        """The same batches; the time until each is there counts as waiting."""
+        """The same batches; the time until each arrives counts as waiting."""
         while True:
             before = time.perf_counter()
             batch = next(batches, None)

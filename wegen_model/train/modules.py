@@ -1,7 +1,7 @@
-"""The parts of a model that a stage trains or only looks through, from a model folder, and back into one.
+"""The components of a model that a stage trains or keeps frozen: loaded from a model folder, and exported to one.
 
 Trained parts are float32 copies with gradients; frozen ones are in the computation's precision, without. `DecoderModule` and `LanguageModule` are
-what the stages train: UNet and layout map; language model and projectors.
+what the stages train: UNet and feature-to-latent map; language model and projectors.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _need(part: T | None, what: str) -> T:
 
 
 class DecoderModule(nn.Module):
-    """What is trained: the UNet and its layout map."""
+    """What is trained: the UNet and its feature-to-latent map."""
 
     def __init__(self, decoder: Decoder):
         super().__init__()
@@ -55,7 +55,7 @@ class LanguageModule(nn.Module):
 
 @dataclass
 class Components:
-    """What a stage works with; a stage of the decoder alone has no writer and no tokenizer."""
+    """The components that a stage works with; stages of the decoder alone have no language model and no tokenizer."""
 
     config: ModelConfig
     tower: VisionTower | None
@@ -76,12 +76,12 @@ class Components:
         return _need(self.tokenizer, "tokenizer")
 
     def freeze(self, *modules: nn.Module | None, device: torch.device, dtype: torch.dtype | None) -> None:
-        """Bring modules that are only looked through to the device."""
+        """Move frozen modules to the device."""
         for module in modules:
             if module is not None:
                 module.to(device).eval().requires_grad_(False)
-                for p in module.parameters():  # diffusers warns when it is told the precision
-                    if p.is_floating_point():  # blocks stay blocks
+                for p in module.parameters():  # diffusers warns when it is given the precision
+                    if p.is_floating_point():  # quantized weights keep their bytes
                         p.data = p.data.to(dtype or p.dtype)
 
 
@@ -95,10 +95,10 @@ def load(
     decoder: bool = True,
     language: bool = False,
 ) -> Components:
-    """The parts that a stage needs, on the CPU: what it trains in float32, what it looks through in the precision `frozen`.
+    """The components that a stage needs, on the CPU: trained ones in float32, frozen ones in the precision `frozen`.
 
     Args:
-        lora: the UNet, or the language model, is only looked through.
+        lora: the UNet, or the language model, is frozen.
         decoder: the language stages need it for the diffusion loss and for sample pictures. language: stages of the decoder need it for
             what the model itself writes.
     Raises:
@@ -128,19 +128,19 @@ def load(
 
 
 def _check_blocks(folder: Path, language_is_trained: bool) -> None:
-    """Blocks of 8 or 4 bits have no gradient: they can be looked through, and carry an adapter, which is trained beside them."""
+    """Quantized weights have no gradient: they can be frozen, with a trained adapter on top."""
     kinds = {
         part: sorted({kind for path in model_folder.files(folder, part) for kind in model_folder.stored_kinds(path).values()})
         for part in ("language", "vision")
     }
     if kinds["language"] and language_is_trained:
         raise model_folder.CheckpointError(
-            f"{folder.name}: the weights of its language model lie in blocks ({', '.join(kinds['language'])}), which cannot be trained. "
-            "Name the folder of 16-bit weights that it was made from, or train an adapter on top of the blocks: --set lora=16."
+            f"{folder.name}: the weights of its language model are quantized ({', '.join(kinds['language'])}), and such weights cannot be trained. "
+            "Name the folder of 16-bit weights that it was made from, or train an adapter on top of them: --set lora=16."
         )
     if kinds["vision"]:
         logging.getLogger("wegen").warning(
-            "%s: its tower lies in blocks (%s). What is trained fits the features that this tower sees; for features of the 16-bit tower, "
+            "%s: its tower is quantized (%s). What is trained fits the features that this tower makes; for features of the 16-bit tower, "
             "train from a folder of 16-bit weights.",
             folder.name,
             ", ".join(kinds["vision"]),
@@ -148,7 +148,7 @@ def _check_blocks(folder: Path, language_is_trained: bool) -> None:
 
 
 def load_decoder(folder: str | Path, config: ModelConfig, dtype: torch.dtype = torch.float32) -> Decoder:
-    """UNet, VAE and layout map of a folder as plain PyTorch layers, copies.
+    """UNet, VAE and feature-to-latent map of a folder as plain PyTorch layers, copies.
 
     `dtype`: of UNet and layout map, which an adapter may be trained on; the VAE is float32.
 
@@ -226,7 +226,7 @@ def _dtype(paths: list[Path]) -> torch.dtype | None:
     for path in paths:
         with safe_open(path, "pt") as file:
             for key in file.keys():
-                if (tensor := file.get_tensor(key)).is_floating_point():  # blocks are bytes
+                if (tensor := file.get_tensor(key)).is_floating_point():  # quantized weights are bytes
                     return tensor.dtype
     return None
 

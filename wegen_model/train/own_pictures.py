@@ -49,7 +49,7 @@ class OwnPictures:
 
 def own_features(components: Components, source: Any, s: Settings, device: torch.device, folder: Path | None) -> OwnPictures:
     """Features that the language model writes after the requests of `s.own_count` samples, every third picture all at once where the
-    weights were trained for it; and the true latents of what was asked for. Those written worst are left out (`WORST`)."""
+    weights were trained for it; and the true latents of what was asked for. Those with the largest errors are left out (`WORST`)."""
 
     def make() -> OwnPictures:
         samples = samples_that_draw(source, s.own_count)
@@ -151,7 +151,7 @@ def context(components: Components, sample: Sample) -> prompt.Prompt:
 
 
 def _kept(folder: Path | None, name: str, s: Settings, components: Components, make: Any) -> OwnPictures:
-    """What was made before of the same weights and settings, or what `make` makes, kept in the folder."""
+    """What an earlier run made of the same weights and settings, else what `make` returns; kept in the folder."""
     if folder is None:
         return make()
     h = hashlib.sha256(repr((s.seed, s.own_count, s.size, s.crop)).encode())

@@ -1,4 +1,4 @@
-"""One stage from a model folder to a model folder: what `wegen train`, the miniature's recipe and tests call."""
+"""Runs one stage, from a model folder to a model folder: for `wegen train`, the miniature's recipe and tests."""
 
 from __future__ import annotations
 

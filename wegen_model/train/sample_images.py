@@ -1,4 +1,4 @@
-"""Sample pictures on the way: originals above, what the model makes of them below.
+"""Sample pictures during training: originals above, the model's pictures below.
 
 `visual-decoding`: each picture is encoded and painted. The language stages: each request is answered with a picture, and the error of
 what was written can be logged: teacher-forced error misleads (0.14 where the rolled-out one was 0.38), so this is the number to steer by.

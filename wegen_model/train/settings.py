@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 STAGES = ("tower", "vae", "visual-decoding", "stage-1", "stage-2", "vae-decoder")
-# settings by the names they had until 0.1
+# names that settings had in 0.2 -> their names now
 RENAMED = {"floor": "min_lr_ratio", "drop": "condition_dropout", "rewrite": "keep_caption_prob"}
 
 
@@ -58,13 +58,13 @@ class Settings:
     parallel: float = 0.0  # share of written pictures trained from placeholders, all at once
     # what is fed back while a picture is written, against exposure error (scheduled sampling, Bengio et al. 2015, arXiv 1506.03099)
     feedback_noise: float = 0.0  # noise on the true features fed back, at most so many standard deviations
-    feedback_own: float = 0.0  # share of pictures fed the model's own predictions, made by a pass before, in …
+    feedback_own: float = 0.0  # share of pictures fed the model's own predictions, made by a first pass, in …
     feedback_own_batches: float = 0.5  # … this share of the batches …
     feedback_own_from: float = 0.12  # … after this share of the training
     size: int = 0  # pixels of the picture to be painted; 0 is the decoder's own
     crop: bool = False  # pictures are cut to the square (public stage1) instead of squashed
     cache: bool = False  # features and latents of frozen towers and VAEs are kept in memory, as float16, once made
-    channels_last: bool = False  # the UNet in that memory format: a fifth faster on a CPU
+    channels_last: bool = False  # the UNet, or the VAE's decoder, in that memory format: a fifth faster on a CPU
     # adapters
     lora: int = 0  # rank; 0 trains the weights themselves
     # keeping
@@ -138,7 +138,7 @@ def _value(name: str, text: str, old: Any) -> Any:
 
 
 def check(s: Settings) -> Settings:
-    """The settings, if they make sense together.
+    """The settings, checked.
 
     Raises:
         ValueError: naming the setting, its value and what would do.

@@ -51,7 +51,7 @@ class TrainingTask:
         """{"loss": …, other scalars to log} of a micro-batch. Random draws use the generator, which is seeded by step and index.
 
         Each mean is multiplied by `share[name]`, so that the mean over the micro-batches is the mean over all items, however unevenly
-        they lie.
+        they are distributed.
         """
         raise NotImplementedError
 
@@ -64,7 +64,7 @@ class TrainingTask:
         return {}
 
     def prepare(self, device: torch.device) -> None:
-        """Bring what is only looked through to the device, and make what a run needs once; `model` is moved by the loop."""
+        """Move frozen modules to the device, and make what a run needs once; the loop moves `model`."""
 
     def sample(self, step: int, folder: Path) -> dict[str, float] | None:
         """Write sample pictures, where there are any; numbers for the log, or None."""
@@ -88,7 +88,7 @@ class Trained:
         return self.step >= self.task.settings.steps
 
     def weights(self) -> dict[str, Tensor]:
-        """The weights to ship: averaged ones where they are kept. On every process, where they are in shards."""
+        """The weights to ship: averaged ones where they are kept. With FSDP, every process must call it."""
         whole = dict(self.task.model.state_dict()) | self.ema
         return {k: v.full_tensor() if hasattr(v, "full_tensor") else v for k, v in whole.items()}
 
@@ -226,7 +226,7 @@ def _step(
 
 
 def _shares(task: TrainingTask, backend: Backend, batches: list) -> list[dict[str, float]]:
-    """For each micro-batch, how far each of its means weighs: its items over the mean number of items of all micro-batches."""
+    """For each micro-batch, the weight of each of its means: its items over the mean number of items of all micro-batches."""
     counts = [task.items(batch) for batch in batches]
     names = sorted(counts[0])
     if not names:
@@ -240,7 +240,7 @@ def _shares(task: TrainingTask, backend: Backend, batches: list) -> list[dict[st
 def _check_finite(
     task: TrainingTask, backend: Backend, good: bool, value: float, step: int, index: int, batch: Any, folder: Path, what: str = "loss"
 ) -> None:
-    """Stops every process when one of them has a value that is not finite; that one saves its batch first.
+    """Stop every process when one of them has a NaN or infinite value; that one saves its batch first.
 
     Raises:
         NotFinite: naming the step, the value and the file.

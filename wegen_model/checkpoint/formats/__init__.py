@@ -22,7 +22,7 @@ FORMATS = discover()
 
 
 def inference_presets() -> dict[str, InferencePreset]:
-    """Name -> how that public decoder's own inference code drives it."""
+    """Name -> inference preset of that public decoder."""
     return {f.preset.name: f.preset for f in FORMATS if f.preset}
 
 
@@ -39,7 +39,7 @@ def inference_preset(name: str | None) -> InferencePreset | None:
 
 
 def presets_with(setting: str, value: object) -> str:
-    """Names of the presets that drive their decoder so, for tooltips: "emu2, blip3o"."""
+    """Names of the presets with that setting, for tooltips: "emu2, blip3o"."""
     return ", ".join(name for name, preset in inference_presets().items() if getattr(preset, setting) == value)
 
 

@@ -48,7 +48,7 @@ def within(folders: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def decoder_files(*folders: str) -> tuple[FileLayout, ...]:
-    """Weights of a diffusers decoder whose unet/ and vae/ lie in any of these folders ("" is the folder that is given)."""
+    """Weights of a diffusers decoder whose unet/ and vae/ are in any of these folders ("" is the folder that is given)."""
     return tuple(FileLayout(part, within(_below(folders, part), DIFFUSERS_FILES)) for part in ("unet", "vae"))
 
 
@@ -64,7 +64,7 @@ def _below(folders: tuple[str, ...], part: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class PublicFormat:
-    """One public checkpoint: what it is called, how it is told, where its files lie, what becomes of its keys."""
+    """One public checkpoint: its name, how its folder is recognised, where its files are, how its keys are mapped."""
 
     name: str  # in reports
     # a row of docs/real-weights.md; a format without `title` has none, since it is a form of another's files
@@ -76,14 +76,14 @@ class PublicFormat:
     # files
     files: tuple[FileLayout, ...] = ()
     configs: tuple[FileLayout, ...] = ()
-    roots: tuple[str, ...] = ()  # folders that may lie around all of it
-    # how a folder is told, from the surest sign to the weakest: by its own name; by what a JSON file in it says; by groups of globs, of
+    roots: tuple[str, ...] = ()  # folders that may contain all of it
+    # how a folder is recognised, from the surest sign to the weakest: by its own name; by what a JSON file in it says; by groups of globs, of
     # each of which one must find something
     folder_names: tuple[str, ...] = ()
     told_by: tuple[str, Callable[[dict[str, Any]], bool]] | None = None
     marks: tuple[tuple[str, ...], ...] = ()
-    key_maps: tuple[KeyMap, ...] = ()  # of its files; the first that fits is taken, so what holds more stands first
-    preset: InferencePreset | None = None  # how its own inference code drives its decoder
+    key_maps: tuple[KeyMap, ...] = ()  # of its files; the first that fits is taken, so the ones that hold more come first
+    preset: InferencePreset | None = None  # settings of its own inference code
     holds: Mapping[str, str] = field(default_factory=dict)  # part -> its place in words, for messages that say where to get it
     needs: tuple[str, ...] = ()  # parts that a folder of this kind should hold; what lacks is reported
     order: int = 50  # RELEASED ones are asked and offered first, GENERAL ones (any diffusers UNet, any LLaMA) asked last

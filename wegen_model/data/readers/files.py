@@ -75,7 +75,7 @@ def load(path: Path, kind: type = list):
 
 
 def table(path: Path, skips: Skips) -> Iterator[tuple[str, list[str]]]:
-    """Name and fields of every line of a CSV file. A line that is none is named in `skips`."""
+    """Name and fields of every row of a CSV file; malformed rows are named in `skips`."""
     csv.field_size_limit(max(csv.field_size_limit(), MAX_BYTES))  # of the process; its 128 KiB are less than some datasets' fields
     with open_text(path, newline="") as file:
         reader = csv.reader(line.replace("\0", "") for line in file)
@@ -124,13 +124,13 @@ def image(files: dict[str, bytes], name: str) -> np.ndarray:
 
 
 def box(x0: float, y0: float, x1: float, y1: float) -> Box | None:
-    """Of corners in fractions, cut to the picture; None when nothing is left."""
+    """A Box from corners in fractions, cut to the picture; None when nothing is left."""
     x0, y0, x1, y1 = (min(max(float(v), 0.0), 1.0) for v in (x0, y0, x1, y1))
     return Box(x0, y0, x1 - x0, y1 - y0) if x1 - x0 > 1e-3 and y1 - y0 > 1e-3 else None
 
 
 def cut(p: np.ndarray, b: Box) -> np.ndarray:
-    """What a box holds."""
+    """The part of a picture inside a box."""
     from ...chat.boxes import edges
 
     left, top, right, bottom = edges(b, p.shape[1], p.shape[0])

@@ -1,5 +1,5 @@
 """What may be done to a scene's picture: damages that restoration mends, the conditions that a picture may be drawn from, and
-`laid`: the picture laid into a box as one that a user shows is (place.py).
+`laid`: the picture pasted into a box, as one that a user shows is (chat/reference_cutout.py).
 
 A picture is (s,s,3) uint8, the mask of its things (s,s) uint8. Each effect is a pure function of the picture and its seed.
 """

@@ -135,7 +135,7 @@ class LanguageTask(TrainingTask):
         return self.language(embed(self.language, self.projectors, places, fed, blank), checkpoint=layer)
 
     def _fed_back(self, batch: LanguageBatch, places, true: Tensor, blank: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """What stands in the slots of pictures, (m,n,c) normalised, and which of them keep their placeholders instead (m,)."""
+        """Features fed into the slots of pictures, (m,n,c) normalised, and which pictures keep their placeholders instead (m,)."""
         s, m, device = self.settings, len(true), true.device
         if not m or not (s.feedback_noise or s.feedback_own):
             return true, blank

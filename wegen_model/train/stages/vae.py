@@ -141,7 +141,7 @@ class VaeTask(_PictureTask):
 
 
 class VaeDecoderTask(_PictureTask):
-    """The decoder alone, on crops of three the one with most in it; a share of the latents (`own_latents`) are painted by the UNet."""
+    """The decoder alone, on the most varied of three random crops; a share of the latents (`own_latents`) are painted by the UNet."""
 
     def __init__(self, components: Components, source: Any, settings: Settings, folder: Path | None = None):
         vae = components.need_decoder().vae
