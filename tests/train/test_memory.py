@@ -1,6 +1,6 @@
 """What saves memory changes nothing: recomputed activations give the same gradients, and fewer bytes lie about.
 
-Accumulation is tested in test_stages.py, averaging in test_loop.py.
+Accumulation is tested in test_stages.py, averaging in test_trainer.py.
 """
 
 import weakref
