@@ -14,7 +14,7 @@ from wegen.nodes import ui_messages
 from wegen.tests.support import tiny_config
 from wegen.wegen_model import images
 from wegen.wegen_model.data.image_folder import PictureFolder
-from wegen.wegen_model.data.shards import decode
+from wegen.wegen_model.data.record import decode
 from wegen.wegen_model.models.eva_clip import prepare
 from wegen.wegen_model.workflow.spec import Folders
 from wegen.wegen_model.workflow.standins import LoadImage

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ..data.optional import need
-from ..data.shards import Unreadable
+from ..data.record import Unreadable
 from ..images import from_video
 
 SMALL = 48  # pixels: motion is measured on grey pictures of this side

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from .. import tasks
 from ..items import Item, Skips
+from ..record import Unreadable, decode
 from ..sample import Sample
-from ..shards import Unreadable, decode
 from .files import find, lines, picture, rng, rows, table
 
 

@@ -19,7 +19,7 @@ from ...chat.conversation import Box
 from ...fileio import DATASET_BYTES, MAX_BYTES, JSONError, open_text, parse_json, read_json
 from ..items import Skips
 from ..optional import need
-from ..shards import Unreadable, decode
+from ..record import Unreadable, decode
 
 
 def rng(key: str) -> np.random.Generator:
