@@ -31,6 +31,7 @@ folder_paths.folder_names_and_paths["wegen"] = ([models], set())
 spec = importlib.util.spec_from_file_location("a_pack", root + "/__init__.py", submodule_search_locations=[root])
 sys.modules["a_pack"] = pack = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(pack)
+pack.NODE_CLASS_MAPPINGS  # what ComfyUI asks for; the nodes are loaded then
 sampling = sys.modules["a_pack.nodes.host.sampling"]
 config = importlib.import_module("a_pack.wegen_model.config")
 said = {}
