@@ -179,12 +179,12 @@ def body(turn: Turn) -> list[str | Box | int]:
             pieces.append(reference.box)
     end, placed = 0, {k for kind, k in tags if kind == "bbox"}
     for match in TAG.finditer(turn.text):
-        k = int(match[2])
+        kind, k = match[1].lower(), int(match[2])
         box = turn.references[k - 1].box
         pieces.append(turn.text[end : match.start()])
-        if match[1] == "image":
+        if kind == "image":
             pieces.append(k - 1)
-        if box is not None and (match[1] == "bbox" or k not in placed):
+        if box is not None and (kind == "bbox" or k not in placed):
             pieces.append(box)
             placed.add(k)
         end = match.end()
