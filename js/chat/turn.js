@@ -4,9 +4,7 @@ import { addLoadImage, annotated, TYPE, view } from "../comfy.js";
 import { button, el } from "../dom.js";
 import { featureGrid } from "../features.js";
 import { addFeatures } from "./graph.js";
-import { siblings } from "./transcript.js";
-
-const TAG = /<(image|bbox)_(\d{1,3})>/gi;
+import { siblings, TAG } from "./transcript.js";
 
 /** A picture by file: small, draggable onto Load Image, opens on click. */
 export function picture(file, more = {}) {
