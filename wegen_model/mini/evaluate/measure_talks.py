@@ -13,7 +13,7 @@ from ..tasks.generation import change
 from ..tasks.sampling import Rng, named_scene, say, words
 from ..world.concepts import DEFAULT_STYLE, NAMES
 from ..world.scenes import Scene, canonical
-from .metrics import background_of, crop, offered
+from .metrics import background_of, crop, iou, offered
 
 if TYPE_CHECKING:
     from .measure import Bench
@@ -31,8 +31,14 @@ def cases(bench: Bench) -> None:
 
 
 def talks(bench: Bench) -> None:
-    """Each instruction obeyed and the rest kept: every thing in its place, and the background. The talk goes on whatever came out."""
-    right, wanted, made = [], [], []
+    """Each instruction obeyed and the rest kept. The talk goes on whatever came out.
+
+    `right`: what is in each place, and the background; `shaped`: and the outline, which a thing painted twice does not pass.
+    """
+    right: list[list[bool]] = []
+    shaped: list[list[bool]] = []
+    wanted: list[torch.Tensor] = []
+    made: list[torch.Tensor] = []
     for i in range(bench.size):
         talk, features = Conversation(), []
         messages = messages_of(Rng(f"talk:{bench.seed}:{i}"))
@@ -40,12 +46,15 @@ def talks(bench: Bench) -> None:
             written, talk = bench.model.draw(bench.model.chat(talk.user(text), picture="always", max_tokens=40))
             features.append(written)
         images = bench.paint(features)
-        right.append([wholly_right(bench, scene, image) for (_, scene), image in zip(messages, images)])
-        wanted += [bench.truth(scene) for _, scene in messages]
+        scenes = [scene for _, scene in messages]
+        right.append([wholly_right(bench, scene, image) for scene, image in zip(scenes, images)])
+        shaped.append([ok and iou(image, scene, bench.art) > 0.5 for ok, scene, image in zip(right[-1], scenes, images)])
+        wanted += [bench.truth(scene) for scene in scenes]
         made.append(images)
     for turn, values in enumerate(zip(*right, strict=True), 1):
         bench.add(f"talks, turn {turn}: wholly right", values)
     bench.add(f"talks, turns 2 to {TURNS}: wholly right", np.array(right)[:, 1:])
+    bench.add(f"talks, turns 2 to {TURNS}: wholly right, mask IoU over .5", np.array(shaped)[:, 1:])
     bench.sheet("talks", wanted, torch.cat(made))
 
 
