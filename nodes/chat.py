@@ -13,7 +13,8 @@ class WeGenChat:
 
     DESCRIPTION = (
         "Talks with WeGen: asks for a picture, asks about pictures, or refines the last one. The picture itself is drawn by "
-        "AR Feature Decode, which follows. For another turn, connect its chat output to the next WeGen Chat."
+        "AR Feature Decode, which follows. For another turn, connect its chat output to the next WeGen Chat. The bundled miniature "
+        "remembers one earlier exchange."
     )
     CATEGORY = CATEGORY
     SEARCH_ALIASES = ["wegen", "chat", "prompt", "ask", "vqa", "text to image", "multimodal", "llm", "caption", "edit"]

@@ -13,6 +13,7 @@ from wegen.wegen_model.chat import canvas_state, chat_state
 from wegen.wegen_model.chat.boxes import COLOURS, parse_boxes
 from wegen.wegen_model.chat.canvas_state import digest, parse_placement
 from wegen.wegen_model.chat.chat_state import parse_transcript
+from wegen.wegen_model.chat.conversation import Turn
 
 TESTS = Path(__file__).parent / "js"
 NODE = shutil.which("node")
@@ -54,6 +55,14 @@ def test_the_server_reads_what_the_canvas_writes():
     text = evaluate(f"{code} process.stdout.write(JSON.stringify(S.serialise(a.state)))")
     read = parse_placement(text)
     assert read.labels == ("", "\u0436") and read.boxes[0] is None and read.boxes[1].width == pytest.approx(0.3) and not read.ignored
+
+
+@need_node
+def test_both_sides_read_the_same_tags():
+    text = "<image_1> <Image_2> <IMAGE_12>, <Bbox_1> <bBOX_3><image_> < image_1> <\u0131mage_1> <\u0130mage_1> <picture_1>"
+    code = "import {TAG} from '../../js/chat/transcript.js';"
+    there = evaluate(f"{code} process.stdout.write(JSON.stringify([...given.matchAll(TAG)].map((m) => [m[1].toLowerCase(), +m[2]])))", text)
+    assert [tuple(tag) for tag in there] == Turn("user", text).tags() and len(there) == 5
 
 
 @need_node

@@ -58,6 +58,37 @@ def test_a_written_turn_without_ids_keeps_its_words(wegen):
     assert after.ids[: len(before)] == before.ids and len(after) == len(before) + 65
 
 
+def test_a_model_of_short_memory_forgets_nothing_of_the_conversation(tmp_path, monkeypatch):
+    """The prompt carries one earlier exchange, the conversation all; a picture that the prompt leaves out is not looked at."""
+    model = WeGen.load(tiny_model(tmp_path / "short", memory=1), runtime=Listener())
+    looked, encode = [], model.encode
+    monkeypatch.setattr(model, "encode", lambda images, **more: looked.append(more["where"]) or encode(images, **more))
+    shown = (Reference(picture()),)
+    old = (Turn("user", "a <image_1>", shown), Turn("assistant", "yes"), Turn("user", "b <image_1>", shown), Turn("assistant", "no"))
+    talk = model.chat(Conversation(old).user("c"), picture="always", max_tokens=4)
+    features, talk = model.draw(talk)
+    assert looked == ["WeGen Chat, turn 3, image_1"]
+    assert len(talk.turns) == 6 and talk.turns[0].references[0].picture is shown[0].picture
+    alone = model.chat(Conversation(old[2:]).user("c"), picture="always", max_tokens=4)
+    assert alone.last.ids == talk.last.ids[: len(alone.last.ids)] and torch.equal(model.draw(alone)[0].tokens, features.tokens)
+    undone = dataclasses.replace(talk, turns=())  # everything taken back
+    assert (
+        model.chat(undone.user("c"), picture="always", max_tokens=4).last.ids
+        == model.chat(Conversation().user("c"), picture="always", max_tokens=4).last.ids
+    )
+
+
+def test_a_note_counts_on_what_the_prompt_carries(tmp_path, drawn):
+    """A picture that the prompt leaves out cannot be meant."""
+    model = WeGen.load(tiny_model(tmp_path / "short", memory=1, concepts=("cat",)), runtime=Listener())
+    model.chat(drawn[1].user("brighter"), max_tokens=1)
+    assert model.runtime.warnings == []
+    talk = drawn[1].user("well done")
+    talk = dataclasses.replace(talk, turns=(*talk.turns, Turn("assistant", "thanks")))
+    model.chat(talk.user("a wombat"), max_tokens=1)
+    assert ["knows 1 things" in note for note in model.runtime.warnings] == [True]
+
+
 def test_a_conversation_of_another_model_is_refused(wegen, drawn, tmp_path):
     other = WeGen.load(tiny_model(tmp_path / "other", parts=("language", "projectors"), seed=1), runtime=Listener())
     (tmp_path / "other/added_tokens.json").write_text((tmp_path / "other/added_tokens.json").read_text().replace("<patch>", "<patch2>"))

@@ -159,9 +159,14 @@ class ModelConfig:
     unet: dict[str, Any] = field(default_factory=dict)  # diffusers UNet2DConditionModel
     vae: dict[str, Any] = field(default_factory=dict)  # diffusers AutoencoderKL
     scheduler: dict[str, Any] = field(default_factory=dict)  # diffusers, with _class_name
+    memory: int = 0  # earlier exchanges that a prompt carries; 0: all of the conversation
     references: str = "whole"  # how pictures with boxes are shown: "whole", or "placed" in their box (miniature; chat/reference_cutout.py)
     knows: str = ""  # one sentence for tooltips: what was it trained on?
     concepts: tuple[str, ...] = ()  # the words a small model can draw; empty: open vocabulary
+
+    def __post_init__(self):
+        if self.memory < 0:
+            raise ValueError(f"memory is {self.memory}, not a number of exchanges (0: all)")
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -300,6 +305,7 @@ PRESETS: dict[str, ModelConfig] = {
         name="wegen-mini",
         vision=VisionConfig(image_size=128, patch_size=16, width=192, layers=5, heads=6, mlp_width=512),
         language=LanguageConfig(vocab_size=0, width=256, layers=4, heads=4, mlp_width=704, positions=1024),
+        memory=1,
         references="placed",
         features=FeatureConfig(
             _MINI_SPACE,

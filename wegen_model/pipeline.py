@@ -80,18 +80,19 @@ class WeGen(WeGenEncoder):
         }
 
     def encode_references(self, conversation: Conversation) -> Conversation:
-        """The same conversation with every reference's features filled in.
+        """The same conversation with the features of every reference filled in that the prompt carries.
 
         Raises:
             ValueError: it was held with another model, or holds features of another space.
         """
         prompt.check_tokenizer(conversation, self.tokenizer)
         turns = []
+        first = prompt.first_kept(conversation.turns, self.config.memory)
         for number, turn in enumerate(conversation.turns, 1):
             references = []
             for k, r in enumerate(turn.references, 1):
                 where = f"WeGen Chat, turn {number}, image_{k}"
-                if r.features is None and r.picture is not None:
+                if r.features is None and r.picture is not None and number > first:
                     picture = check_images(r.picture[:1], where)
                     if r.box is not None and self.config.references == "placed":
                         picture = paste_subject(picture[0], r.box, self.config.vision.image_size)[None]
@@ -104,6 +105,10 @@ class WeGen(WeGenEncoder):
                 self._check_space(features, f"WeGen Chat, the picture of turn {number}")
             turns.append(replace(turn, references=tuple(references)))
         return replace(conversation, turns=tuple(turns), tokenizer=self.tokenizer.hash)
+
+    def _prompt(self, conversation: Conversation, reserve: int, trim_oldest: bool) -> prompt.Prompt:
+        c = self.config
+        return prompt.build(conversation, self.tokenizer, c.language.positions, reserve, trim_oldest=trim_oldest, memory=c.memory)
 
     def _model(self, device: torch.device) -> generate.Model:
         place = self.runtime.place("language")
@@ -144,7 +149,7 @@ class WeGen(WeGenEncoder):
         self._notes(conversation, picture)
         n = self.config.features.count
         reserve = max_tokens + (n + 2 if picture != "never" else 0)
-        context = prompt.build(conversation, self.tokenizer, self.config.language.positions, reserve, trim_oldest=trim_oldest)
+        context = self._prompt(conversation, reserve, trim_oldest)
         self.component("projectors")
         with (
             self.runtime.use(self.component("language"), self._room(1, len(context), max_tokens + 1)) as device,
@@ -190,7 +195,7 @@ class WeGen(WeGenEncoder):
         self._need("language", "projectors")
         conversation = self.encode_references(conversation)
         n = self.config.features.count
-        context = prompt.build(conversation, self.tokenizer, self.config.language.positions, n + 1, trim_oldest=trim_oldest)
+        context = self._prompt(conversation, n + 1, trim_oldest)
         kept = None
         if keep is not None:
             earlier, mask = keep
@@ -236,11 +241,12 @@ class WeGen(WeGenEncoder):
     def _notes(self, conversation: Conversation, picture: str) -> None:
         turn = conversation.turns[-1]
         pictures = sum(r.has_picture for r in turn.references)
-        earlier = any(t.pictures for t in conversation.turns)
+        carried = conversation.turns[prompt.first_kept(conversation.turns, self.config.memory) :]
+        earlier = any(t.pictures for t in carried)
         if pictures > 3:
             self.runtime.warn(f"{pictures} references: the paper reports that identity suffers past three.")
         known = self.config.concepts
-        words = set(re.findall(r"[a-z]+", turn.text.lower()))
+        words = set(re.findall(r"[a-z]+", self.tokenizer.decode(self.tokenizer.encode(turn.text)).lower()))  # as the model reads it
         names = {form for c in known for form in (c, c + "s", c + "es", c[:-1] + "ies", c[:-2] + "i")}
         if known and picture != "never" and not pictures and not earlier and not words & names:
             self.runtime.warn(

@@ -6,6 +6,7 @@
 import { cut, readFile } from "../boxes/state.js";
 
 export const LIMITS = { turns: 4000, text: 20000, pictures: 8, boxes: 32, label: 100, id: 64 };
+export const TAG = /<(image|bbox)_(\d{1,3})>/gi; // stands for a picture or box of its turn, as in conversation.py
 const LONG_SEED = /("seed"\s*:\s*)(\d{16,})(?=\s*[,}])/g; // whole numbers that JSON.parse would round: read as text
 
 export const empty = () => ({ turns: [], head: null, draft: "", ignored: [] });

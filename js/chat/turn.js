@@ -4,9 +4,7 @@ import { addLoadImage, annotated, TYPE, view } from "../comfy.js";
 import { button, el } from "../dom.js";
 import { featureGrid } from "../features.js";
 import { addFeatures } from "./graph.js";
-import { siblings } from "./transcript.js";
-
-const TAG = /<(image|bbox)_(\d{1,3})>/g;
+import { siblings, TAG } from "./transcript.js";
 
 /** A picture by file: small, draggable onto Load Image, opens on click. */
 export function picture(file, more = {}) {
@@ -31,7 +29,7 @@ function spoken(turn) {
   const out = el("div", { class: "wegen-text" });
   let end = 0;
   for (const match of turn.text.matchAll(TAG)) {
-    out.append(turn.text.slice(end, match.index), tag(turn, match[1], Number(match[2])));
+    out.append(turn.text.slice(end, match.index), tag(turn, match[1].toLowerCase(), Number(match[2])));
     end = match.index + match[0].length;
   }
   out.append(turn.text.slice(end));

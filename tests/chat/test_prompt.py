@@ -199,6 +199,52 @@ def test_slots_count_the_turns_that_were_forgotten(tokenizer):
     assert torch.equal(prompt.features_at(talk, laid.slots[0]).tokens, features(3).tokens)
 
 
+def test_tags_in_capitals_are_tags(tokenizer):
+    references = (Reference(features=features(1), box=BOX), Reference(features=features(2)))
+    typed, plain = (
+        Conversation().user(text, references) for text in ("<Image_2> at <BBOX_1>, <iMage_1>", "<image_2> at <bbox_1>, <image_1>")
+    )
+    assert typed.last.tags() == plain.last.tags() == [("image", 2), ("bbox", 1), ("image", 1)]
+    assert prompt.build(typed, tokenizer, 4096).ids == prompt.build(plain, tokenizer, 4096).ids
+    assert Conversation().user("<\u0131mage_1> <\u0130mage_1>").last.tags() == [], "other alphabets' letters are text"
+
+
+@pytest.mark.parametrize(("memory", "first"), [(0, 0), (1, 4), (2, 2), (3, 0), (9, 0)])
+@pytest.mark.parametrize("open_image", [False, True])
+def test_memory_says_how_many_earlier_exchanges_a_prompt_carries(tokenizer, memory, first, open_image):
+    """The same turns while a message waits for its answer, and while the answer waits for its picture."""
+    turns = [turn for k in range(3) for turn in (Turn("user", f"q{k}"), Turn("assistant", "", pictures=(features(k),)))]
+    turns += [Turn("user", "last")] + [Turn("assistant", "so", open_image=True)] * open_image
+    talk = Conversation(tuple(turns))
+    built = prompt.build(talk, tokenizer, 4096, memory=memory)
+    assert built.ids == prompt.build(Conversation(talk.turns[first:]), tokenizer, 4096).ids
+    assert [s.turn for s in built.slots] == [i for i in (1, 3, 5) if i > first]
+    assert [f.tokens.sum() for f in built.features] == [features(i // 2).tokens.sum() for i in (1, 3, 5) if i > first]
+    assert (
+        prompt.build(Conversation(talk.turns[6:]), tokenizer, 4096, memory=memory).ids
+        == prompt.build(Conversation(talk.turns[6:]), tokenizer, 4096).ids
+    ), "a first request carries nothing"
+
+
+def test_a_remembered_exchange_that_does_not_fit(tokenizer):
+    """Turns are counted from the beginning of the conversation, and trimming goes on from what is remembered."""
+    turns = tuple(turn for k in range(4) for turn in (Turn("user", f"question {k} " + "x" * 80), Turn("assistant", f"answer {k}")))
+    talk = Conversation(turns).user("the last one")
+    whole = len(prompt.build(talk, tokenizer, 4096, memory=1))
+    with pytest.raises(ValueError, match=r"Drop the first 8 turns \(up to «answer 3»\)"):
+        prompt.build(talk, tokenizer, whole - 1, memory=1)
+    rest = Conversation(turns[8:]).user("the last one")
+    assert prompt.build(talk, tokenizer, whole - 1, memory=1, trim_oldest=True).ids == prompt.build(rest, tokenizer, 4096, memory=1).ids
+
+
+def test_what_a_prompt_leaves_out_need_not_be_encoded_or_of_one_size(tokenizer):
+    talk = Conversation(
+        (Turn("user", "a", ONE), Turn("assistant", "", pictures=(features(n=16),)), Turn("user", "b"), Turn("assistant", "c"))
+    )
+    talk = talk.user("d", (Reference(features=features()),))
+    assert [s.turn for s in prompt.build(talk, tokenizer, 4096, memory=1).slots] == [4]
+
+
 def test_features_of_unlike_counts_are_refused(tokenizer):
     with pytest.raises(ValueError, match="a picture of 16 features among pictures of 64"):
         prompt.build(Conversation().user("a", (Reference(features=features()), Reference(features=features(n=16)))), tokenizer, 4096)
@@ -240,6 +286,7 @@ ONE = (Reference(picture()),)
     [
         ("   ", (), "the message is empty"),
         ("a <image_3>", ONE * 2, r"says <image_3>, but this turn has 2 references. Connect image_3"),
+        ("a <IMAGE_3>", ONE * 2, r"says <image_3>, but this turn has 2 references"),
         ("a <image_0>", ONE, r"says <image_0>, but this turn has 1 reference\."),
         ("a <bbox_1>", ONE, r"says <bbox_1>, but reference 1 has no box"),
         ("a <image_1>", (Reference(box=BOX),), r"says <image_1>, but reference 1 is only a box"),

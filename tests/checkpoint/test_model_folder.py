@@ -174,6 +174,15 @@ def test_a_configuration_survives_json(name):
     assert dataclasses.replace(again, unet={}, vae={}) == dataclasses.replace(config, unet={}, vae={})
 
 
+def test_how_much_a_model_remembers(own):
+    """All of a conversation at full size and where a folder is older than the setting; one exchange in the miniature."""
+    values = json.loads((own / "config.json").read_text())
+    assert values.pop("memory") == 0
+    (own / "config.json").write_text(json.dumps(values))
+    assert model_folder.read_config(own).memory == PRESETS["wegen-7b"].memory == 0
+    assert model_folder.read_config(model_folder.resolve("wegen-mini")).memory == PRESETS["wegen-mini"].memory == 1
+
+
 # --- damage -------------------------------------------------------------------------------------------------------
 
 
@@ -226,6 +235,8 @@ def test_a_lost_shard(own):
         ("[]", "not a valid configuration"),
         ('{"format_version": 99}', "version 99 is newer"),
         ('{"vision": {"wings": 2}}', "unknown keys in VisionConfig: wings"),
+        ('{"memory": -1}', "memory is -1, not a number of exchanges"),
+        ('{"memory": 1.5}', "memory is 1.5, not a whole number"),
     ],
 )
 def test_a_bad_config(own, content, error):

@@ -100,3 +100,14 @@ def test_a_stage_with_known_features_has_the_loss_of_one_without(tiny):
         shares = {"words": 1.0, "written": 1.0}
         losses.append(task.loss(task.micro_batch(0, 0, 1), torch.Generator().manual_seed(0), shares)["loss"].item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)  # kept as float16
+
+
+def test_training_sees_the_exchanges_that_a_prompt_carries():
+    components = load("wegen-mini", "stage-1", decoder=False)
+    assert components.config.memory == 1
+    turns = tuple(t for k in range(3) for t in (Turn("user", f"on {k}"), Turn("assistant", "", drawn=picture(k))))
+    shown = [
+        model_inputs([Sample("editing", part, "x")], components.config, components.need_tokenizer(), np.random.default_rng(0))
+        for part in (turns, turns[2:])
+    ]
+    assert len(shown[0].pictures) == 2 and torch.equal(shown[0].batch.ids, shown[1].batch.ids)

@@ -51,6 +51,15 @@ def test_what_is_wrong_with_a_sample_is_said_with_its_key(sample, words):
         sample.check()
 
 
+def test_a_sample_is_planned_with_the_exchanges_that_a_prompt_carries(tokenizer):
+    turns = tuple(t for k in range(3) for t in (Turn("user", f"{k}"), Turn("assistant", f"so {k}", drawn=flat(k))))
+    sample = Sample("editing", turns, "x")
+    seen, slots = plan(sample, tokenizer, 400, 4, memory=1)
+    alone, _ = plan(Sample("editing", turns[2:], "x"), tokenizer, 400, 4)
+    assert [int(picture_at(sample, slot)[0, 0, 0]) for slot in slots] == [1, 2] and (seen.ids, seen.trained) == (alone.ids, alone.trained)
+    assert len(plan(sample, tokenizer, 400, 4)[1]) == 3
+
+
 def test_a_sample_longer_than_the_model_loses_its_oldest_exchange_or_is_refused(tokenizer):
     asked, answer = Turn("user", "a" * 100), Turn("assistant", "b")
     seen, _ = plan(Sample("understanding", (asked, answer, asked, answer), "x"), tokenizer, 150, 4)

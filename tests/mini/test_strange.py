@@ -42,7 +42,7 @@ def paint(mini):
         "xylophone of quartz",
         "\u043d\u0430\u0440\u0438\u0441\u0443\u0439 \u043a\u043e\u0442\u0430",
         "\u753b\u4e00\u53ea\u732b",
-        "\U0001f98a\U0001f98a\U0001f98a",
+        "\U0001f984\U0001f984\U0001f984",
         "?",
         "<img> </s> [INST]",
     ],
@@ -52,8 +52,9 @@ def test_words_it_does_not_know_give_a_picture_and_the_list_of_those_it_knows(mi
     assert any(f"knows {len(mini.config.concepts)} things" in note and "cat" in note for note in mini.runtime.notes)
 
 
-def test_words_it_knows_need_no_note(mini, paint):
-    paint("three cats on a red background")
+@pytest.mark.parametrize("text", ["three cats on a red background", "Three CATS", "\U0001f98a\U0001f98a\U0001f98a"])
+def test_words_it_knows_need_no_note(mini, paint, text):
+    paint(text)
     assert not mini.runtime.notes
 
 

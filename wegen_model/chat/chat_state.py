@@ -84,7 +84,7 @@ def _without_dead_tags(text: str, boxes: int) -> str:
     """A reply's text with only those tags that name one of its boxes."""
 
     def keep(tag: re.Match[str]) -> str:
-        return tag[0] if tag[1] == "bbox" and 1 <= int(tag[2]) <= boxes else ""
+        return tag[0] if tag[1].lower() == "bbox" and 1 <= int(tag[2]) <= boxes else ""
 
     return TAG.sub(keep, text)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..box import Box
 from ..features import Features
 
-TAG = re.compile(r"<(image|bbox)_(\d+)>")
+TAG = re.compile(r"<((?ai:image|bbox))_(\d+)>")  # in any case; `Turn.tags` and others that ask which kind fold it
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Turn:
     open_image: bool = False  # the turn ended by opening an image that is still to be drawn
 
     def tags(self) -> list[tuple[str, int]]:
-        return [(m[1], int(m[2])) for m in TAG.finditer(self.text)]
+        return [(m[1].lower(), int(m[2])) for m in TAG.finditer(self.text)]
 
     def check(self) -> None:
         """Refuses a tag without its reference, and an empty message."""

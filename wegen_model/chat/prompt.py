@@ -30,7 +30,7 @@ class Slot:
 
     start: int  # position of its first feature; <img> is one before
     written: bool  # by the model; otherwise it is only read
-    turn: int  # index of its turn in the conversation, those that were trimmed counted
+    turn: int  # index of its turn in the conversation, those that the prompt leaves out counted
     reference: int | None  # index among the turn's references; None: a picture that the turn drew, …
     drawn: int = 0  # … its `drawn`-th, from 0
     boxes: tuple[Box, ...] = ()  # where it is written: the boxes that the user's turn before it asked for, in the prompt's order
@@ -80,8 +80,21 @@ class Prompt(PromptLayout):
     features: list[Features] = field(default_factory=list)
 
 
+def first_kept(turns: Sequence[Turn], memory: int) -> int:
+    """Index of the first turn that a prompt carries: `memory` exchanges before the latest message, each from its message on; 0: all."""
+    messages = [i for i, turn in enumerate(turns) if turn.role == "user"]
+    return messages[-1 - memory] if 0 < memory < len(messages) else 0
+
+
 def layout(
-    conversation: Conversation, tokenizer: Tokenizer, positions: int, n: int, reserve: int = 0, end: bool = False, trim_oldest: bool = False
+    conversation: Conversation,
+    tokenizer: Tokenizer,
+    positions: int,
+    n: int,
+    reserve: int = 0,
+    end: bool = False,
+    trim_oldest: bool = False,
+    memory: int = 0,
 ) -> PromptLayout:
     """Token ids and slots of a conversation; its pictures need not be encoded.
 
@@ -90,11 +103,13 @@ def layout(
         reserve: tokens that must still fit after the prompt (the reply, the picture).
         end: close with </s> (training); otherwise an answer follows.
         trim_oldest: drop the oldest exchanges until it fits, instead of an error.
+        memory: earlier exchanges that the prompt carries (ModelConfig.memory); 0: all.
     Raises:
         ValueError: past the limit, naming the turns to drop; or ids of another tokenizer.
     """
     check_tokenizer(conversation, tokenizer)
-    turns, first = conversation.turns, 0
+    turns = conversation.turns
+    first = first_kept(turns, memory)
     while True:
         out = _Writer(tokenizer, n).write(turns, first, end)
         if len(out) + reserve <= positions:
@@ -113,21 +128,28 @@ def layout(
             )
         raise ValueError(
             f"chat: the conversation needs {len(out) + reserve} tokens, the model has {positions}. Drop the first "
-            f"{drop} turns (up to «{kept[drop - 1].text[:40]}»), or switch trim_oldest on."
+            f"{first + drop} turns (up to «{kept[drop - 1].text[:40]}»), or switch trim_oldest on."
         )
 
 
 def build(
-    conversation: Conversation, tokenizer: Tokenizer, positions: int, reserve: int = 0, end: bool = False, trim_oldest: bool = False
+    conversation: Conversation,
+    tokenizer: Tokenizer,
+    positions: int,
+    reserve: int = 0,
+    end: bool = False,
+    trim_oldest: bool = False,
+    memory: int = 0,
 ) -> Prompt:
     """`layout` of a conversation whose references are encoded, with their features.
 
     Raises:
         ValueError: as `layout`; a reference that was not encoded; pictures of unlike numbers of features.
     """
-    pictures = [f for turn in conversation.turns for f in (*(r.features for r in turn.references), *turn.pictures) if f is not None]
+    kept = conversation.turns[first_kept(conversation.turns, memory) :]
+    pictures = [f for turn in kept for f in (*(r.features for r in turn.references), *turn.pictures) if f is not None]
     n = pictures[0].tokens.shape[1] if pictures else FeatureConfig().count
-    laid = layout(conversation, tokenizer, positions, n, reserve, end, trim_oldest)
+    laid = layout(conversation, tokenizer, positions, n, reserve, end, trim_oldest, memory)
     return attach(laid, [features_at(conversation, slot) for slot in laid.slots])
 
 
@@ -179,12 +201,12 @@ def body(turn: Turn) -> list[str | Box | int]:
             pieces.append(reference.box)
     end, placed = 0, {k for kind, k in tags if kind == "bbox"}
     for match in TAG.finditer(turn.text):
-        k = int(match[2])
+        kind, k = match[1].lower(), int(match[2])
         box = turn.references[k - 1].box
         pieces.append(turn.text[end : match.start()])
-        if match[1] == "image":
+        if kind == "image":
             pieces.append(k - 1)
-        if box is not None and (match[1] == "bbox" or k not in placed):
+        if box is not None and (kind == "bbox" or k not in placed):
             pieces.append(box)
             placed.add(k)
         end = match.end()

@@ -114,7 +114,7 @@ def model_inputs(
         if rng.random() >= keep_caption_prob:
             sample = without_words(sample)
         try:
-            one, slots = plan(sample, tokenizer, config.language.positions, n)
+            one, slots = plan(sample, tokenizer, config.language.positions, n, config.memory)
         except ValueError as error:
             skipped[f"sample {sample.key}"] = str(error)
             continue

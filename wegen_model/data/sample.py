@@ -101,11 +101,14 @@ def picture_at(sample: Sample, slot: prompt.Slot) -> Picture:
     return picture
 
 
-def plan(sample: Sample, tokenizer: Tokenizer, positions: int, n: int) -> tuple[Plan, list[prompt.Slot]]:
+def plan(sample: Sample, tokenizer: Tokenizer, positions: int, n: int, memory: int = 0) -> tuple[Plan, list[prompt.Slot]]:
     """Ids and masks as the model sees them, and where the pictures stand: row i of the plan is slot i (see `picture_at`).
+
+    Args:
+        memory: earlier exchanges that the prompt carries (ModelConfig.memory); 0: all.
 
     Raises:
         ValueError: longer than the model's positions, even without its oldest exchanges.
     """
-    laid = prompt.layout(conversation(sample, n), tokenizer, positions, n, end=True, trim_oldest=True)
+    laid = prompt.layout(conversation(sample, n), tokenizer, positions, n, end=True, trim_oldest=True, memory=memory)
     return Plan.of(laid, list(range(len(laid.slots)))), laid.slots

@@ -63,7 +63,7 @@ class DrawnWorld:
         """Conversations of one task and alike in length, and the tokens of the longest."""
         n, positions = self.config.features.count, self.config.language.positions
         talks = (self.sample(i) for i in range(len(self.conversations)))
-        lengths = np.array([len(plan(one, self.tokenizer, positions, n)[0].ids) for one in talks])
+        lengths = np.array([len(plan(one, self.tokenizer, positions, n, self.config.memory)[0].ids) for one in talks])
         names = np.array([one.task for one in self.conversations])
         out = []
         for task in sorted(set(names.tolist())):

@@ -140,11 +140,11 @@ def write(components: Components, samples: list[Sample], device: torch.device, m
 
 def context(components: Components, sample: Sample) -> prompt.Prompt:
     """The prompt up to the picture that a sample's last turn draws, features attached; what the turn says before it is part of it."""
-    f = components.config.features
+    config, f = components.config, components.config.features
     talk = conversation(sample, f.count)
     talk = talk.with_last(replace(talk.turns[-1], pictures=(), open_image=True))
-    laid = prompt.layout(talk, components.need_tokenizer(), components.config.language.positions, f.count, f.count + 1)
-    read = tower_features(components, look([shown_at(sample, slot, components.config) for slot in laid.slots], components.config)).cpu()
+    laid = prompt.layout(talk, components.need_tokenizer(), config.language.positions, f.count, f.count + 1, memory=config.memory)
+    read = tower_features(components, look([shown_at(sample, slot, config) for slot in laid.slots], config)).cpu()
     return prompt.attach(
         laid, [Features(tokens, (f.grid[0], f.grid[1]), f.space, f.tower) for tokens in read.split(1)] if laid.slots else []
     )

@@ -26,7 +26,7 @@ from ..tasks.sampling import Rng, free_boxes
 from ..world.art import Art, load_art
 from ..world.concepts import COLOURS, DEFAULT_STYLE, HELD_OUT_DRAWINGS, HELD_OUT_NAMES, NAMES, OFFERED_STYLES, held_out_combination
 from ..world.scenes import Item, Scene, canonical, pair, render
-from . import measure_changes
+from . import measure_changes, measure_talks
 from .metrics import DRAWN_STYLES, Judge, Key, background_of, crop, held_out, iou, offered, psnr, seams
 
 PLAIN = ("white", "blue", "yellow", "green")  # backgrounds of the tests with large galleries
@@ -106,7 +106,7 @@ class Bench:
         self.seed, self.rng, self.draw = seed, np.random.default_rng(seed), Rng(f"eval:{seed}")
         for part in (self.reconstruction, self.text, self.two, self.references, self.words, self.where):
             part()
-        for table in measure_changes.TABLES:
+        for table in (*measure_changes.TABLES, *measure_talks.TABLES):
             table(self)
 
     def colour(self, thing: str, held_out: bool = True) -> str:

@@ -101,14 +101,15 @@ def _refine(rng: Rng, held_out: bool) -> tuple[Turn, ...]:
         turns: tuple[Turn, ...] = draws(say(rng, say_.TEXT_PLAIN if white else say_.TEXT, **words(first)), first)
         now, ok = first, True
         for k in range(changes):
-            text, then = _change(rng, now, style)
+            text, then = change(rng, now, style)
             ok = ok and then != now and (is_held_out(then) is (held_out and k == changes - 1))
             turns, now = turns + draws(text, then), then
         if ok:
             return turns
 
 
-def _change(rng: Rng, scene: Scene, style: str) -> tuple[str, Scene]:
+def change(rng: Rng, scene: Scene, style: str) -> tuple[str, Scene]:
+    """A request that changes a picture of one or two things, and what it gives; now and then what was there."""
     a, b = scene.items[0].concept, rng.choice(NAMES)
     kinds = (say_.RECOLOUR, say_.REPLACE, say_.ADD_RIGHT, say_.ADD_LEFT) if len(scene.items) == 1 else (say_.RECOLOUR,)
     kind = rng.choice(kinds)
