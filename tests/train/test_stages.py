@@ -226,3 +226,12 @@ def test_talk_without_pictures_is_left_out_of_painting_and_of_sample_sheets(fold
         SampleImages(components, Fixed(talk_of("text", "see")), "stage-1")
     images = SampleImages(components, Fixed(talk_of("text", "edit", "draw")), "stage-1")
     assert {sample.key for sample in images.samples} == {"edit-1", "draw-2"}
+
+
+@pytest.mark.parametrize(
+    "name, change", [("stage-1", {"own_latents": 0.5}), ("visual-decoding", {"feedback_own": 0.5}), ("vae", {"lora": 4})]
+)
+def test_a_setting_that_a_stage_does_not_read_is_refused(folder, name, change):
+    s = dataclasses.replace(MINI["stage-1"], batch=2, **change)
+    with pytest.raises(ValueError, match=f"--set {next(iter(change))}=.*: {name} does not read it; it is for"):
+        make_task(name, load(folder, name), Fixed([]), s)

@@ -1,4 +1,4 @@
-"""`wegen train`: the three stages, their presets, launch configurations, and what a run would cost.
+"""`wegen train`: the stages, their presets, launch configurations, and what a run would cost.
 
 wegen train stage-1 --preset paper --model DIR --data DATA --folder runs/stage-1 --micro 4
 accelerate launch --config_file $(wegen train configs fsdp2) -m wegen.wegen_model train stage-1 …

@@ -8,6 +8,7 @@ A micro-batch of conversations is of one task and alike in length, of about `tok
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -50,6 +51,8 @@ class DrawnWorld:
         """`config`: of the model, whose positions and features say how long a conversation is."""
         if options.mix not in MIXES:
             raise ValueError(f"--data mini: mix is {options.mix!r}; choose {', '.join(MIXES)}.")
+        if options.samples < 1 or options.tokens < 1:
+            raise ValueError(f"--data mini: samples is {options.samples} and tokens {options.tokens}; both are at least 1.")
         self.options, self.art, self.tokenizer, self.config, self.pictures = options, art, tokenizer, config, pictures
         mix = MIXES[options.mix]
         self.conversations = [tasks.sample(options.seed * APART + i, mix) for i in range(options.samples)]
@@ -92,11 +95,10 @@ class DrawnWorld:
     def _pictures(self, step: int, index: int, count: int, each: int) -> list[Sample]:
         total = each * count
         named = total // 2 if self.options.frees else total
-        first = rows(1, step, named, len(self.scenes))[index::count]
-        out = [self.captioned(self.scenes[int(row)]) for row in first]
-        if named < total:
-            out += [self.free(int(row)) for row in rows(2, step, total - named, self.options.frees)[index::count]]
-        return out
+        scenes = [self.captioned(self.scenes[int(row)]) for row in rows(1, step, named, len(self.scenes))]
+        frees = [self.free(int(row)) for row in rows(2, step, total - named, self.options.frees)] if named < total else []
+        mixed = [one for pair in itertools.zip_longest(scenes, frees) for one in pair if one is not None]
+        return mixed[index * each : (index + 1) * each]
 
     def picture(self, scene: Scene) -> KeyedPicture:
         return KeyedPicture(repr(scene), lambda: render(scene, self.art))

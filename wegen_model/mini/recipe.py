@@ -9,6 +9,7 @@ at `stage-1`; size `further` is a round of `stage-2`, `sharpen` and `vae-decoder
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 
 from ..chat.tokenizer import Tokenizer
 from ..checkpoint import model_folder
+from ..fileio import read_json, write_text
 from ..runtime import Runtime
 from ..train.presets import PRESETS
 from ..train.run import run_stage
@@ -86,6 +88,7 @@ def train(
     """Run the recipe, or the stages named in `only`, from nothing or from a model folder; returns the exported model folder.
 
     Args:
+        start: its stages are those of the size, with the settings that it has from nothing; `further` is made for one.
         seed: of samples, pictures and initial weights. stop_after: seconds after which a stage saves and the recipe returns None.
     Raises:
         ValueError: no such size or stage, or a size that goes on from a start without one.
@@ -111,7 +114,10 @@ def train(
             continue
         work = folder / stage.name
         if only and stage.name not in only:
-            model = work / "model" if (work / "model").is_dir() else model
+            if (work / "model").is_dir():
+                model = work / "model"
+            elif names.index(stage.name) < max(names.index(n) if n in names else len(names) for n in only):
+                raise FileNotFoundError(f"{folder}: the stage «{stage.name}» has not run yet. `wegen mini train` runs it.")
             continue
         if not (finished(work, stage.settings.steps) and (work / "model").is_dir()):
             art = art or load_art(TRAINED_STYLES, runtime=runtime)
@@ -136,9 +142,13 @@ def train(
 
 def _begin(folder: Path, start: str | Path | None, seed: int) -> Path:
     """The model folder that the first stage starts from, in float32: new weights, or the start's."""
-    begun = folder / "start"
+    begun, made = folder / "start", folder / "start.json"
+    origin = {"start": str(Path(start).resolve()) if start else None, "seed": seed}
+    if made.is_file() and (before := read_json(made)) != origin:
+        raise ValueError(f"{folder} was begun with {before}, and this is {origin}. Go on with the same, or name another --folder.")
     if not begun.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
+        write_text(made, json.dumps(origin))
         if start is None:
             new_model(begun, seed)
             shutil.rmtree(begun.with_name("start.words"), ignore_errors=True)

@@ -51,7 +51,7 @@ def numbered(row: int) -> KeyedPicture:
 class InGraphDecoderTask(DecoderTask):
     """The pictures are encoded already: tower and VAE stay where the host has them."""
 
-    def prepare(self, device: torch.device) -> None:
+    def prepare(self, device: torch.device, runtime: Runtime | None = None) -> None:
         self.components.freeze(self.decoder.unet, self.decoder.layout, device=device, dtype=None)
         self._recompute()
 

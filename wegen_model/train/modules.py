@@ -187,7 +187,7 @@ def export(
     Args:
         states: part (a key of model_folder.WEIGHT_FILES) -> tensors. dtype: None keeps each part's precision in the source.
     Raises:
-        CheckpointError: the target holds something else (checkpoint.folder.check_target). SaveFailed: the disk is full.
+        CheckpointError: the target holds something else (model_folder.check_target). SaveFailed: the disk is full.
     """
     from safetensors.torch import save_file
 

@@ -9,6 +9,10 @@ leaves soft (own latents). Both are made once, before the first step, and kept i
 from __future__ import annotations
 
 import hashlib
+import itertools
+import logging
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,17 +26,20 @@ from ..data.sample import Sample, conversation
 from ..features import Features
 from ..fileio import atomic
 from ..generation import generate, paint
+from ..progress import ProgressEvent
+from ..runtime import Runtime
 from .encoders import tower_features, vae_latents
 from .modules import Components
 from .settings import Settings
 
-TRIES = 50  # steps of the source for each that would do, at most, to find samples that draw
+TRIES = 200  # steps of the source without a new sample that draws, at most
+AT_ONCE = 16  # samples
 WORST = 0.1  # normalised squared error of a written feature; a decoder can sharpen a blur, not undo a mistake
 
 
 @dataclass
 class OwnPictures:
-    """`tokens` (p,n,c) or None, `latents` (p,k,h,w) that the model made, of samples whose pictures are `wanted` (p,H,W,3) uint8."""
+    """`tokens` (p,n,c) and `latents` (p,k,h,w), of samples whose pictures are `wanted` (p,H,W,3) uint8 (no rows of pixels where not kept)."""
 
     tokens: Tensor
     latents: Tensor
@@ -47,42 +54,68 @@ class OwnPictures:
         return tokens, torch.where(here[:, None, None, None], self.latents[rows].to(latents), latents)
 
 
-def own_features(components: Components, source: Any, s: Settings, device: torch.device, folder: Path | None) -> OwnPictures:
-    """Features that the language model writes after the requests of `s.own_count` samples, every third picture all at once where the
-    weights were trained for it; and the true latents of what was asked for. Those with the largest errors are left out (`WORST`)."""
+def own_features(
+    components: Components,
+    source: Any,
+    s: Settings,
+    device: torch.device,
+    folder: Path | None,
+    runtime: Runtime | None = None,
+    keep_wanted: bool = False,
+) -> OwnPictures:
+    """Features that the language model writes after the requests of `s.own_count` samples, every third batch all at once where the
+    weights were trained for it; and the true latents of what was asked for. Those with the largest errors are left out (`WORST`).
+    `keep_wanted`: the pictures too."""
 
     def make() -> OwnPictures:
-        samples = samples_that_draw(source, s.own_count)
-        tokens, true, wanted = [], [], []
-        size = s.size or components.config.decoder.size
-        for start in range(0, len(samples), 16):
-            some = samples[start : start + 16]
-            parallel = components.config.features.parallel and (start // 16) % 3 == 2
+        tokens, true, latents, wanted = [], [], [], []
+        size, decoder = s.size or components.config.decoder.size, components.need_decoder()
+        components.freeze(components.need_tower(), decoder.vae, device=device, dtype=None)
+        for i, some in enumerate(batched(samples_that_draw(source, s.own_count))):
+            parallel = components.config.features.parallel and i % 3 == 2
             tokens.append(write(components, some, device, "parallel" if parallel else "autoregressive"))
             asked = [p for x in some if (p := drawn(x)) is not None]
             true.append(tower_features(components, look([ShownPicture(p) for p in asked], components.config)).cpu())
-            wanted += [target_pixels(p, size, s.crop) for p in asked]
-        made, aims, pictures = torch.cat(tokens), torch.cat(true), torch.stack(wanted)
-        projectors = components.need_language().projectors.cpu()
-        error = (projectors.normalise(made) - projectors.normalise(aims)).square().mean((1, 2))
+            pixels = torch.stack([target_pixels(p, size, s.crop) for p in asked])
+            latents.append(vae_latents(decoder, pixels, None).cpu().half())
+            wanted.append(pixels if keep_wanted else pixels[:, :0])
+            _tick(runtime, AT_ONCE * (i + 1), s.own_count, "own features")
+        writer = components.need_language().cpu()
+        made, aims = torch.cat(tokens), torch.cat(true)
+        error = (writer.projectors.normalise(made) - writer.projectors.normalise(aims)).square().mean((1, 2))
         good = error < max(WORST, error.median().item() + 1e-6)
-        latents = vae_latents(components.need_decoder(), pictures[good], None).cpu()
-        return OwnPictures(made[good].half(), latents.half(), pictures[good])
+        return OwnPictures(made[good].half(), torch.cat(latents)[good], torch.cat(wanted)[good])
 
-    return _kept(folder, "own-features", s, components, make)
+    return _kept(folder, "own-features", s, components, source, make)
 
 
-def own_latents(components: Components, source: Any, s: Settings, device: torch.device, folder: Path | None) -> OwnPictures:
+def own_latents(
+    components: Components, source: Any, s: Settings, device: torch.device, folder: Path | None, runtime: Runtime | None = None
+) -> OwnPictures:
     """Unscaled latents that the UNet paints: half under features that the language model writes, half under true ones."""
 
     def make() -> OwnPictures:
-        written = own_features(components, source, replace(s, own_count=max(1, s.own_count // 2)), device, None)
-        size = s.size or components.config.decoder.size
-        true = tower_features(components, _look_again(components, written.wanted)).cpu()
+        fewer = replace(s, own_count=max(1, s.own_count // 2))
+        written = own_features(components, source, fewer, device, None, runtime, keep_wanted=True)
+        size, pictures = s.size or components.config.decoder.size, written.wanted
+        true = torch.cat([tower_features(components, _look_again(components, some)).cpu() for some in pictures.split(AT_ONCE)])
         tokens = torch.cat([written.tokens.float(), true])
-        return OwnPictures(tokens.half(), paint_latents(components, tokens, size, s.seed, device).half(), written.wanted.repeat(2, 1, 1, 1))
+        painted = paint_latents(components, tokens, size, s.seed, device, runtime).half()
+        components.need_decoder().unet.cpu()
+        return OwnPictures(tokens.half(), painted, pictures.repeat(2, 1, 1, 1))
 
-    return _kept(folder, "own-latents", s, components, make)
+    return _kept(folder, "own-latents", s, components, source, make)
+
+
+def batched(samples: Iterator[Sample]) -> Iterator[list[Sample]]:
+    """Lists of AT_ONCE samples."""
+    while some := list(itertools.islice(samples, AT_ONCE)):
+        yield some
+
+
+def _tick(runtime: Runtime | None, step: int, total: int, label: str) -> None:
+    if runtime is not None:
+        runtime.tick(ProgressEvent("other", min(step, total), total, label=label))
 
 
 def _look_again(components: Components, pictures: Tensor) -> Tensor:
@@ -90,7 +123,9 @@ def _look_again(components: Components, pictures: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def paint_latents(components: Components, tokens: Tensor, size: int, seed: int, device: torch.device, batch: int = 32) -> Tensor:
+def paint_latents(
+    components: Components, tokens: Tensor, size: int, seed: int, device: torch.device, runtime: Runtime | None = None, batch: int = 32
+) -> Tensor:
     """(p,k,h,w) unscaled latents, as the UNet denoises them under raw features (p,n,c), in its configuration's steps and guidance."""
     decoder = components.need_decoder()
     decoder.unet.to(device).eval()
@@ -100,6 +135,7 @@ def paint_latents(components: Components, tokens: Tensor, size: int, seed: int, 
     for i, part in enumerate(tokens.split(batch)):
         painted = paint.latents(decoder, part, seed=seed + i, width=size, height=size, negative=negative)
         out.append((painted / decoder.vae.config.scaling_factor).float().cpu())
+        _tick(runtime, batch * (i + 1), len(tokens), "own latents")
     return torch.cat(out)
 
 
@@ -112,21 +148,24 @@ def blank_features(components: Components) -> Tensor | None:
     return tower_features(components, torch.zeros(1, 3, side, side))
 
 
-def samples_that_draw(source: Any, count: int, at_once: int = 16) -> list[Sample]:
-    """The first samples of a source whose last turn draws a picture, each picture once where it has a key."""
+def samples_that_draw(source: Any, count: int) -> Iterator[Sample]:
+    """The first `count` samples of a source whose last turn draws a picture, each once; fewer, with a warning, where there are not more."""
     source = getattr(source, "talks", source)  # the conversations behind a source of single pictures
-    out: list[Sample] = []
-    seen: set[str] = set()
-    for step in range(TRIES + 4 * count // at_once):
-        for sample in source.samples(step, 0, 1, at_once):
-            if sample.turns[-1].drawn is not None and sample.key not in seen:
-                seen.add(sample.key)
-                out.append(sample)
-        if len(out) >= count:
-            break
-    if not out:
+    seen: set[tuple[str, str]] = set()
+    idle = step = 0
+    while len(seen) < count and idle < TRIES:
+        idle += 1
+        for sample in source.samples(step, 0, 1, AT_ONCE):
+            name = (sample.source, sample.key)
+            if sample.turns[-1].drawn is not None and name not in seen and len(seen) < count:
+                seen.add(name)
+                idle = 0
+                yield sample
+        step += 1
+    if not seen:
         raise ValueError("own_features: none of the first samples of the data draws a picture that could be written. Name other data.")
-    return out[:count]
+    if len(seen) < count:
+        logging.getLogger("wegen").warning("own_count is %d, and the data has %d samples that draw a picture.", count, len(seen))
 
 
 @torch.no_grad()
@@ -150,18 +189,20 @@ def context(components: Components, sample: Sample) -> prompt.Prompt:
     )
 
 
-def _kept(folder: Path | None, name: str, s: Settings, components: Components, make: Any) -> OwnPictures:
-    """What an earlier run made of the same weights and settings, else what `make` returns; kept in the folder."""
+def _kept(folder: Path | None, name: str, s: Settings, components: Components, source: Any, make: Callable[[], OwnPictures]) -> OwnPictures:
+    """What an earlier run made of the same weights, settings and data, else what `make` returns; kept in the folder by the first process."""
     if folder is None:
         return make()
-    h = hashlib.sha256(repr((s.seed, s.own_count, s.size, s.crop)).encode())
-    for module in (components.writer, components.decoder):
+    first = [(x.source, x.key) for x in getattr(source, "talks", source).samples(0, 0, 1, AT_ONCE)]
+    h = hashlib.sha256(repr((s.seed, s.own_count, s.size, s.crop, s.precision, first)).encode())
+    for module in (components.tower, components.writer, components.decoder):
         for value in module.state_dict().values() if module is not None else ():
             h.update(value.float().flatten()[:64].cpu().numpy().tobytes())
     path = folder / f"{name}-{h.hexdigest()[:10]}.pt"
     if path.is_file():
         return OwnPictures(**torch.load(path, weights_only=True))
     made = make()
-    with atomic(path) as part:
-        torch.save({"tokens": made.tokens, "latents": made.latents, "wanted": made.wanted}, part)
+    if os.environ.get("RANK", "0") == "0":
+        with atomic(path) as part:
+            torch.save({"tokens": made.tokens, "latents": made.latents, "wanted": made.wanted}, part)
     return made

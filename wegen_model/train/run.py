@@ -15,6 +15,8 @@ from .settings import Settings
 from .stages import make_task
 from .trainer import train
 
+SAMPLED = ("visual-decoding", "stage-1", "stage-2")  # stages with sample pictures
+
 
 def run_stage(
     stage: str,
@@ -42,11 +44,13 @@ def run_stage(
             them is logged too.
         main: is this the process that writes?
     Returns:
-        what was written, or that the stage goes on; nothing on other processes.
+        what was written, or, on every process, that the stage goes on; nothing on other processes at its end.
     Raises:
         ValueError, CheckpointError: before any work, for what does not fit together. As train().
     """
     s, folder = settings, Path(folder)
+    if sample_every and stage not in SAMPLED:
+        raise ValueError(f"--sample-every: {stage} draws no sample pictures; {', '.join(SAMPLED)} do. Leave it out.")
     start = model_folder.resolve(model)
     target = Path(target or folder / "model")
     model_folder.check_target(target, {*model_folder.WEIGHT_FILES, "tokenizer"}, start)
@@ -60,17 +64,10 @@ def run_stage(
         language=s.own_features > 0 or s.own_latents > 0,
     )
     task = make_task(stage, components, source, s, folder)
-    if sample_every and stage in ("visual-decoding", "stage-1", "stage-2"):
+    if sample_every:
         task.images = SampleImages(components, samples or source, stage, measured=samples is not None)
     reached = train(
-        task,
-        folder,
-        runtime,
-        stop_after,
-        accumulate=accumulate,
-        workers=0 if s.cache else workers,
-        tensorboard=tensorboard,
-        sample_every=sample_every,
+        task, folder, runtime, stop_after, accumulate=accumulate, workers=workers, tensorboard=tensorboard, sample_every=sample_every
     )
     weights = reached.weights()  # on every process: shards are gathered
     if not reached.finished:

@@ -36,8 +36,11 @@ Backend = SingleDevice | AccelerateBackend
 class TrainingTask:
     """What a stage trains. Subclasses (train/stages/) fill in the methods; the loop calls nothing else.
 
-    name: of the stage, as checkpoints and messages have it. model: what is trained, and kept in checkpoints.
+    name: of the stage, as checkpoints and messages have it. model: what is trained, and kept in checkpoints. encodes: does
+    `micro_batch` run networks? Then batches are made in this process alone.
     """
+
+    encodes = False
 
     def __init__(self, name: str, model: nn.Module, settings: Settings):
         self.name, self.model, self.settings = name, model, settings
@@ -63,7 +66,7 @@ class TrainingTask:
         """Samples, tokens and model FLOP of a micro-batch, for the log."""
         return {}
 
-    def prepare(self, device: torch.device) -> None:
+    def prepare(self, device: torch.device, runtime: Runtime | None = None) -> None:
         """Move frozen modules to the device, and make what a run needs once; the loop moves `model`."""
 
     def sample(self, step: int, folder: Path) -> dict[str, float] | None:
@@ -140,7 +143,7 @@ def train(
     if s.precision == "fp16" and runtime.device.type == "cpu":
         raise ValueError("precision fp16 is for GPUs: choose bf16 or no on a CPU (--set precision=bf16).")
     backend: Backend = SingleDevice(runtime.device, s.precision) if alone else AccelerateBackend(runtime.device, s.precision, accumulate)
-    task.prepare(backend.device)
+    task.prepare(backend.device, runtime)
     learning = [p for p in task.model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(learning, s.learning_rate, s.betas, s.eps, s.weight_decay)
     model, optimizer = backend.prepare(LossModule(task), optimizer)
@@ -273,7 +276,7 @@ class _MicroBatches(torch.utils.data.Dataset):
 def _ahead(task: TrainingTask, backend: Backend, accumulate: int, step: int, workers: int) -> Iterator[list]:
     batches = _MicroBatches(task, backend.rank, backend.processes, accumulate)
     steps = range(step, task.settings.steps)
-    if not workers:
+    if not workers or task.encodes:
         return (batches[i] for i in steps)
     return iter(
         torch.utils.data.DataLoader(

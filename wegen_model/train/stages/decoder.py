@@ -21,6 +21,7 @@ from torch import Tensor
 from ...data.model_inputs import ShownPicture, look, target, target_pixels
 from ...models.decoder import Decoder, time_ids
 from ...models.lora import Adapters
+from ...runtime import Runtime
 from ..encoders import EncodedPictures, tower_features, vae_latents
 from ..flops import decoder_flops, tower_flops
 from ..losses import alphas_cumprod, diffusion_loss, drop_conditions
@@ -76,6 +77,7 @@ class DecoderTask(TrainingTask):
         self.components, self.decoder, self.source, self.folder = components, decoder, source, folder
         self.size = s.size or components.config.decoder.size
         self.encoded = encoded or (EncodedPictures(components, self.size, crop=s.crop) if s.cache else None)
+        self.encodes = self.encoded is not None
         self.own: OwnPictures | None = None
         self.alphas = alphas_cumprod(decoder)
         self._warned: set[str] = set()
@@ -90,7 +92,7 @@ class DecoderTask(TrainingTask):
         skipped |= getattr(self.source, "skipped", {})
         if not pictures:
             raise ValueError(
-                f"visual-decoding learns from pictures, and none of a batch of {samples[0].source or 'the data'} has one "
+                f"visual-decoding learns from pictures, and none of a batch of {samples[0].source if samples and samples[0].source else 'the data'} has one "
                 f"({', '.join(sample.key for sample in samples[:3])}). Name sources with pictures as --data."
             )
         s, config = self.settings, self.components.config
@@ -128,7 +130,7 @@ class DecoderTask(TrainingTask):
         seeing = self._seeing if batch.features is None else 0.0
         return {"samples": len(batch), "flops": len(batch) * (self._painting + seeing)}
 
-    def prepare(self, device: torch.device) -> None:
+    def prepare(self, device: torch.device, runtime: Runtime | None = None) -> None:
         s, parts, decoder = self.settings, self.components, self.decoder
         dtype = PRECISIONS[s.precision]
         parts.freeze(parts.tower, decoder.vae, device=device, dtype=dtype)
@@ -138,7 +140,7 @@ class DecoderTask(TrainingTask):
         if s.channels_last:
             decoder.unet.to(memory_format=torch.channels_last)
         if s.own_features and self.own is None:
-            self.own = own_features(parts, self.source, s, device, self.folder)
+            self.own = own_features(parts, self.source, s, device, self.folder, runtime)
 
     def export(self, weights: dict[str, Tensor], source: Path, target: Path, folder: Path) -> str:
         config = trained_config(self.components.config, time_ids=self.settings.time_ids)

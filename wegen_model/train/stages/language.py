@@ -32,6 +32,7 @@ from ...models.llama import Language
 from ...models.lora import Adapters
 from ...models.pointer import Shown
 from ...models.projectors import Projectors
+from ...runtime import Runtime
 from ..encoders import EncodedPictures, tower_features, vae_latents
 from ..flops import decoder_flops, tower_flops, writer_flops
 from ..losses import alphas_cumprod, feature_losses
@@ -86,6 +87,7 @@ class LanguageTask(TrainingTask):
         self.through = components.decoder if s.diffusion_weight else None  # the frozen decoder that the diffusion loss goes through
         self.alphas = alphas_cumprod(self.through) if self.through is not None else None
         self.encoded = encoded or (EncodedPictures(components, 0) if s.cache else None)
+        self.encodes = self.encoded is not None
         self._warned: set[str] = set()
         self._seeing = tower_flops(components.config.vision)
         size = s.size or components.config.decoder.size
@@ -156,6 +158,7 @@ class LanguageTask(TrainingTask):
                 whole = fed.clone()
                 whole[places.written] = predictions(self.projectors, hidden, places, true.shape[1], true).to(fed)
                 fed = torch.where(own[:, None, None], whole, fed)
+            torch.clear_autocast_cache()  # torch before 2.10 keeps the copies of weights that carry no gradient
         return fed, blank
 
     def _diffusion(self, inputs: ModelInputs, guess: Tensor, generator: torch.Generator) -> Tensor:
@@ -178,7 +181,7 @@ class LanguageTask(TrainingTask):
         flops += self._seeing * len(inputs.tower_pixels) if inputs.tower_pixels is not None else 0
         return {"samples": b, "tokens": b * t, "flops": flops + self._painting * int(inputs.batch.written.sum())}
 
-    def prepare(self, device: torch.device) -> None:
+    def prepare(self, device: torch.device, runtime: Runtime | None = None) -> None:
         parts, dtype = self.components, PRECISIONS[self.settings.precision]
         parts.freeze(parts.tower, device=device, dtype=dtype)
         if self.through is not None:

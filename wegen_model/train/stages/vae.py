@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...data.model_inputs import ShownPicture, target, target_pixels
+from ...runtime import Runtime
 from ..encoders import EncodedPictures
 from ..modules import Components, export
 from ..own_pictures import OwnPictures, own_latents
@@ -131,10 +132,14 @@ class VaeTask(_PictureTask):
         )
         return str(export(source, target, states, config))
 
+    def _small(self, shown: ShownPicture) -> ShownPicture:
+        """The picture at the size that is painted, where it is held in memory."""
+        return shown if shown.key is not None else ShownPicture(target_pixels(shown.picture, self.size).numpy())
+
     def _some(self, count: int) -> list[ShownPicture]:
         out: list[ShownPicture] = []
         for step in range(count):
-            out += self._pictures(step, 0, 1)
+            out += [self._small(p) for p in self._pictures(step, 0, 1)]
             if len(out) >= count:
                 break
         return out[:count]
@@ -142,6 +147,8 @@ class VaeTask(_PictureTask):
 
 class VaeDecoderTask(_PictureTask):
     """The decoder alone, on the most varied of three random crops; a share of the latents (`own_latents`) are painted by the UNet."""
+
+    encodes = True
 
     def __init__(self, components: Components, source: Any, settings: Settings, folder: Path | None = None):
         vae = components.need_decoder().vae
@@ -188,11 +195,12 @@ class VaeDecoderTask(_PictureTask):
         error = (self.vae.decode(latents + DECODER_NOISE * spread * noise).sample - batch.pixels.to(device)) * inside
         return self._errors(error, inside.sum() * 3, share["pictures"])
 
-    def prepare(self, device: torch.device) -> None:
+    def prepare(self, device: torch.device, runtime: Runtime | None = None) -> None:
         s, parts = self.settings, self.components
         self._spread = 1 / float(self.decoder.vae.config.scaling_factor)  # the scale is one over the spread
         if s.own_latents and self.own is None:
-            self.own = own_latents(parts, self.source, s, device, self.folder)
+            self.own = own_latents(parts, self.source, s, device, self.folder, runtime)
+            self.vae.decoder.requires_grad_(True)  # the VAE was frozen while it encoded
 
     def export(self, weights: dict[str, Tensor], source: Path, target: Path, folder: Path) -> str:
         return str(export(source, target, {"vae": weights}, self.components.config))
