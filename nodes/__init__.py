@@ -4,10 +4,12 @@ from .chat import WeGenChat
 from .comfy_bridge import WeGenDecoderToModel, WeGenFeaturesToConditioning
 from .compose import WeGenBboxCompose
 from .decode import WeGenDecode
+from .edit import WeGenEditInBox
 from .encode import WeGenEncode
 from .example import WeGenExamplePicture
 from .feature_decode import WeGenDraw
 from .features import WeGenFeatureArithmetic, WeGenLoadFeatures, WeGenMixFeatures, WeGenPreviewFeatures, WeGenSaveFeatures
+from .keep import WeGenChangeMask, WeGenKeepOriginal, WeGenOriginalToLatent
 from .load import WeGenLoadDecoder, WeGenLoadModel
 from .panel import WeGenChatPanel
 from .train import WeGenDecoderLora, WeGenTrainDecoder
@@ -31,6 +33,10 @@ NODE_CLASS_MAPPINGS: dict[str, type] = {
     "WeGenSaveFeatures": WeGenSaveFeatures,
     "WeGenLoadFeatures": WeGenLoadFeatures,
     "WeGenExamplePicture": WeGenExamplePicture,
+    "WeGenEditInBox": WeGenEditInBox,
+    "WeGenChangeMask": WeGenChangeMask,
+    "WeGenKeepOriginal": WeGenKeepOriginal,
+    "WeGenOriginalToLatent": WeGenOriginalToLatent,
 }
 NODE_DISPLAY_NAME_MAPPINGS = {
     "WeGenLoadModel": "Load WeGen Model",
@@ -51,4 +57,8 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "WeGenSaveFeatures": "Save WeGen Features",
     "WeGenLoadFeatures": "Load WeGen Features",
     "WeGenExamplePicture": "WeGen Example Picture",
+    "WeGenEditInBox": "Edit in Box",
+    "WeGenChangeMask": "WeGen Change Mask",
+    "WeGenKeepOriginal": "Keep Original Pixels",
+    "WeGenOriginalToLatent": "Original to Latent",
 }

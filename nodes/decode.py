@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..wegen_model.checkpoint.formats import presets_with
 from ..wegen_model.config import NEGATIVES, SAMPLERS, TIME_IDS
 from . import host
-from .sockets import CATEGORY, DECODER, FEATURES, MODEL, SEED, own_decoder
+from .sockets import CATEGORY, DECODER, FEATHER, FEATURES, MATCH_COLOURS, MODEL, SEED, own_decoder
 
 OWN_CHOICE = "from decoder"  # the folder's configuration decides
 # widget's value -> what the library takes
@@ -18,7 +18,10 @@ OWN = {"label_on": "decoder's own", "label_off": "as set below"}
 class WeGenDecode:
     """Features to pictures by a diffusion decoder."""
 
-    DESCRIPTION = "Paints features as pictures, one for each in the batch, with the decoder's diffusion UNet and VAE."
+    DESCRIPTION = (
+        "Paints features as pictures, one for each in the batch, with the decoder's diffusion UNet and VAE. With an original and a "
+        "mask, everything outside the mask stays the original to the last bit."
+    )
     CATEGORY = CATEGORY
     SEARCH_ALIASES = ["sdxl", "decode", "features to picture", "detokenize", "paint", "diffusion decoder", "sampler"]
     RETURN_TYPES = ("IMAGE",)
@@ -140,6 +143,51 @@ class WeGenDecode:
                         )
                     },
                 ),
+                "feather": ("FLOAT", FEATHER),
+                "grow": (
+                    "FLOAT",
+                    {
+                        "default": 0.0,
+                        "min": -50.0,
+                        "max": 50.0,
+                        "step": 0.1,
+                        "advanced": True,
+                        "tooltip": (
+                            "Widens the mask first, in percent of the shorter side; below 0 narrows it. For a new background behind a thing that "
+                            "stays, 1 or 2 takes its old rim away."
+                        ),
+                    },
+                ),
+                "match_colours": ("BOOLEAN", MATCH_COLOURS),
+                "variations": (
+                    "INT",
+                    {
+                        "default": 1,
+                        "min": 1,
+                        "max": 64,
+                        "tooltip": (
+                            "Pictures of each of the features: with seed, seed + 1 and so on, each as it would be painted alone with that seed."
+                        ),
+                    },
+                ),
+                "original": (
+                    "IMAGE",
+                    {
+                        "tooltip": (
+                            "The picture that is edited, of any size: the result has its size, and outside the mask is this picture to the last "
+                            "bit. Needs mask."
+                        )
+                    },
+                ),
+                "mask": (
+                    "MASK",
+                    {
+                        "tooltip": (
+                            "White where the original is painted anew, black where it stays; grey blends. From WeGen Change Mask, Bbox Compose, "
+                            "or drawn by hand. It is stretched to the original."
+                        )
+                    },
+                ),
             },
         }
 
@@ -158,6 +206,12 @@ class WeGenDecode:
         negative=OWN_CHOICE,
         time_ids=OWN_CHOICE,
         negative_features=None,
+        feather=3.0,
+        grow=0.0,
+        match_colours=False,
+        variations=1,
+        original=None,
+        mask=None,
     ):
         from ..wegen_model.pipeline import WeGen
 
@@ -167,6 +221,10 @@ class WeGenDecode:
             options["negative"] = negative_features.blank() if isinstance(negative_features, WeGen) else negative_features
         if not use_default_size:
             options |= {"width": width, "height": height}
+        if variations > 1:
+            seed = [(seed + k) % 2**64 for k in range(variations)] * len(features)
+            features = features.repeat(variations)
+        options |= {"original": original, "mask": mask, "feather": feather, "grow": grow, "match_colours": match_colours}
         painter = own_decoder(decoder)
         with host.watch(painter.runtime) as notes:
             image = painter.decode(features, seed=seed, scheduler=SCHEDULER_CHOICES[scheduler], **options)

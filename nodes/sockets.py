@@ -13,6 +13,24 @@ TEMPERATURE = {"default": 0.0, "min": 0.0, "max": 5.0, "step": 0.05}
 GUIDANCE = {"default": 1.0, "min": 0.0, "max": 30.0, "step": 0.1}  # over features; 1 is off
 MAX_TOKENS = {"default": 128, "min": 1, "max": 4096}
 SIDE = {"default": 1024, "min": 8, "max": 8192, "step": 8}  # pixels
+FEATHER = {
+    "default": 3.0,
+    "min": 0.0,
+    "max": 50.0,
+    "step": 0.1,
+    "advanced": True,
+    "tooltip": (
+        "How far from the mask's edge, inwards, the painting blends into the original, in percent of the shorter side. "
+        "3 hides the seam; 0 is a hard edge."
+    ),
+}
+MATCH_COLOURS = {
+    "default": False,
+    "advanced": True,
+    "tooltip": (
+        "Tints the painting near the mask's edge with the colours of what stays: a softer seam. Leave it off where the mask's edge is an outline."
+    ),
+}
 PICTURE = (
     ["auto", "always", "never"],
     {

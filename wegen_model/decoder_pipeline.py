@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,10 +13,12 @@ from .checkpoint import formats, model_folder
 from .config import ModelConfig
 from .encoder_pipeline import WeGenEncoder
 from .features import Features, check_space
-from .generation import decoder_presets, paint
+from .generation import change_mask, decoder_presets, keep, paint
 from .models.decoder import Decoder
 from .runtime import Component, Runtime
-from .validation import check_number, check_seed
+from .validation import check_images, check_number, check_seed
+
+MASK_MODES = ("paint", "probe")
 
 
 class WeGenDecoder:
@@ -103,21 +106,28 @@ class WeGenDecoder:
         *,
         steps: int | None = None,
         guidance_scale: float | None = None,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
         width: int | None = None,
         height: int | None = None,
         scheduler: str | None = None,
         negative: str | Features | None = None,
         time_ids: str | None = None,
+        original: Tensor | None = None,
+        mask: Tensor | None = None,
+        feather: float = keep.FEATHER,
+        grow: float = 0.0,
+        match_colours: bool = False,
     ) -> Tensor:
-        """Paint each row of features.
+        """Paint each row of features; with `original` and `mask`, into an original picture of which the rest stays to the bit.
 
         Args:
             steps, guidance_scale, width, height: None takes what the decoder was made for. Sides in pixels, multiples of 8.
-            seed: of the noise; one generator a batch, on the CPU.
+            seed: of the noise, on the CPU: one generator a batch; or a seed a row, whose noise is then what it would be alone.
             negative: one of config.NEGATIVES, or features. time_ids: of config.TIME_IDS. None as the decoder was made for.
+            original: (1 or b,H,W,3) in 0..1, of any size. mask: (m,h,w) or (h,w), 1 where it is painted anew: generation/keep.py, which also
+                explains feather, grow and match_colours.
         Returns:
-            (b,height,width,3) float pictures in 0..1, on the CPU.
+            (b,height,width,3) float pictures in 0..1, on the CPU; with an original, of its size.
         """
         c = self.config.decoder
         steps = c.steps if steps is None else steps
@@ -126,7 +136,10 @@ class WeGenDecoder:
         if steps < 1:
             raise ValueError(f"steps is {steps}: at least 1 denoising step is needed (this decoder's default is {c.steps}).")
         check_number("SDXL Feature Decoder", "guidance_scale", guidance_scale, 0, hint=f" (this decoder's default is {c.guidance_scale})")
-        check_seed("SDXL Feature Decoder", seed)
+        for one in [seed] if isinstance(seed, int) else seed:
+            check_seed("SDXL Feature Decoder", one)
+        if not isinstance(seed, int) and len(seed) != len(features):
+            raise ValueError(f"SDXL Feature Decoder: {len(seed)} seeds for {len(features)} pictures: give one seed, or one for each.")
         for side, value in (("width", width), ("height", height)):
             if value < 8 or value % 8:
                 raise ValueError(f"{side} is {value}: it must be a multiple of 8, and at least 8.")
@@ -134,12 +147,16 @@ class WeGenDecoder:
         note = check_space(features, c.space, c.tower, f"the decoder '{self.name}'", "SDXL Feature Decoder, features", width=c.width)
         if note:
             self.runtime.warn(note)
+        stays = self._kept(original, mask, len(features), feather=feather, grow=grow, match_colours=match_colours)
+        if stays is not None and not stays.mask.any():
+            return stays.picture.expand(len(features), -1, -1, -1).clone()
         see = self.blank if self._make_blank or model_folder.files(self.folder, "vision") else None
         blank = decoder_presets.unconditional(self.config, negative, see, self.runtime) if guidance_scale != 1 else None
         decoder = self._load()
         f = decoder.factor
         if width % f or height % f:
             raise ValueError(f"width and height must be multiples of {f} for this decoder.")
+        held = None if stays is None else (stays.cells(height // f, width // f), self._latents(stays, height, width))
         place = self.runtime.place("unet")
         rows = len(features) * (2 if guidance_scale != 1 else 1)
         room = decoder.sampling_bytes(rows, height // f, width // f, place.dtype.itemsize)
@@ -155,10 +172,90 @@ class WeGenDecoder:
                 negative=None if blank is None else blank.tokens,
                 scheduler=scheduler,
                 time_ids=time_ids,
+                keep=held,
                 device=device,
                 dtype=place.dtype,
                 runtime=self.runtime,
             )
         room = decoder.painting_bytes(height, width, self.runtime.place("vae").dtype.itemsize)
         with self.runtime.use(self._components["vae"], extra_bytes=room) as device:
-            return paint.pictures(decoder, latents.to(device), self.runtime)
+            painted = paint.pictures(decoder, latents.to(device), self.runtime)
+        return painted if stays is None else stays.composite(painted)
+
+    @torch.no_grad()
+    def change_mask(
+        self,
+        before: Features,
+        after: Features,
+        *,
+        mode: str = "paint",
+        original: Tensor | None = None,
+        seed: int = 0,
+        threshold: float = change_mask.THRESHOLD,
+        grow: float = change_mask.GROW,
+        **options,
+    ) -> Tensor:
+        """Where an edit changed the picture: (b,H,W), 1 there, of the size that is painted.
+
+        Args:
+            before: features of the picture before, one or as many as `after`. after: those that were written.
+            mode: one of MASK_MODES: "paint" paints both from the same noise and compares the pictures; "probe" asks the UNet at one
+                noise level, a few calls instead of two paintings; it needs `original`, the picture before, (1 or b,h,w,3) in 0..1.
+            threshold: of 255. grow: percent of the shorter side. options: of `decode`, for painting.
+        Raises:
+            ValueError: features that do not fit each other or the decoder; a probe without its picture.
+        """
+        where = "WeGen Change Mask"
+        if mode not in MASK_MODES:
+            raise ValueError(f"{where}: mode is {mode!r}; choose {' or '.join(MASK_MODES)}.")
+        check_number(where, "threshold", threshold, 0, 255)
+        check_number(where, "grow", grow, 0, 50)
+        if len(before) not in (1, len(after)):
+            raise ValueError(
+                f"{where}: before holds {len(before)} pictures, after {len(after)}. Connect one picture before, or one for each after."
+            )
+        before = replace(before, tokens=before.tokens.expand(len(after), -1, -1))
+        if mode == "paint":
+            one, other = (self.decode(f, seed=seed, **options) for f in (before, after))
+            size = (one.shape[1], one.shape[2])
+            return change_mask.mask_of(change_mask.compare(one, other), size, threshold, grow)
+        if original is None:
+            raise ValueError(f"{where}: mode «probe» looks at the picture before: connect it to original, or set mode to «paint».")
+        c, decoder = self.config.decoder, self._load()
+        for name, f in (("before", before), ("after", after)):
+            f.check_finite(f"{where}, {name}")
+            check_space(f, c.space, c.tower, f"the decoder '{self.name}'", f"{where}, {name}", width=c.width)
+        size = (options.get("height") or c.size, options.get("width") or c.size)
+        picture = check_images(original.detach().cpu(), f"{where}, original")
+        stays = keep.kept(picture, torch.ones(1, *size), len(after), where=where)
+        latents, place = self._latents(stays, *size), self.runtime.place("unet")
+        room = decoder.sampling_bytes(2 * len(after), latents.shape[-2], latents.shape[-1], place.dtype.itemsize)
+        with self.runtime.use(self._components["unet"], extra_bytes=room) as device:
+            change = change_mask.probe(
+                decoder, before.tokens, after.tokens, latents, seed=seed, device=device, dtype=place.dtype, runtime=self.runtime
+            )
+        return change_mask.mask_of(change, size, threshold, grow)
+
+    def _kept(self, original: Tensor | None, mask: Tensor | None, rows: int, **options) -> keep.Kept | None:
+        """What stays of an original, checked; None without one."""
+        if (original is None) != (mask is None):
+            have, lack = ("original", "mask") if mask is None else ("mask", "original")
+            raise ValueError(
+                f"SDXL Feature Decoder: {have} is connected but {lack} is not. Keeping needs both: the original picture, and a mask that "
+                "is white where it is painted anew. Connect both, or neither."
+            )
+        if original is None or mask is None:
+            return None
+        check_number("SDXL Feature Decoder", "feather", options["feather"], 0, 50)
+        check_number("SDXL Feature Decoder", "grow", options["grow"], -50, 50)
+        if original.ndim == 4 and original.shape[-1] == 4 and not bool((original[..., 3] == 1).all()):
+            self.runtime.warn("original is transparent in places: it was laid over white, as EVA-CLIP Encode sees it.")
+        picture = check_images(original.detach().cpu(), "SDXL Feature Decoder, original")
+        return keep.kept(picture, mask, rows, warn=self.runtime.warn, **options)
+
+    def _latents(self, stays: keep.Kept, height: int, width: int) -> Tensor:
+        """(1 or b,k,h,w) scaled latents of an original brought to height x width pixels."""
+        decoder = self._load()
+        room = decoder.painting_bytes(height, width, self.runtime.place("vae").dtype.itemsize)
+        with self.runtime.use(self._components["vae"], extra_bytes=room) as device:
+            return decoder.original_latents(stays.pixels(height, width), device)

@@ -42,6 +42,10 @@ class Features:
     def __getitem__(self, index: slice) -> Features:
         return replace(self, tokens=self.tokens[index])
 
+    def repeat(self, times: int) -> Features:
+        """Each picture's features `times` times, one after another."""
+        return replace(self, tokens=self.tokens.repeat_interleave(times, 0))
+
     def to(self, *args, **kwargs) -> Features:
         return replace(self, tokens=self.tokens.to(*args, **kwargs))
 

@@ -6,6 +6,7 @@ b pictures · n features · c feature width · k latent channels · h,w latent h
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ def latents(
     decoder: Decoder,
     tokens: Tensor,
     *,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     width: int | None = None,
     height: int | None = None,
     steps: int | None = None,
@@ -28,6 +29,7 @@ def latents(
     negative: Tensor | None = None,
     scheduler: str | None = None,
     time_ids: str | None = None,
+    keep: tuple[Tensor, Tensor] | None = None,
     device: torch.device | None = None,
     dtype: torch.dtype | None = None,
     runtime: Runtime | None = None,
@@ -36,27 +38,29 @@ def latents(
 
     Args:
         tokens: (b,n,c) raw features.
-        seed: of the noise; one generator a batch, on the CPU.
+        seed: of the noise, on the CPU: one generator a batch; of a sequence, one a row, whose noise is what it would be alone.
         width, height: in pixels. They, steps, guidance_scale, scheduler and time_ids: None takes what the decoder was made for.
         negative: (1,n,c) or (b,n,c) features that guidance pushes away from (decoder_presets.unconditional); None is zeros.
+        keep: cells (1 or b,1,h,w) to be painted and latents (1 or b,k,h,w) of what stays: `Decoder.sample`.
         device, dtype: where and in which precision to compute; None as the UNet's weights are.
     """
     c, first = decoder.config, next(decoder.unet.parameters())
     device, dtype = first.device if device is None else device, first.dtype if dtype is None else dtype
     width, height = c.size if width is None else width, c.size if height is None else height
-    generator = torch.Generator().manual_seed(seed)
+    generator: Any = torch.Generator().manual_seed(seed) if isinstance(seed, int) else [torch.Generator().manual_seed(s) for s in seed]
     start = noise(len(tokens), decoder.vae.config.latent_channels, height // decoder.factor, width // decoder.factor, generator)
-    given, pooled = _conditions(tokens, device, dtype)
+    given, pooled = conditions(tokens, device, dtype)
     return decoder.sample(
         given,
         pooled,
         start.to(device),
         steps=c.steps if steps is None else steps,
         guidance_scale=c.guidance_scale if guidance_scale is None else guidance_scale,
-        negative=None if negative is None else _conditions(negative, device, dtype),
+        negative=None if negative is None else conditions(negative, device, dtype),
         scheduler=scheduler,
         time_ids=time_ids,
         generator=generator,
+        keep=None if keep is None else (keep[0].to(device), keep[1].to(device)),
         runtime=runtime,
     )
 
@@ -71,7 +75,7 @@ def paint(decoder: Decoder, tokens: Tensor, *, runtime: Runtime | None = None, *
     return pictures(decoder, latents(decoder, tokens, runtime=runtime, **options), runtime)
 
 
-def _conditions(tokens: Tensor, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def conditions(tokens: Tensor, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Tokens and their mean, taken in float32."""
     tokens = tokens.to(device, torch.float32)
     return tokens.to(dtype), tokens.mean(1).to(dtype)

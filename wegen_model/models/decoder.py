@@ -9,8 +9,10 @@ to the latent grid by a learned linear layer, to the UNet's input channels (`lay
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -120,7 +122,8 @@ class Decoder(nn.Module):
         negative: tuple[Tensor, Tensor] | None = None,
         scheduler: str | None = None,
         time_ids: str | None = None,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        keep: tuple[Tensor, Tensor] | None = None,
         runtime: Runtime | None = None,
     ) -> Tensor:
         """Denoise.
@@ -130,7 +133,9 @@ class Decoder(nn.Module):
             noise: (b,k,h,w) of unit variance; scaled here as the scheduler wants.
             negative: unconditional tokens (1 or b,n,c) and pooled; None is zeros.
             time_ids: one of config.TIME_IDS; None as the decoder was trained. Guided rows are in the order of guidance.py.
-            generator: of schedulers that add noise at each step; on the CPU. None is seed 0.
+            generator: of schedulers that add noise at each step; on the CPU; a list has one a row. None is seed 0.
+            keep: cells (1 or b,1,h,w) bool and scaled latents (1 or b,k,h,w) of an original: before the first step and after each, the
+                cells that are not set follow the original, noised to the same time with the *starting* noise; at the end they are its own.
         Returns:
             (b,k,h,w) latents, still scaled.
         """
@@ -147,16 +152,29 @@ class Decoder(nn.Module):
         extra = {}
         if "generator" in inspect.signature(solver.step).parameters:
             extra["generator"] = generator or torch.Generator().manual_seed(0)
+        if keep is not None:
+            latents = self._follow(keep, latents, noise, solver, solver.timesteps[0])
         for i, timestep in enumerate(solver.timesteps):
             x = solver.scale_model_input(torch.cat([latents] * 2) if guided else latents, timestep)
             out = self.denoise(x.to(tokens.dtype), timestep, tokens, pooled, sizes)
             out = guide(out, guidance_scale)
             step = solver.step(out.to(latents.dtype), timestep, latents, **extra)
             latents = step.prev_sample
+            if keep is not None:
+                latents = self._follow(keep, latents, noise, solver, solver.timesteps[i + 1] if i + 1 < len(solver.timesteps) else None)
             clean = getattr(step, "pred_original_sample", None)
             preview = self._previewer(latents if clean is None else clean)
             runtime.tick(ProgressEvent("denoise", i + 1, len(solver.timesteps), preview=preview))
         return latents
+
+    @staticmethod
+    def _follow(keep: tuple[Tensor, Tensor], latents: Tensor, noise: Tensor, solver: Any, timestep: Tensor | None) -> Tensor:
+        """Latents whose kept cells are the original's at a time (None: after the last step)."""
+        cells, original = keep
+        original = original.expand_as(latents)
+        if timestep is not None:
+            original = solver.add_noise(original, noise, timestep[None])
+        return torch.where(cells, latents, original.to(latents))
 
     def _previewer(self, latents: Tensor):
         """A callable that gives the first latents as a small picture (h,w,3) in 0..1, or None without factors."""
@@ -191,16 +209,26 @@ class Decoder(nn.Module):
 
     def _to_pixels(self, latents: Tensor) -> Tensor:
         vae = self.vae
-        dtype = next(vae.parameters()).dtype
-        upcast = dtype == torch.float16 and vae.config.get("force_upcast", False)
-        if upcast:
-            vae.to(torch.float32)
-            dtype = torch.float32
-        try:
+        with self._vae_dtype() as dtype:
             return vae.decode((latents / vae.config.scaling_factor).to(dtype), return_dict=False)[0].float().cpu()
+
+    @contextlib.contextmanager
+    def _vae_dtype(self) -> Iterator[torch.dtype]:
+        """The type in which the VAE computes; its forced float32 for the duration."""
+        dtype = next(self.vae.parameters()).dtype
+        upcast = dtype == torch.float16 and self.vae.config.get("force_upcast", False)
+        if upcast:
+            self.vae.to(torch.float32)
+        try:
+            yield torch.float32 if upcast else dtype
         finally:
             if upcast:
-                vae.to(torch.float16)
+                self.vae.to(torch.float16)
+
+    def original_latents(self, pixels: Tensor, device: torch.device) -> Tensor:
+        """Scaled latents (b,k,h,w) in float32 of pixels (b,3,H,W) in -1..1, picture after picture, in the VAE's own precision."""
+        with self._vae_dtype() as dtype:
+            return torch.cat([self.to_latents(row.to(device, dtype)).float() for row in pixels.split(1)])
 
     def to_latents(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Pixels (b,3,H,W) in -1..1 to scaled latents: the mode, or a sample when a generator is given."""
@@ -224,7 +252,9 @@ def _plain(config: dict) -> dict:
     return {k: v for k, v in config.items() if not k.startswith("_")}
 
 
-def noise(batch: int, channels: int, height: int, width: int, seed: int | torch.Generator) -> Tensor:
-    """(b,k,h,w) unit noise from one generator on the CPU in float32: the same seed gives the same picture everywhere."""
+def noise(batch: int, channels: int, height: int, width: int, seed: int | torch.Generator | list[torch.Generator]) -> Tensor:
+    """(b,k,h,w) unit noise from one generator, or from one a row, on the CPU in float32: the same seed gives the same picture everywhere."""
+    if isinstance(seed, list):
+        return torch.cat([noise(1, channels, height, width, one) for one in seed])
     generator = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
     return torch.randn(batch, channels, height, width, generator=generator)
