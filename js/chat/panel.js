@@ -28,9 +28,13 @@ export class ChatPanel {
       title: "The bundled miniature draws 24 simple things. How to use the real weights" });
     this.demo.href = new URL("../docs/real_weights.html", import.meta.url).href;
     this.clear = button("eraser", "Clear the conversation", () => this.#clear());
+    this.keeping = button("lock", "", () => {
+      session.keeping = !session.keeping;
+      this.render();
+    });
     this.element = el("div", { class: "wegen wegen-chat" }, [
       el("div", { class: "wegen-toolbar" }, [this.count, this.demo, el("span", { class: "wegen-space" }),
-        button("download", "Export as Markdown", () => this.#export()), this.clear]),
+        this.keeping, button("download", "Export as Markdown", () => this.#export()), this.clear]),
       this.list, this.waiting, this.note, this.composer.element,
     ]);
     // pictures take their height when they have come: the end stays in sight
@@ -78,7 +82,7 @@ export class ChatPanel {
       const key = `${busy} ${versions.findIndex((t) => t.id === turn.id)}/${versions.length} ${turn.seed}`;
       const old = this.kept.get(turn.id);
       const same = old && old.key === key && old.turn === turn;
-      kept.set(turn.id, same ? old : { key, turn, element: turnElement(session, turn, shown[i - 1], act, busy) });
+      kept.set(turn.id, same ? old : { key, turn, element: turnElement(session, turn, shown[i - 1], T.original(shown[i - 1], shown[i - 2]), act, busy) });
     });
     this.kept = kept;
     this.growing = busy ? (this.growing ?? growingElement()) : null;
@@ -87,6 +91,9 @@ export class ChatPanel {
     const rows = [hidden ? this.earlier : null, ...[...kept.values()].map((k) => k.element), this.growing].filter(Boolean);
     this.#place(rows.length ? rows : [this.empty]);
     this.count.textContent = path.length ? `${Math.ceil(path.length / 2)} ${path.length > 2 ? "turns" : "turn"}` : "";
+    this.keeping.setAttribute("aria-pressed", String(session.keeping));
+    this.keeping.title = session.keeping ? "Edits leave what you did not touch as it is. Press to paint all anew" : "Leave what an edit does not touch as it is";
+    this.keeping.firstChild.className = `pi pi-${session.keeping ? "lock" : "lock-open"}`;
     this.clear.disabled = busy || !path.length;
     this.waiting.hidden = !session.waiting;
     this.note.textContent = session.trouble;

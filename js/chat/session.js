@@ -46,6 +46,22 @@ export class Session {
     if (!this.pending && this.waiting) this.#lookFor(this.talk.head); // the page was reloaded meanwhile, perhaps
   }
 
+  /** Does an edit leave the rest alone? The node's widget keep_rest. */
+  get keeping() {
+    return Boolean(this.#keep?.value);
+  }
+
+  set keeping(on) {
+    if (!this.#keep) return;
+    this.#keep.value = on;
+    this.#keep.callback?.(on);
+    changed(this.node);
+  }
+
+  get #keep() {
+    return this.node.widgets?.find((w) => w.name === "keep_rest");
+  }
+
   /** A message at the end that nobody answers. */
   get waiting() {
     return !this.pending && T.find(this.talk, this.talk.head)?.role === "user";

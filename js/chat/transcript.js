@@ -156,6 +156,12 @@ export function path(talk, from = talk.head) {
   return out.reverse();
 }
 
+/** The picture that a message changes: its only one, if no box places it; of a message without pictures, that of the answer `before` it. */
+export function original(asked, before) {
+  if (asked?.pictures.length) return asked.pictures.length === 1 && !asked.pictures[0].box ? asked.pictures[0] : null;
+  return before?.pictures[0] ?? null;
+}
+
 /** A turn's versions, itself among them, oldest first. */
 export const siblings = (talk, id) => {
   const turn = find(talk, id);

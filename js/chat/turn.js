@@ -56,8 +56,18 @@ function located(turn, asked) {
   ]);
 }
 
-/** `act`: {edit, again, branch, remove, choose, attach} each called with the turn; `asked`: the message before an answer. */
-export function turnElement(session, turn, asked, act, busy) {
+/** The picture before laid over the answer, up to a slider. */
+function compared(before, after) {
+  const over = picture(before, { class: "wegen-before", draggable: false, alt: "Before" });
+  const slider = el("input", { type: "range", min: 0, max: 100, value: 50, aria: { label: "How much of the picture before is shown" },
+    on: { input: () => box.style.setProperty("--at", `${slider.value}%`) } });
+  const box = el("div", { class: "wegen-compare" }, [picture(after), over, slider]);
+  return box;
+}
+
+/** `act`: {edit, again, branch, remove, choose, attach} each called with the turn; `asked`: the message before an answer; `before`: the picture that
+ *  it changed, or null. */
+export function turnElement(session, turn, asked, before, act, busy) {
   const mine = turn.role === "user", versions = siblings(session.talk, turn.id), at = versions.findIndex((t) => t.id === turn.id);
   const grid = turn.cells.length ? featureGrid(turn.cells.length) : null;
   grid?.fill(turn.cells);
@@ -73,6 +83,11 @@ export function turnElement(session, turn, asked, act, busy) {
       mine ? button("pencil", "Edit this message: a new version, the old one stays", () => act.edit(turn), { disabled: busy })
         : button("refresh", "Answer again with another seed", () => act.again(turn), { disabled: busy }),
       !mine && button("share-alt", "Go on from here: what follows stays as another branch", () => act.branch(turn), { disabled: busy }),
+      !mine && before && turn.pictures.length > 0 && button("arrows-h", "Compare with the picture before", (e) => {
+        const made = e.currentTarget.closest(".wegen-turn").querySelector(".wegen-made"), open = made.querySelector(".wegen-compare");
+        e.currentTarget.setAttribute("aria-pressed", String(!open));
+        (open ?? made.firstChild).replaceWith(open ? picture(turn.pictures[0]) : compared(before, turn.pictures[0]));
+      }),
       !mine && turn.pictures.length > 0 && button("paperclip", "Attach this picture to the next message", () => act.attach(turn.pictures[0])),
       turn.pictures.length > 0 && button("image", "Copy the picture into the graph (Load Image)", () => addLoadImage(turn.pictures[0], session.node)),
       turn.pictures.length > 0 && button("table", "Copy its features into the graph (Load Image and EVA-CLIP Encode)", () => addFeatures(turn.pictures[0], session.node)),

@@ -101,3 +101,13 @@ test("@ begins a tag only at a word's start", () => {
   assert.equal(T.tagAt("mail a@b", 8), null);
   assert.equal(T.tagAt("put @im now", 11), null);
 });
+
+test("the picture that a message changes: its only one without a box, or that of the answer before", () => {
+  const box = { x: 0, y: 0, width: 0.5, height: 0.5 }, other = { ...file, filename: "b.png" };
+  const before = { pictures: [other] };
+  assert.equal(T.original({ pictures: [file] }, before), file);
+  assert.equal(T.original({ pictures: [] }, before), other);
+  for (const asked of [{ pictures: [file, other] }, { pictures: [{ ...file, box }] }]) assert.equal(T.original(asked, before), null);
+  assert.equal(T.original({ pictures: [] }, undefined), null);
+  assert.equal(T.original({ pictures: [] }, { pictures: [] }), null);
+});

@@ -228,3 +228,45 @@ def test_a_hostile_canvas_is_read_for_what_it_is():
         assert parse_placement(text).boxes == ()
     _, shown = call("WeGenBboxCompose", canvas="{")
     assert shown == ["Note: Left out: the canvas holds no readable boxes, so it counts as empty."]
+
+
+def test_the_picture_that_a_message_changes():
+    """As js/chat/transcript.js: its only one without a box, or that of the answer before."""
+    box = {"x": 0, "y": 0, "width": 0.5, "height": 0.5}
+    other = {**FILE, "filename": "b.png"}
+
+    def original(*rows):
+        found = T.parse_transcript(json.dumps(list(rows))).original
+        return found and (found[0]["filename"], found[1])
+
+    first, answer = turn(1, "user"), turn(2, "assistant", pictures=[other])
+    assert original(first, answer, turn(3, "user", pictures=[FILE])) == ("a.png", "turn 3")
+    assert original(first, answer, turn(3, "user")) == ("b.png", "turn 2")
+    assert original(first, answer, turn(3, "user", pictures=[FILE, other])) is None
+    assert original(first, answer, turn(3, "user", pictures=[{**FILE, "box": box}])) is None
+    assert original(first) is None and original(first, turn(2, "assistant"), turn(3, "user")) is None
+    assert T.parse_transcript("").original is None
+
+
+def test_the_panel_leaves_the_rest_alone_when_told_to(model, tmp_path, monkeypatch):
+    """Off: as ever. On: what does not change is the answer's picture before, to the bit; a new picture is painted as ever."""
+    from PIL import Image
+
+    from wegen.wegen_model.images import read_float
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "output" / "wegen").mkdir(parents=True)
+    path = tmp_path / "output" / "wegen" / "a.png"
+    Image.effect_noise((40, 30), 90).convert("RGB").save(path)
+    rows = json.dumps([turn(1, "user"), turn(2, "assistant", pictures=[FILE]), turn(3, "user", seed=4)])
+    mask = torch.zeros(1, 32, 32)
+    mask[:, :16] = 1
+    monkeypatch.setattr(model.painter, "change_mask", lambda *a, **k: mask)
+    ask = {"model": model, "picture": "always", "max_tokens": 4}
+    kept = call("WeGenChatPanel", transcript=rows, keep_rest=True, **ask)[0][0]
+    before = read_float(path)
+    assert torch.equal(kept[:, 15:], before[:, 15:]) and not torch.equal(kept[:, :15], before[:, :15])
+    off = call("WeGenChatPanel", transcript=rows, **ask)[0][0]
+    assert off.shape == (1, 32, 32, 3)
+    new = call("WeGenChatPanel", transcript="a cat", keep_rest=True, **ask)[0][0]
+    assert torch.equal(new, call("WeGenChatPanel", transcript="a cat", **ask)[0][0])

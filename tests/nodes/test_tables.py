@@ -32,7 +32,15 @@ WIDGETS = {
         "scheduler",
         "negative",
         "time_ids",
+        "feather",
+        "grow",
+        "match_colours",
+        "variations",
     ],
+    "WeGenChangeMask": ["seed", "mode", "threshold", "grow"],
+    "WeGenEditInBox": ["message", "seed", "guidance", "mode", "feather", "keep_features"],
+    "WeGenKeepOriginal": ["feather", "grow", "match_colours"],
+    "WeGenOriginalToLatent": ["width", "height"],
     "WeGenFeaturesToConditioning": [],
     "WeGenDecoderToModel": [],
     "WeGenDecoderLora": ["lora", "strength"],
@@ -44,7 +52,7 @@ WIDGETS = {
     "WeGenLoadFeatures": ["file"],
     "WeGenExamplePicture": ["picture"],
     "WeGenBboxCompose": ["prompt", "box_text", "bbox_format", "width", "height", "canvas"],
-    "WeGenChatPanel": ["picture", "rewrite", "temperature", "guidance", "max_tokens", "trim_oldest", "transcript"],
+    "WeGenChatPanel": ["picture", "rewrite", "temperature", "guidance", "max_tokens", "trim_oldest", "transcript", "keep_rest"],
 }
 
 
@@ -53,6 +61,8 @@ CHOICES = {
     ("WeGenDecode", "scheduler"): ["from decoder", "euler", "euler ancestral", "ddim", "dpm++ 2m", "unipc", "ddpm"],
     ("WeGenDecode", "negative"): ["from decoder", "zeros", "blank picture"],
     ("WeGenDecode", "time_ids"): ["from decoder", "size", "trained", "zeros"],
+    ("WeGenChangeMask", "mode"): ["paint", "probe"],
+    ("WeGenEditInBox", "mode"): ["paint", "probe"],
     ("WeGenLoadDecoder", "preset"): ["from checkpoint", "wegen", "emu2", "blip3o"],
     ("WeGenLoadDecoder", "dtype"): ["default", "float32", "bfloat16", "float16"],
     ("WeGenLoadModel", "dtype"): ["default", "float32", "bfloat16", "float16", "fp8", "q8_0", "q4_0"],

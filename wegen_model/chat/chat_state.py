@@ -51,6 +51,18 @@ class Transcript:
     def id(self) -> str:
         return self.turns[-1].id if self.turns else ""
 
+    @property
+    def original(self) -> tuple[dict, str] | None:
+        """The picture that the waiting message changes, and which turn shows it: the message's only picture, if no box places it; of a
+        message without pictures, that of the answer before. None: a new picture. (js/chat/transcript.js: `original`.)"""
+        if not self.turns:
+            return None
+        last = self.turns[-1]
+        if last.pictures:
+            return (last.pictures[0], f"turn {len(self.turns)}") if len(last.pictures) == 1 and last.places[0] is None else None
+        before = self.turns[-2] if len(self.turns) > 1 else None
+        return (before.pictures[0], f"turn {len(self.turns) - 1}") if before is not None and before.pictures else None
+
     def conversation(self, load: Callable[[dict, str], Any], encode: Callable[[Any], Features]) -> Conversation:
         """The turns with their pictures: `load(file, where)` gives IMAGE, `encode` its features (for pictures that the model drew).
 
