@@ -142,6 +142,17 @@ def test_workflow_runs(comfy, first_run, workflow):
         assert all(picture.std() > 1 for picture in pictures), "a picture of one flat colour"
 
 
+def test_ksampler_leaves_the_rest_to_the_bit(comfy, first_run):
+    """The PNG against the picture that it changes: outside the box 0.48 0.2 0.52 0.6 nothing differs, inside it was painted."""
+    (flow,) = (path for path in WORKFLOWS if path.stem == "ksampler_keeps_the_rest")
+    shown = pictures_of(comfy, first_run(flow))
+    before, after = (shown[node][0].astype(int) for node in ("3", "13"))
+    differs = (before != after).any(-1)
+    inside = np.zeros(differs.shape, bool)
+    inside[26:102, 61:] = True
+    assert not differs[~inside].any() and differs[inside].mean() > 0.5
+
+
 def test_workflow_repeats_itself_from_a_cold_cache(comfy, first_run, prompt_of, workflow):
     first = first_run(workflow)
     comfy.free()

@@ -11,6 +11,8 @@ from wegen.wegen_model import workflow as graph
 
 ROOT = Path(__file__).parents[2]
 INSIDE = {"WeGenChat", "WeGenDraw", "WeGenDecode"}
+SAMPLING = {"KSampler", "VAEDecode"}  # ComfyUI's own: tests/comfyui/test_pack.py runs what holds them
+INNER = {"WeGenDecoderToModel", "WeGenFeaturesToConditioning", "WeGenOriginalToLatent", "WeGenKeepOriginal", *SAMPLING}
 BLUEPRINTS = sorted((ROOT / "subgraphs").glob("*.json"))
 
 
@@ -42,14 +44,35 @@ def test_a_blueprint_is_one_described_box(path):
     data = json.loads(path.read_text())
     (box,), (inside,) = data["nodes"], data["definitions"]["subgraphs"]
     assert box["type"] == inside["id"] and inside["name"] == path.stem and len(inside["description"]) > 20
-    assert {n["type"] for n in inside["nodes"]} <= set(NODE_CLASS_MAPPINGS)
+    assert {n["type"] for n in inside["nodes"]} <= set(NODE_CLASS_MAPPINGS) | SAMPLING
     for node in inside["nodes"]:  # the slots are the node's own
+        if node["type"] in SAMPLING:
+            continue
         declared = {i.name: i for i in graph.spec.inputs_of(NODE_CLASS_MAPPINGS[node["type"]]).values()}
         assert {i["name"] for i in node["inputs"]} == set(declared)
 
 
-def test_there_are_two():
-    assert [path.stem for path in BLUEPRINTS] == ["WeGen change a picture", "WeGen text to picture"]
+def test_there_are_three():
+    assert [path.stem for path in BLUEPRINTS] == ["WeGen KSampler keeps the rest", "WeGen change a picture", "WeGen text to picture"]
+
+
+def test_ksampler_in_one_box_is_wired_as_the_flat_workflow():
+    """Node by node, the same inputs from the same outputs, where the box's own sockets do not come in."""
+
+    def wired(nodes: list[dict], ends: dict[int, tuple[int, int]]) -> set[tuple]:
+        types = {n["id"]: n["type"] for n in nodes}
+        return {
+            (n["type"], i["name"], types[ends[i["link"]][0]], ends[i["link"]][1])
+            for n in nodes
+            if n["type"] in INNER
+            for i in n["inputs"]
+            if i["link"] and ends[i["link"]][0] in types and types[ends[i["link"]][0]] in INNER
+        }
+
+    (inside,) = json.loads((ROOT / "subgraphs" / "WeGen KSampler keeps the rest.json").read_text())["definitions"]["subgraphs"]
+    flat = json.loads((ROOT / "workflows" / "ksampler_keeps_the_rest.json").read_text())
+    boxed = wired(inside["nodes"], {link["id"]: (link["origin_id"], link["origin_slot"]) for link in inside["links"]})
+    assert boxed == wired(flat["nodes"], {link[0]: (link[1], link[2]) for link in flat["links"]}) and len(boxed) == 8
 
 
 def test_text_to_picture_in_one_box(tmp_path):

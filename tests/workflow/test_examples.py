@@ -122,6 +122,42 @@ def test_features_are_material(tmp_path):
 
 
 def test_the_kept_half_stays(tmp_path):
+    """To the bit, in the PNGs; the other half is painted anew, and no seam shows between them."""
     (before, after), _ = run("redraw_one_region", tmp_path)
-    left = np.abs(before[:, :48] - after[:, :48]).mean()
-    assert left < 0.05 < np.abs(before[:, 72:] - after[:, 72:]).mean()
+    assert np.array_equal(before[:, :64], after[:, :64])
+    assert np.abs(before[:, 72:] - after[:, 72:]).mean() > 0.05
+    seam, inside = (np.abs(np.diff(after[:, part], axis=1)).mean() for part in (slice(63, 65), slice(66, 127)))
+    assert seam <= max(inside, 1 / 255)
+
+
+def mask_of(preview: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """(h,w) True where the preview of an edit is not darkened."""
+    return (np.abs(preview - before) < 1 / 512).all(-1)
+
+
+def test_edits_keep_the_rest(tmp_path):
+    """A found place and a box, two edits one after the other: outside, the PNGs are the picture's before."""
+    (fox, pair, preview, painted, boxed), _ = run("edit_and_keep_the_rest", tmp_path)
+    changes = mask_of(preview, fox)
+    assert np.array_equal(fox[~changes], painted[~changes]) and 0.1 < changes.mean() < 0.6
+    eye = np.abs(fox - painted)[40:80, 40:90]
+    assert eye.mean() > 0.1, "the fox is another colour"
+    outside = np.ones(pair.shape[:2], bool)
+    outside[26:102, 61:] = False  # the box 0.48 0.2 0.52 0.6, to whole pixels
+    assert np.array_equal(pair[outside], boxed[outside])
+    assert drawn(boxed, 0.6, 0.3, 0.3, 0.4) > 0.15, "the star"
+
+
+def test_only_what_changes_is_painted(tmp_path):
+    (before, preview, after), _ = run("find_what_an_edit_changes", tmp_path)
+    changes = mask_of(preview, before)
+    assert np.array_equal(before[~changes], after[~changes]) and 0.1 < changes.mean() < 0.6
+    assert np.abs(before - after)[40:80, 40:90].mean() > 0.1
+
+
+def test_variations_are_one_batch(tmp_path):
+    pictures, _ = run("variations_side_by_side", tmp_path)
+    assert len(pictures) == 4 and all(background(p) == "navy" for p in pictures)
+    assert all(not np.array_equal(a, b) for i, a in enumerate(pictures) for b in pictures[:i])
+    (second,), _ = run("variations_side_by_side", tmp_path / "b", **{"WeGenDecode.seed": 1, "WeGenDecode.variations": 1})
+    assert np.abs(pictures[1] - second).max() <= 2 / 255
