@@ -78,7 +78,7 @@ class WeGenChatPanel:
                             "last bit. New pictures and whole new backgrounds are painted anew all the same. About twice the time."
                         ),
                     },
-                ),
+                )
             },
             "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
         }

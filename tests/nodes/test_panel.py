@@ -251,7 +251,6 @@ def test_the_picture_that_a_message_changes():
 def test_the_panel_leaves_the_rest_alone_when_told_to(model, tmp_path, monkeypatch):
     """Off: as ever. On: what does not change is the answer's picture before, to the bit; a new picture is painted as ever."""
     from PIL import Image
-
     from wegen.wegen_model.images import read_float
 
     monkeypatch.chdir(tmp_path)
