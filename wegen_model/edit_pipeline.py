@@ -4,7 +4,7 @@
     written again with the original's features in every cell that the mask leaves alone              generate.write_features, `keep`
     painted into the original                                                                        generation/keep.py
 
-Over many edits the three need each other: pixels alone do not hold what the features already lost, and features alone move every pixel.
+A box holds through any number of edits. A found mask holds what the writing leaves alone, and no more: what it damages is in the mask.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import { Composer } from "./composer.js";
 import * as T from "./transcript.js";
 import { growingElement, turnElement } from "./turn.js";
 
+const KEEP = "Leave what an edit does not touch as it is"; // the lock
 const PAGE = 40; // turns shown at once: a long conversation stays light
 
 export class ChatPanel {
@@ -28,7 +29,7 @@ export class ChatPanel {
       title: "The bundled miniature draws 24 simple things. How to use the real weights" });
     this.demo.href = new URL("../docs/real_weights.html", import.meta.url).href;
     this.clear = button("eraser", "Clear the conversation", () => this.#clear());
-    this.keeping = button("lock", "", () => {
+    this.keeping = button("lock", KEEP, () => {
       session.keeping = !session.keeping;
       this.render();
     });
@@ -92,7 +93,7 @@ export class ChatPanel {
     this.#place(rows.length ? rows : [this.empty]);
     this.count.textContent = path.length ? `${Math.ceil(path.length / 2)} ${path.length > 2 ? "turns" : "turn"}` : "";
     this.keeping.setAttribute("aria-pressed", String(session.keeping));
-    this.keeping.title = session.keeping ? "Edits leave what you did not touch as it is. Press to paint all anew" : "Leave what an edit does not touch as it is";
+    this.keeping.title = session.keeping ? `${KEEP}: on` : `${KEEP}: off`;
     this.keeping.firstChild.className = `pi pi-${session.keeping ? "lock" : "lock-open"}`;
     this.clear.disabled = busy || !path.length;
     this.waiting.hidden = !session.waiting;

@@ -336,3 +336,40 @@ def test_a_lost_picture_is_named(page):
     page.page.locator(".wegen-lost:visible").first.wait_for()
     assert page.page.locator(".wegen-lost:visible").first.inner_text() == "gone.png is no longer there"
     page.console.clear()  # the browser's own 404
+
+
+def test_the_lock_keeps_what_is_not_touched_and_the_slider_compares(page, comfy, shoot):
+    """The lock is the node's widget; with it the answer's file equals the attached picture wherever nothing changes."""
+    import numpy as np
+    from PIL import Image
+
+    node = talk(page)
+    lock = page.page.get_by_label("Leave what an edit does not touch as it is").first
+    assert lock.get_attribute("aria-pressed") == "false"
+    lock.click()
+    assert lock.get_attribute("aria-pressed") == "true"
+    assert page.page.evaluate("id => app.graph.getNodeById(id).widgets.find(w => w.name === 'keep_rest').value", node) is True
+    fox = PICTURES / "fox_on_beige.png"
+    give(page, "drop", fox)
+    chips(page, 1)
+    say(page, node, "<image_1> paint the fox blue")
+    (made,) = transcript(page, node)[1]["pictures"]
+    before, after = (
+        np.asarray(Image.open(p).convert("RGB")) for p in (fox, comfy.base / made["type"] / made["subfolder"] / made["filename"])
+    )
+    same = (before == after).all(-1)
+    assert 0.4 < same.mean() < 0.95 and same[:10].all() and same[-10:].all()
+    page.page.locator(".wegen-turn.assistant:visible").first.hover()
+    page.page.get_by_label("Compare with the picture before").first.click()
+    slider = page.page.locator(".wegen-compare input:visible").first
+    slider.fill("80")
+    clip = page.page.locator(".wegen-before:visible").first.evaluate("e => getComputedStyle(e).clipPath")
+    assert "20%" in clip or "calc" in clip, clip
+    both = [
+        page.page.locator(f".wegen-compare img{which}:visible").first.bounding_box() for which in (".wegen-before", ":not(.wegen-before)")
+    ]
+    assert all(abs(both[0][k] - both[1][k]) < 2 for k in ("x", "y", "width", "height")), both
+    shoot("compared")
+    page.page.get_by_label("Compare with the picture before").first.click()
+    assert page.page.locator(".wegen-compare").count() == 0
+    assert page.errors() == []
