@@ -154,7 +154,7 @@ class WeGenDecode:
                         "advanced": True,
                         "tooltip": (
                             "Widens the mask first, in percent of the shorter side; below 0 narrows it. For a new background behind a thing that "
-                            "stays, 1 or 2 takes its old rim away."
+                            "stays, 1 takes its old rim away."
                         ),
                     },
                 ),
