@@ -88,7 +88,19 @@ class WeGenChatPanel:
         with host.watch(model.runtime, ui_messages.chat_progress(script.id)) as notes:
             if script.ignored:
                 model.runtime.warn("The transcript was read without " + "; ".join(script.ignored) + ".")
-            talk = script.conversation(ui_messages.load_picture, lambda p: model.encode(p, where="WeGen Chat Panel, an earlier picture"))
+            files = {}  # id of a loaded picture -> (its file, itself), id of its features -> the same: to show it again by its file
+
+            def load(file, where):
+                picture = ui_messages.load_picture(file, where)
+                files[id(picture)] = file, picture
+                return picture
+
+            def encode(picture):
+                features = model.encode(picture, where="WeGen Chat Panel, an earlier picture")
+                files[id(features)] = files[id(picture)]
+                return features
+
+            talk = script.conversation(load, encode, commands=model.config.memory > 0)
             talk = model.chat(
                 talk,
                 picture=picture,
@@ -98,21 +110,24 @@ class WeGenChatPanel:
                 max_tokens=max_tokens,
                 trim_oldest=trim_oldest,
             )
-            image = features = file = None
+            image = file = None
+            features = talk.shown_again
+            if features is not None:
+                file, image = files[id(features)]
             if talk.open_image:
                 features, talk = model.draw(talk, guidance=guidance, trim_oldest=trim_oldest)
                 image = model.decode(features, seed=script.seed)
                 file = ui_messages.save_picture(image, "wegen/chat", prompt, extra_pnginfo)
-            last = talk.turns[-1]
+            boxes = () if talk.notice else talk.last.references
             message = {
                 "turn": script.id,
                 "seed": script.seed if script.seed < 2**53 else str(script.seed),  # JavaScript would round it
-                "text": last.text,
+                "text": talk.reply,
                 "pictures": [file] if file else [],
                 "notes": list(notes),
-                "boxes": [{"x": r.box.x, "y": r.box.y, "width": r.box.width, "height": r.box.height} for r in last.references],
+                "boxes": [{"x": r.box.x, "y": r.box.y, "width": r.box.width, "height": r.box.height} for r in boxes],
                 "cells": ui_messages.colours(features)[0] if features is not None else [],
             }
-            result = tuple(host.nothing() if value is None else value for value in (image, features)) + (talk, last.text)
-            shown = [] if host.inside_comfyui() else [last.text or "(a picture)"]
+            result = tuple(host.nothing() if value is None else value for value in (image, features)) + (talk, talk.reply)
+            shown = [] if host.inside_comfyui() else [talk.reply or "(a picture)"]
             return {"ui": {"wegen_chat": [message], **({"text": shown} if shown else {})}, "result": result}
