@@ -45,7 +45,9 @@ def save_conversation(conversation: Conversation, path: str | Path) -> None:
         return names[id(value)]
 
     def features(value: Features | None) -> dict | None:
-        return value and {"tensor": tensor(value.tokens), "grid": list(value.grid), "space": value.space, "tower": value.tower}
+        if value is None:
+            return None
+        return {"tensor": tensor(value.tokens), "grid": list(value.grid), "space": value.space, "tower": value.tower}
 
     def reference(r: Reference) -> dict:
         return {
@@ -71,7 +73,8 @@ def save_conversation(conversation: Conversation, path: str | Path) -> None:
             )
         return table[id(turn)]
 
-    states, state = [], conversation
+    states: list[list[int]] = []
+    state: Conversation | None = conversation
     while state is not None:
         states.append([index(turn) for turn in state.turns])
         state = state.previous
@@ -109,11 +112,13 @@ def _read(value: Any, tensors: dict[str, Tensor]) -> Conversation:
             return None
         return tensors[name].float() / 255 if tensors[name].dtype == torch.uint8 else tensors[name]
 
-    def features(row: dict | None) -> Features | None:
-        return row and Features(tensors[row["tensor"]], tuple(row["grid"]), str(row["space"]), str(row["tower"]))
+    def features(row: dict) -> Features:
+        rows, columns = row["grid"]
+        return Features(tensors[row["tensor"]], (rows, columns), str(row["space"]), str(row["tower"]))
 
     def reference(row: dict) -> Reference:
-        return Reference(picture(row["picture"]), features(row["features"]), row["box"] and Box(*row["box"]), str(row["label"]))
+        seen, box = row["features"], row["box"]
+        return Reference(picture(row["picture"]), seen and features(seen), box and Box(*box), str(row["label"]))
 
     def turn(row: dict) -> Turn:
         made = Turn(

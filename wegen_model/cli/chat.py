@@ -7,6 +7,7 @@ the conversation; so does Ctrl-C while the model answers.
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -56,7 +57,9 @@ def run(args) -> int:
         chat.talk = load_conversation(path)
         check_tokenizer(chat.talk, model.tokenizer)
         chat.files.add(path.resolve())
-        said = [f"{'you' if turn.role == 'user' else 'wegen'}> {turn.text or '[picture]'}" for turn in chat.talk.turns]
+        said = [
+            f"{'you' if t.role == 'user' else 'wegen'}> {t.text}{' [picture]' * bool(t.pictures or t.references)}" for t in chat.talk.turns
+        ]
         say("\n".join([f"Going on from {path}: {len(chat.talk.messages)} messages, {len(chat.talk.drawn)} pictures.", *said]))
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 arrow keys and earlier lines at the prompt
@@ -209,9 +212,9 @@ def path_of(text: str) -> Path:
         text = text[1:-1]
     if text.lower().startswith("file:"):
         return Path(url2pathname(urlsplit(text).path))
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))
     if "\\" in text and not path.exists():
         with contextlib.suppress(ValueError):
             words = shlex.split(text)
-            path = Path(words[0]).expanduser() if len(words) == 1 else path
+            path = Path(os.path.expanduser(words[0])) if len(words) == 1 else path
     return path
