@@ -211,6 +211,8 @@ class WeGen(WeGenEncoder):
             ValueError: no open picture, or options that exclude each other.
         """
         if (again := conversation.shown_again) is not None:
+            if keep is not None:
+                self.runtime.warn("AR Feature Decode: the picture was brought back as it was; keep_features is not used.")
             return again, conversation
         check_draw(conversation, self.config, guidance, mode, readout, keep)
         self._need("language", "projectors")
