@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from . import host, ui_messages
 from .sockets import CATEGORY, CHAT, FEATURES, GUIDANCE, MAX_TOKENS, MODEL, PICTURE, TEMPERATURE
 
@@ -83,6 +85,7 @@ class WeGenChatPanel:
         extra_pnginfo=None,
     ):
         from ..wegen_model.chat.chat_state import parse_transcript
+        from ..wegen_model.chat.commands import CommandError
 
         script = parse_transcript(transcript)
         with host.watch(model.runtime, ui_messages.chat_progress(script.id)) as notes:
@@ -101,17 +104,20 @@ class WeGenChatPanel:
                 return features
 
             talk = script.conversation(load, encode, commands=model.config.memory > 0)
-            talk = model.chat(
-                talk,
-                picture=picture,
-                rewrite=rewrite,
-                temperature=temperature,
-                seed=script.seed,
-                max_tokens=max_tokens,
-                trim_oldest=trim_oldest,
-            )
-            image = file = None
-            features = talk.shown_again
+            image = features = file = None
+            try:
+                talk = model.chat(
+                    talk,
+                    picture=picture,
+                    rewrite=rewrite,
+                    temperature=temperature,
+                    seed=script.seed,
+                    max_tokens=max_tokens,
+                    trim_oldest=trim_oldest,
+                )
+                features = talk.shown_again
+            except CommandError as error:  # such as a picture that was never drawn: an answer, like any other
+                talk = replace(talk.taken_back(), notice=str(error).capitalize())
             if features is not None:
                 file, image = files[id(features)]
             if talk.open_image:

@@ -155,8 +155,11 @@ def test_commands_stand_in_the_transcript_and_are_followed_again(tmp_path, monke
     assert image[0, 0].tolist() == [[0, 0, 1]] * 20 and "Picture 2" in reply and len(talk.turns) == 4
     (image, _, talk, _), _ = said(*begun, ("again", []), ("", [FILE]), ("again", []))  # the second answer was red
     assert image is not None and [t.text for t in talk.turns][::2] == ["a fox", "now blue"] and len(talk.drawn) == 4
-    with pytest.raises(ValueError, match="there is no picture 3: 2 were drawn"):
-        said(*begun, ("picture 3", []))
+    (image, _, talk, reply), message = said(*begun, ("picture 3", []))
+    assert (
+        reply == message["text"] == "There is no picture 3: 2 were drawn in this conversation." and image is None and len(talk.turns) == 4
+    )
+    assert said(("Undo", []))[1]["text"] == "There is nothing to take back: nothing was said yet."
     (_, _, talk, _), _ = said(*begun, ("picture 3", []), ("?", []), ("undo", []))
     assert [t.text for t in talk.turns][::2] == ["a fox"], "what could not be followed is passed over"
 

@@ -72,7 +72,7 @@ class Transcript:
             else:
                 try:
                     talk = spoken.apply(talk, command)
-                except ValueError:  # it could not be followed then either
+                except spoken.CommandError:  # it could not be followed then either
                     continue
             if not talk.notice:
                 talk = replace(talk, turns=(*talk.turns, self._answer(number + 1, load, encode)))

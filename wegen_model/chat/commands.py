@@ -36,6 +36,10 @@ SHOW = re.compile(
 )
 
 
+class CommandError(ValueError):
+    """A command that cannot be followed; says why."""
+
+
 @dataclass(frozen=True)
 class Command:
     """`name`: undo, again or show; `number`: of the picture to show, from 1."""
@@ -64,7 +68,7 @@ def of(turn: Turn) -> Command | None:
 
 
 def apply(conversation: Conversation, command: Command) -> Conversation:
-    """What the command makes of the conversation, in which it is not a turn itself. Raises ValueError where it cannot be done, in words."""
+    """What the command makes of the conversation, in which it is not a turn itself. Raises CommandError where it cannot be done."""
     if command.name == "undo":
         return undo(conversation)
     return again(conversation) if command.name == "again" else show(conversation, command.number)
@@ -72,6 +76,8 @@ def apply(conversation: Conversation, command: Command) -> Conversation:
 
 def undo(conversation: Conversation) -> Conversation:
     """As it was before the last message or command."""
+    if conversation.previous is None and not conversation.messages:
+        raise CommandError("there is nothing to take back: nothing was said yet.")
     back = conversation.taken_back()
     said = f"You last said «{back.turns[back.messages[-1]].text[:200]}»." if back.messages else "Nothing is left of the conversation."
     return replace(back, notice=f"Taken back. {said}")
@@ -80,7 +86,7 @@ def undo(conversation: Conversation) -> Conversation:
 def again(conversation: Conversation) -> Conversation:
     """Ends with the last request, to be answered anew."""
     if not conversation.messages:
-        raise ValueError("there is nothing to repeat: nothing was said yet.")
+        raise CommandError("there is nothing to repeat: nothing was said yet.")
     return replace(conversation, turns=conversation.turns[: conversation.messages[-1] + 1], previous=conversation, notice="")
 
 
@@ -94,7 +100,7 @@ def show(conversation: Conversation, number: int) -> Conversation:
     """As it was when its picture `number`, from 1, had just been drawn."""
     held = len(conversation.drawn)
     if not 1 <= number <= held:
-        raise ValueError(f"there is no picture {number}: {held or 'none'} {'was' if held < 2 else 'were'} drawn in this conversation.")
+        raise CommandError(f"there is no picture {number}: {held or 'none'} {'was' if held < 2 else 'were'} drawn in this conversation.")
     turns = conversation.drawn[number - 1]
     request = next((turn.text for turn in reversed(turns) if turn.role == "user"), "")
     return replace(conversation, turns=turns, previous=conversation, notice=f"Picture {number} again: «{request[:200]}».")

@@ -116,16 +116,10 @@ class Conversation:
         return replace(self, turns=(*self.turns[:-1], turn))
 
     def taken_back(self) -> Conversation:
-        """As it was before its last message or command; the pictures that were drawn since stay in `drawn`.
-
-        Raises:
-            ValueError: nothing was said yet.
-        """
+        """As it was before its last message or command; the pictures that were drawn since stay in `drawn`."""
         if self.previous is not None:
             return replace(self.previous, tokenizer=self.tokenizer, drawn=self.drawn, notice="")
-        if not self.messages:
-            raise ValueError("there is nothing to take back: nothing was said yet.")
-        return replace(self, turns=self.turns[: self.messages[-1]], notice="")
+        return replace(self, turns=self.turns[: self.messages[-1]] if self.messages else (), notice="")
 
     @property
     def messages(self) -> list[int]:
