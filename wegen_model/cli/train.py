@@ -69,6 +69,11 @@ def add(sub) -> None:
     for part, text in (("tower", "EVA-CLIP"), ("language", "LLaMA-2, --initialise"), ("decoder", "SDXL with its VAE, --initialise")):
         join.add_argument(f"--{part}", required=True, metavar="FOLDER", help=f"model folder that `wegen convert` made of {text}")
     join.add_argument("target", help="model folder to write; its projectors are new")
+    hub = what.add_parser("hub", help="a finished run as a folder for a model hub: the model and a card; nothing is uploaded")
+    hub.add_argument("run", help="work folder of the run")
+    hub.add_argument("target", help="folder to write")
+    hub.add_argument("--license", default="other", help="as the hub writes it (default: other); mind those of the start's parts")
+    hub.add_argument("--name", default="", help="of the card (default: the target's)")
     what.add_parser("presets", help="print every setting of every preset")
     configs = what.add_parser("configs", help="list the launch configurations for accelerate, or print the path of one")
     configs.add_argument("name", nargs="?")
@@ -92,6 +97,10 @@ def run(args) -> int:
         from ..checkpoint.join import start
 
         sys.stdout.write(f"{start(args.tower, args.language, args.decoder, args.target)}\n")
+    elif args.what == "hub":
+        from ..train.hub import export_for_hub
+
+        sys.stdout.write(f"{export_for_hub(args.run, args.target, args.license, args.name)}\n")
     elif args.what == "configs":
         sys.stdout.write(_configs(args.name) + "\n")
     elif args.what == "estimate":

@@ -119,6 +119,8 @@ class AccelerateBackend:
             raise ValueError("FSDP 1 is not supported: set fsdp_version: 2, as `wegen train configs fsdp2` has it.")
         if plugin.transformer_cls_names_to_wrap:
             plugin.transformer_cls_names_to_wrap = [name for name in plugin.transformer_cls_names_to_wrap if name in held]
+        for p in model.parameters():  # FSDP shards no scalars
+            p.data = p.data.reshape(1) if p.ndim == 0 else p.data
         if narrow := {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.accelerator.mixed_precision):
             plugin.mixed_precision_policy = MixedPrecisionPolicy(param_dtype=narrow, reduce_dtype=torch.float32, cast_forward_inputs=False)
 

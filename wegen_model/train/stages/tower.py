@@ -111,7 +111,7 @@ class TowerTask(TrainingTask):
         """Cross-entropy of pictures against captions and back; equal captions share their target."""
         if not captions:
             heads = (model.words, model.text, model.picture)  # every process has every gradient
-            return 0 * torch.stack([model.scale, *(p.sum() for head in heads for p in head.parameters())]).sum()
+            return 0 * torch.stack([model.scale.sum(), *(p.sum() for head in heads for p in head.parameters())]).sum()
         seen = F.normalize(model.picture(tokens[: len(captions)].mean(1)), dim=-1)
         flat = torch.tensor([i for ids in captions for i in ids], device=tokens.device)
         offsets = torch.tensor([0] + [len(ids) for ids in captions][:-1], device=tokens.device).cumsum(0)
@@ -132,7 +132,9 @@ class TowerTask(TrainingTask):
     def export(self, weights: dict[str, Tensor], source: Path, target: Path, folder: Path) -> str:
         """The tower, a name of its own for its space, and the mean and scale of its features where the model normalises them."""
         own = {k.removeprefix("tower."): v for k, v in weights.items() if k.startswith("tower.")}
-        self.components.need_tower().load_state_dict(own)
+        with torch.device("meta"):
+            self.components.tower = VisionTower(self.components.config.vision)  # the trained one may be in shards
+        self.components.tower.load_state_dict(own, assign=True)
         states = {"vision": own}
         config = renamed(self.components.config, own)
         if config.features.normalised:

@@ -121,7 +121,9 @@ class VaeTask(_PictureTask):
         """The VAE with the scale of its latents, the colours of its previews, and, where the decoder has a feature-to-latent map, that map
         fitted to it: the start of `visual-decoding`."""
         parts, config, decoder = self.components, self.components.config, self.decoder
-        self.model.load_state_dict(weights)
+        decoder.vae = type(self.vae).from_config(self.vae.config)  # the trained one may be in shards
+        decoder.vae.load_state_dict(weights)
+        decoder.vae.to(next(iter(weights.values())).device).eval()
         decoder.vae.register_to_config(scaling_factor=1.0)
         encoded = EncodedPictures(parts, self.size, crop=self.settings.crop)
         pictures = self._some(max(MEASURED, FITTED if decoder.layout is not None else 0))
