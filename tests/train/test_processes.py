@@ -17,6 +17,7 @@ from wegen.wegen_model.data.sample import Sample, Turn
 from wegen.wegen_model.runtime import Runtime
 from wegen.wegen_model.train.presets import PRESETS
 from wegen.wegen_model.train.run import run_stage
+from wegen.wegen_model.train.stages import tower, vae
 
 pytest.importorskip("accelerate", reason="accelerate joins the processes")
 NEAR = 3e-4
@@ -71,7 +72,10 @@ def cases() -> list:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
 @pytest.mark.parametrize("preset, stage, model", cases())
-def test_two_processes_train_as_one(preset, stage, model, kind, tiny, tmp_path):
+def test_two_processes_train_as_one(preset, stage, model, kind, tiny, tmp_path, monkeypatch):
+    for name in ("MEASURED", "FITTED", "SHOWN"):  # what the export of a VAE and a tower is fitted to
+        monkeypatch.setattr(vae, name, 16)
+    monkeypatch.setattr(tower, "MEASURED", 16)
     more = dict(steps=3, warmup=1, batch=4, log_every=1, save_every=2, precision="no", own_count=8)
     s = dataclasses.replace(PRESETS[preset][stage], **more)
     if stage in ("stage-1", "stage-2") and s.feedback_own:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from wegen.wegen_model.data.image_folder import PictureFolder
 from wegen.wegen_model.mini.dataset import open_dataset
 from wegen.wegen_model.runtime import Runtime
 from wegen.wegen_model.train.checkpoint import step_of
+from wegen.wegen_model.train.finetune import identity, lora_settings
 from wegen.wegen_model.train.run_record import model_identity
 
 CPU = Runtime("cpu")
@@ -203,3 +205,10 @@ def test_identities_tell_what_changed(place, tmp_path):
     assert one == open_dataset("mini:talks,samples=20", 0, "wegen-mini", art={}).identity()
     others = [open_dataset(f"mini:{x}", 0, "wegen-mini", art={}).identity() for x in ("talks,samples=21", "talks,samples=20,seed=1")]
     assert len({one["hash"], *(x["hash"] for x in others)}) == 3 and "samples=20" in one["what"]
+
+
+def test_runs_of_the_node_are_known_by_the_name_that_they_had():
+    """WeGen Train Decoder finds a run that was begun before a setting was added; a setting that is asked for is another run."""
+    s = lora_settings(100, 1e-4, 8, 2, 5, 64, torch.device("cpu"))
+    assert identity(Path("nowhere"), [], s) == "30645b30"
+    assert identity(Path("nowhere"), [], dataclasses.replace(s, lora_alpha=4.0)) != "30645b30"

@@ -73,7 +73,7 @@ class Settings:
     keep_every: int = 0  # steps whose checkpoint stays for good; 0 keeps the last alone
     log_every: int = 10
     seed: int = 42
-    # since 0.3; each default is what was done before
+    # added since 0.2 (ADDED): each default is what was done before
     optimizer: str = "adamw"  # or "adamw8bit": moments in 8 bits (torchao or bitsandbytes)
     compile: bool = False  # torch.compile, block by block
     projector_lr_scale: float = 1.0  # of the peak rate, for both projectors (the public scripts' proj_lr_scale)
@@ -81,6 +81,7 @@ class Settings:
     cache_gb: float = 16.0  # bound of the cache of one process; what comes later is made anew each time
 
 
+ADDED = ("optimizer", "compile", "projector_lr_scale", "lora_alpha", "cache_gb")  # since 0.2, whose runs are known without them
 _ALL = ("steps", "batch", "learning_rate", "betas", "eps", "weight_decay", "warmup", "min_lr_ratio", "clip", "precision", "ema")
 _ALL += ("save_every", "keep_every", "log_every", "seed", "optimizer", "compile", "cache", "cache_gb")
 _PAINTED = ("size", "crop")
