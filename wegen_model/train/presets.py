@@ -37,7 +37,16 @@ _RELEASE_WRITER = Settings(
 _TABLE_2 = ("steps", "batch", "learning_rate", "betas", "eps", "warmup", "clip", "precision")
 PUBLISHED = {"visual-decoding": (*_TABLE_2, "condition_dropout"), "stage-1": _TABLE_2, "stage-2": _TABLE_2}
 # what the public scripts or their code say beyond it; everything else is ours, and off in both presets
-SCRIPTED = ("weight_decay", "min_lr_ratio", "checkpointing", "language_weight", "mse_weight", "cosine_weight", "diffusion_weight", "gamma")
+SCRIPTED: tuple[str, ...] = (
+    "weight_decay",
+    "min_lr_ratio",
+    "checkpointing",
+    "language_weight",
+    "mse_weight",
+    "cosine_weight",
+    "diffusion_weight",
+    "gamma",
+)
 SCRIPTED += ("time_ids", "crop", "save_every", "projector_lr_scale")
 _PAPER_WRITER = dataclasses.replace(
     _RELEASE_WRITER, steps=15_000, batch=2048, learning_rate=5e-4, betas=(0.9, 0.95), eps=1e-6, warmup=1000, clip=5.0, precision="bf16"

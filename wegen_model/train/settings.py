@@ -82,11 +82,32 @@ class Settings:
 
 
 ADDED = ("optimizer", "compile", "projector_lr_scale", "lora_alpha", "cache_gb")  # since 0.2, whose runs are known without them
-_ALL = ("steps", "batch", "learning_rate", "betas", "eps", "weight_decay", "warmup", "min_lr_ratio", "clip", "precision", "ema")
+_ALL: tuple[str, ...] = (
+    "steps",
+    "batch",
+    "learning_rate",
+    "betas",
+    "eps",
+    "weight_decay",
+    "warmup",
+    "min_lr_ratio",
+    "clip",
+    "precision",
+    "ema",
+)
 _ALL += ("save_every", "keep_every", "log_every", "seed", "optimizer", "compile", "cache", "cache_gb")
 _PAINTED = ("size", "crop")
 _ADAPTED = ("lora", "lora_alpha", "checkpointing")
-_LANGUAGE = ("language_weight", "mse_weight", "cosine_weight", "diffusion_weight", "gamma", "location_spread", "time_ids", "size")
+_LANGUAGE: tuple[str, ...] = (
+    "language_weight",
+    "mse_weight",
+    "cosine_weight",
+    "diffusion_weight",
+    "gamma",
+    "location_spread",
+    "time_ids",
+    "size",
+)
 _LANGUAGE += ("unconditional", "keep_caption_prob", "parallel", "projector_lr_scale")
 _LANGUAGE += ("feedback_noise", "feedback_own", "feedback_own_batches", "feedback_own_from")
 # stage -> the settings that it reads; the others are refused by --set, and "-" in the table of presets
