@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import socket
+import time
 from collections.abc import Callable
 
 import torch
@@ -56,7 +57,14 @@ def start(job: Callable[[int], None], environment: dict[str, str]) -> list:
 
 
 def end(processes: list, seconds: float = 900) -> None:
-    """Wait for both; they must have ended well."""
+    """Wait for both; they must have ended well. When one fails, the other would wait for it, and is killed."""
+    deadline = time.time() + seconds
+    while any(process.is_alive() for process in processes) and time.time() < deadline:
+        time.sleep(0.05)
+        if any(process.exitcode for process in processes):
+            break
+    codes = [process.exitcode for process in processes]
     for process in processes:
-        process.join(seconds)
-    assert [process.exitcode for process in processes] == [0, 0]
+        process.kill()
+        process.join()
+    assert codes == [0, 0]
