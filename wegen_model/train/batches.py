@@ -34,5 +34,17 @@ def ahead(task: TrainingTask, backend: Backend, accumulate: int, step: int, work
     )
 
 
+def shares_of(task: TrainingTask, backend: Backend, batches: list) -> list[dict[str, float]]:
+    """For each micro-batch, the weight of each of its means: its items over the mean number of items of all micro-batches."""
+    counts = [task.items(batch) for batch in batches]
+    names = sorted(counts[0])
+    if not names:
+        return [{} for _ in batches]
+    own = torch.tensor([[c[k] for k in names] for c in counts], dtype=torch.float32)
+    total = backend.sum(own.sum(0))
+    shares = own * (len(batches) * backend.processes) / total.clamp(min=1)
+    return [dict(zip(names, row.tolist())) for row in shares]
+
+
 def _as_it_is(value: Any) -> Any:
     return value

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from .batches import shares_of
+
 if TYPE_CHECKING:
     from .trainer import Backend, TrainingTask
 
@@ -28,8 +30,6 @@ class HeldOut:
     @torch.no_grad()
     def measure(self, task: TrainingTask, backend: Backend, model: nn.Module, accumulate: int) -> dict[str, float]:
         """`held_out_loss` and the other means of the task's loss; the same on every process, which all take part."""
-        from .trainer import shares_of
-
         other = copy.copy(task)  # the same model, other samples
         other.source, s = self.source, task.settings
         values: dict[str, float] = {}

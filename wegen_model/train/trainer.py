@@ -27,7 +27,7 @@ from ..progress import ProgressEvent
 from ..runtime import Runtime
 from . import optimizer as optimizers
 from .backend import AccelerateBackend, SingleDevice
-from .batches import ahead
+from .batches import ahead, shares_of
 from .checkpoint import plain_batch, restore, save
 from .held_out import HeldOut
 from .metrics_logger import Monitor
@@ -260,18 +260,6 @@ def _step(
     if norm is not None:
         means["norm"] = float(norm)
     return means, work
-
-
-def shares_of(task: TrainingTask, backend: Backend, batches: list) -> list[dict[str, float]]:
-    """For each micro-batch, the weight of each of its means: its items over the mean number of items of all micro-batches."""
-    counts = [task.items(batch) for batch in batches]
-    names = sorted(counts[0])
-    if not names:
-        return [{} for _ in batches]
-    own = torch.tensor([[c[k] for k in names] for c in counts], dtype=torch.float32)
-    total = backend.sum(own.sum(0))
-    shares = own * (len(batches) * backend.processes) / total.clamp(min=1)
-    return [dict(zip(names, row.tolist())) for row in shares]
 
 
 def _check_finite(
