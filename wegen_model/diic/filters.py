@@ -14,6 +14,7 @@ from ..data.optional import need
 
 SIDE = 256  # pixels: blur and watermarks are measured at this size
 TEXT_SIDE = 512  # text
+STROKE, LETTERS = 45, 6  # of 255: how much a stroke stands out; letters of a line, at least
 EDGE = 40  # of a gradient: where an edge is
 SHOTS, ALWAYS = 3, 0.85  # a watermark stands in at least so many shots, in so much of them
 
@@ -49,23 +50,45 @@ def _tiles(values: np.ndarray) -> np.ndarray:
 
 
 def text_lines(picture: np.ndarray) -> list[Box]:
-    """Where lines of text stand: rows of strokes, wide and low, dense with edges that alternate."""
+    """Where lines of text stand: at least LETTERS thin strokes' blobs, bright on dark or dark on bright, of like height on one base line."""
     cv2 = need("cv2")
     grey = _grey(picture, TEXT_SIDE)
     h, w = grey.shape
-    gradient = cv2.morphologyEx(grey, cv2.MORPH_GRADIENT, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3)))
-    strokes = (gradient > max(EDGE, cv2.threshold(gradient, 0, 255, cv2.THRESH_OTSU)[0])).astype(np.uint8)
-    joined = cv2.morphologyEx(strokes, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_RECT, (11, 1)))
-    count, _, stats, _ = cv2.connectedComponentsWithStats(joined, connectivity=8)
-    found = []
-    for x, y, wide, high, area in stats[1:count].tolist():
-        if not (6 <= high <= 0.14 * h and wide >= 3 * high and wide >= 0.05 * w and area >= 0.4 * wide * high):
-            continue
-        rows = strokes[y + high // 4 : y + high - high // 4, x : x + wide].astype(int)
-        alternations = np.abs(np.diff(rows, axis=1)).sum(1).mean() / wide * high  # of letters: several edges a letter's height
-        if alternations >= 1.2:
-            found.append(Box(x / w, y / h, wide / w, high / h))
+    kernel = np.ones((13, 13), np.uint8)
+    found: list[Box] = []
+    for shape in (cv2.MORPH_TOPHAT, cv2.MORPH_BLACKHAT):
+        strokes = (cv2.morphologyEx(grey, shape, kernel) > STROKE).astype(np.uint8)
+        count, _, stats, _ = cv2.connectedComponentsWithStats(strokes, connectivity=8)
+        letters = [s for s in stats[1:count].tolist() if 6 <= s[3] <= 0.12 * h and s[2] <= 3 * s[3] and s[4] >= 0.15 * s[2] * s[3]]
+        for line in _lines(sorted(letters)):
+            left, top = min(s[0] for s in line), min(s[1] for s in line)
+            right, foot = max(s[0] + s[2] for s in line), max(s[1] + s[3] for s in line)
+            b = Box(left / w, top / h, (right - left) / w, (foot - top) / h)
+            if all(abs(b.centre[1] - o.centre[1]) > b.height / 2 for o in found):  # the edge of bright letters is dark
+                found.append(b)
     return found
+
+
+def _lines(letters: list[list[int]]) -> list[list[list[int]]]:
+    """Blobs (x, y, width, height, area, from left to right) that stand in a row as letters do."""
+    rows: list[list[list[int]]] = []
+    for letter in letters:
+        x, y, _, high, _ = letter
+        for row in rows:
+            before = row[-1]
+            tall = max(high, before[3])
+            beside = -0.5 * tall <= x - before[0] - before[2] <= 1.2 * tall
+            if beside and abs(y + high - before[1] - before[3]) <= 0.45 * tall and tall <= 2 * min(high, before[3]):
+                row.append(letter)
+                break
+        else:
+            rows.append([letter])
+
+    def level(row: list[list[int]]) -> bool:
+        feet, tall = [s[1] + s[3] for s in row], float(np.median([s[3] for s in row]))
+        return float(np.std(feet)) <= 0.25 * tall
+
+    return [row for row in rows if len(row) >= LETTERS and level(row)]
 
 
 def text_share(picture: np.ndarray) -> float:

@@ -30,7 +30,7 @@ class Options:
     unit: float = 600.0  # seconds of film that are one unit of work
     least: int = 256  # pixels of a film's shorter side
     blur: float = 2.2  # pixels of 256: frames whose hardest edges are softer
-    text: float = 0.04  # share of the picture that lines of text may cover
+    text: float = 0.02  # share of the picture that lines of text may cover
     alike: int = 3  # of 64 bits: frames whose hashes differ in no more are the same picture; -1: keep them
     watermark: str = "drop"  # or "keep": films with something in the same place over all shots
     captioner: str = "plain"

@@ -118,7 +118,7 @@ def _one_step(work: Work, some: Sequence, o: Options) -> list:
     if work.step == "pair":
         return [sample for samples in steps.pair(some, o) for sample in samples]
     if work.step == "track":
-        found = steps.track(some, o, lambda values: dense(work.unit, values["start"], values["end"], o))
+        found = steps.track(some, o, lambda values: dense(work.unit, values["start"], values["end"], o, values["seek"]))
     else:
         found = {"caption": steps.caption, "ground": steps.ground}[work.step](some, o)
     return [(key, *made) for (key, _, _), made in zip(some, found) if made is not None]

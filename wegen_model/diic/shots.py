@@ -75,6 +75,7 @@ def shots(unit: Unit, o: Options, skips: Skips, notes: dict) -> Iterator[Record]
             "video": unit.film,
             "start": round(start, 3),
             "end": round(end, 3),
+            "seek": not film.fell,
             "times": [round(t, 3) for t, _ in kept],
             "motion": [motion(grey(a), grey(b)).dict() for a, b in zip(pictures, pictures[1:])],
             "marks": [f"{m:016x}" for m in marks],
@@ -133,12 +134,12 @@ def _moving(fit: list[tuple[float, np.ndarray]], o: Options) -> list[tuple[float
     return [kept[i] for i in picks]
 
 
-def dense(unit: Unit, start: float, end: float, o: Options) -> list[tuple[float, np.ndarray]]:
+def dense(unit: Unit, start: float, end: float, o: Options, seek: bool = True) -> list[tuple[float, np.ndarray]]:
     """Time and picture of a frame every `every` seconds of a shot, HELD of them at most: what things are followed in."""
     film = probe(unit.path, unit.film)
     step = max(o.every, (end - start) / HELD)
     due, out = start, []
-    for now, frame in frames(film, start, end):
+    for now, frame in frames(film, start, end, seek):
         if now >= due - 1e-6:
             out.append((round(now, 3), picture(frame, film, o.side)))
             due = now + step

@@ -17,7 +17,8 @@ from ..data.optional import need
 from ..data.record import Unreadable
 from ..images import from_video
 
-FAR = 3.0  # seconds: a seek that lands later than this behind its aim has failed, and the film is read from its beginning
+BEFORE = (0.0, 3.0, 20.0)  # seconds before its aim to which a seek goes, until one lands before the aim; then from the beginning
+JITTER = 0.25  # seconds: program streams stamp a frame too early or late now and then
 
 
 @dataclass
@@ -30,7 +31,9 @@ class Film:
     seconds: float | None
     rate: float
     origin: float  # seconds on the container's clock of the first frame
-    splits: bool  # whether a seek finds a time: false where stamps may start anew in the middle (MPEG streams), or are missing
+    stamped: bool  # whether its frames have stamps
+    splits: bool  # whether a time can be sought without having read what is before it: not where stamps may start anew (MPEG streams)
+    fell: bool = False  # whether a stamp fell back in what was read: times behind it are not those that a seek finds
     lost: list[str] = field(default_factory=list)  # what could not be decoded, in words
 
 
@@ -48,18 +51,20 @@ def probe(path: Path, name: str = "") -> Film:
             seconds = _seconds(stream.duration, stream.time_base) or _seconds(container.duration, 1 / av.time_base)
             high, wide = _shown_size(frame, stream)
             discontinuous = bool(container.format.flags & av.format.Flags.ts_discont.value)
-            return Film(path, wide, high, seconds, _rate(stream), min(origin, float(frame.time or origin)), stamps and not discontinuous)
+            origin = min(origin, float(frame.time or origin))
+            return Film(path, wide, high, seconds, _rate(stream), origin, stamps, stamps and not discontinuous)
     except (av.FFmpegError, StopIteration, IndexError, ValueError, OSError) as error:
         if isinstance(error, Unreadable):
             raise
         raise Unreadable(f"{name or path.name}: not a video that can be read ({type(error).__name__}: {error})") from error
 
 
-def frames(film: Film, start: float = 0.0, end: float | None = None) -> Iterator[tuple[float, Any]]:
+def frames(film: Film, start: float = 0.0, end: float | None = None, seek: bool = True) -> Iterator[tuple[float, Any]]:
     """Time and frame (PyAV's) of every frame shown from `start` until before `end`. What cannot be decoded is left out and told in
-    `film.lost`."""
+    `film.lost`. Without `seek`, or where there are no stamps, the film is read from its beginning."""
     av = need("av")
-    for aim in (start, 0.0):
+    aims = [start - before for before in BEFORE] if seek and film.stamped else []
+    for aim in (*aims, 0.0):
         with av.open(str(film.path)) as container:
             stream = _stream(container)
             stream.thread_type = "AUTO"
@@ -68,8 +73,8 @@ def frames(film: Film, start: float = 0.0, end: float | None = None) -> Iterator
             clock, first = _Clock(film), True
             for frame in _decoded(container, stream, film):
                 now = clock(frame)
-                if first and aim > 0 and now > aim + FAR:
-                    break  # the seek went past its aim: once more, from the beginning
+                if first and aim > 0 and now > start + 0.5 / film.rate:
+                    break  # the seek went past its aim
                 first = False
                 if end is not None and now >= end - 1e-6:
                     return
@@ -93,8 +98,8 @@ def small(frame: Any, side: int = 256) -> np.ndarray:
 
 
 class _Clock:
-    """Seconds since the first frame. A frame without a stamp comes a frame's length after the one before it; one whose stamp falls back
-    (streams that were joined) does too, and those behind it follow."""
+    """Seconds since the first frame, never falling. A frame without a stamp comes a frame's length after the one before it; one whose stamp
+    falls back by more than JITTER (streams that were joined) does too, and those behind it follow."""
 
     def __init__(self, film: Film):
         self.film, self.shift = film, 0.0
@@ -104,11 +109,12 @@ class _Clock:
         step, now = 1 / self.film.rate, None if frame.time is None else float(frame.time) - self.film.origin + self.shift
         if now is None:
             now = 0.0 if self.last is None else self.last + step
-        elif self.last is not None and now < self.last - 1e-6:
+        elif self.last is not None and now < self.last - JITTER:
+            self.film.fell = True
             self.shift += self.last + step - now
             now = self.last + step
-        self.last = now
-        return now
+        self.last = now if self.last is None else max(now, self.last)
+        return self.last
 
 
 def _decoded(container: Any, stream: Any, film: Film) -> Iterator[Any]:
