@@ -6,6 +6,7 @@ from PIL import Image, ImageFilter
 from wegen.tests.diic import film
 from wegen.wegen_model.chat.conversation import Box
 from wegen.wegen_model.data.items import Skips
+from wegen.wegen_model.diic import filters
 from wegen.wegen_model.diic.change import camera, changed, moves
 from wegen.wegen_model.diic.motion import Motion, grey, motion
 from wegen.wegen_model.diic.options import Options
@@ -14,8 +15,6 @@ from wegen.wegen_model.diic.units import Unit
 
 for module in ("av", "scenedetect", "cv2"):
     pytest.importorskip(module, reason=f'{module} is missing; pip install "wegen[data]"')
-
-from wegen.wegen_model.diic import filters
 
 PLAIN = film.ground(1)
 

@@ -108,7 +108,7 @@ def _made(work: Work, o: Options, skips: Skips) -> Iterator:
                 try:
                     yield from list(_one_step(work, [one], o))
                 except BROKEN as error:
-                    skips.add(one.key if isinstance(one, Sample) else one[0], error)
+                    skips.add(f"{work.source.name}/{one.key}" if isinstance(one, Sample) else one[0], error)
 
 
 def _one_step(work: Work, some: Sequence, o: Options) -> list:
