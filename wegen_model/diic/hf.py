@@ -20,7 +20,7 @@ from ..data.readers.files import box as fraction_box
 from .models import Found
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-LEAST = 0.1  # score of a detection that is looked at; the option `score` decides
+LEAST, NAMED = 0.1, 0.2  # score of a detection that is looked at (the option `score` decides); of a word that names it
 TRACKERS = {  # model_type of the folder's config -> model and processor that follow boxes
     "sam2_video": ("Sam2VideoModel", "Sam2VideoProcessor"),
     "sam2": ("Sam2VideoModel", "Sam2VideoProcessor"),
@@ -119,16 +119,20 @@ class Detector(_Model):
         names, out = [" ".join(re.findall(r"[\w'-]+", p.lower())) for p in phrases], []
         for images in self.batches(pictures):
             inputs = self.put(self.processor(images=images, text=[names] * len(images), return_tensors="pt", padding=True))
-            sizes = [(1, 1)] * len(images)  # boxes in fractions
-            more = {"text_labels": [names] * len(images)} if "owl" in self.model.config.model_type else {"input_ids": inputs["input_ids"]}
+            sizes = [(image.height, image.width) for image in images]  # OWLv2 pads to a square: fractions would be the square's
+            more = (
+                {"text_labels": [names] * len(images)}
+                if "owl" in self.model.config.model_type
+                else {"input_ids": inputs["input_ids"], "text_threshold": NAMED}
+            )
             post = self.processor.post_process_grounded_object_detection(self.model(**inputs), threshold=LEAST, target_sizes=sizes, **more)
-            out += [self._named(found, names) for found in post]
+            out += [self._named(found, names, *size) for found, size in zip(post, sizes)]
         return out
 
-    def _named(self, found: dict, names: list[str]) -> Found:
+    def _named(self, found: dict, names: list[str], h: int, w: int) -> Found:
         out: Found = []
-        for score, corners, label in zip(found["scores"].tolist(), found["boxes"].tolist(), found["text_labels"]):
-            made, which = fraction_box(*corners), nearest(label, names)
+        for score, (x0, y0, x1, y1), label in zip(found["scores"].tolist(), found["boxes"].tolist(), found["text_labels"]):
+            made, which = fraction_box(x0 / w, y0 / h, x1 / w, y1 / h), nearest(label, names)
             if made is not None and which is not None:
                 out.append((which, made, float(score)))
         return out
