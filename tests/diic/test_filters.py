@@ -50,6 +50,13 @@ def test_a_pan_is_the_cameras_and_a_thing_that_moves_meanwhile_is_not():
     assert alone.subject > 0.04 and alone.right == 0 and camera(alone) == ""
 
 
+def test_a_fast_pan_over_a_busy_ground_is_the_cameras():
+    rng = np.random.default_rng(0)
+    busy = np.array(Image.fromarray(rng.integers(40, 215, (45, 120, 3), np.uint8)).resize((2400, 900), Image.Resampling.BICUBIC))
+    found = between(film.seen(busy, 300, 90, 1280, 720), film.seen(busy, 412, 90, 1280, 720))
+    assert found.subject < 0.02 and abs(found.right + 112 / 1280) < 0.01
+
+
 def test_a_zoom_is_the_cameras():
     a = film.seen(PLAIN, 300)
     near = np.array(Image.fromarray(a).crop((24, 16, 456, 304)).resize((480, 320), Image.Resampling.BICUBIC))

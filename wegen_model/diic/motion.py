@@ -18,6 +18,7 @@ SIDE = 192
 CELLS = 48  # changes are counted in cells of the picture, CELLS x CELLS
 LEAST = 25  # of 255: a cell that differs by more has changed
 AGREE, SPREAD = 20, 5  # corners that must agree on a camera's motion, and ninths of the picture in which they must lie
+SURE = 0.1  # of the peak of a phase correlation, 0..1
 STILL = 0.004  # of the picture's side: less is no motion
 
 
@@ -81,14 +82,35 @@ def _changed(a: np.ndarray, b: np.ndarray, valid: np.ndarray) -> float:
     return float((np.abs(difference - np.median(difference)) > LEAST).mean())
 
 
+def _shift(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+    """About how far the whole picture went, in pixels, by the phases of its spectrum; nothing where they do not agree."""
+    cv2 = need("cv2")
+    window = cv2.createHanningWindow((a.shape[1], a.shape[0]), cv2.CV_32F)
+    shift, sure = cv2.phaseCorrelate(a.astype(np.float32), b.astype(np.float32), window)
+    return shift if sure > SURE else (0.0, 0.0)
+
+
 def _similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
     """(2,3) from a's pixels to b's, if corners all over the picture agree on one that is a motion at all."""
-    cv2 = need("cv2")
-    corners = cv2.goodFeaturesToTrack(a, 200, 0.01, 6)
+    corners = need("cv2").goodFeaturesToTrack(a, 200, 0.01, 6)
     if corners is None or len(corners) < AGREE:
         return None
-    found, status, _ = cv2.calcOpticalFlowPyrLK(a, b, corners, None, winSize=(21, 21), maxLevel=4)
-    back, status_back, _ = cv2.calcOpticalFlowPyrLK(b, a, found, None, winSize=(21, 21), maxLevel=4)
+    matrix = _agreed(a, b, corners, (0.0, 0.0))
+    if matrix is None:
+        matrix = _agreed(a, b, corners, _shift(a, b))  # a fast pan goes further than corners are followed
+    if matrix is None:
+        return None
+    h, w = a.shape
+    ends = np.array([[0, w, 0, w], [0, 0, h, h], [1, 1, 1, 1.0]])
+    return matrix if np.abs(matrix @ ends - ends[:2]).max() > STILL * max(h, w) else None
+
+
+def _agreed(a: np.ndarray, b: np.ndarray, corners: np.ndarray, shift: tuple[float, float]) -> np.ndarray | None:
+    """The similarity on which corners of a, looked for in b `shift` pixels away, agree; they must be many and all over the picture."""
+    cv2 = need("cv2")
+    search = {"winSize": (21, 21), "maxLevel": 4, "flags": cv2.OPTFLOW_USE_INITIAL_FLOW}
+    found, status, _ = cv2.calcOpticalFlowPyrLK(a, b, corners, corners + np.float32(shift), **search)
+    back, status_back, _ = cv2.calcOpticalFlowPyrLK(b, a, found, found - np.float32(shift), **search)
     kept = (status[:, 0] & status_back[:, 0]).astype(bool) & (np.linalg.norm((back - corners)[:, 0], axis=1) < 1.0)
     if kept.sum() < AGREE:
         return None
@@ -98,7 +120,4 @@ def _similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
     points = corners[kept][inliers[:, 0].astype(bool)][:, 0]
     h, w = a.shape
     ninths = {(int(3 * x / w), int(3 * y / h)) for x, y in points}
-    if len(points) < max(AGREE, 0.5 * kept.sum()) or len(ninths) < SPREAD:
-        return None
-    moved = np.abs(matrix @ np.array([[0, w, 0, w], [0, 0, h, h], [1, 1, 1, 1.0]]) - np.array([[0, w, 0, w], [0, 0, h, h]])).max()
-    return matrix if moved > STILL * max(h, w) else None
+    return matrix if len(points) >= max(AGREE, 0.5 * kept.sum()) and len(ninths) >= SPREAD else None
