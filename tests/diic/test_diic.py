@@ -204,12 +204,24 @@ def test_a_film_that_changed_is_made_anew_and_one_that_went_is_told(own, capsys)
     film.write(own / "videos/two.mp4", film.OTHER[:1])
     code, written = again(own)
     assert code == 0 and written == sorted(f"out/{folder}/two.mp4.tar" for folder in run.FOLDERS.values())
+    assert all(len(pictures) >= 2 for _, _, pictures in records(own / "out/1-shots", "two.mp4"))  # not by the index of before
     shutil.copy(own / "videos/one.mp4", own / "videos/copy.mp4")
     (own / "videos/two.mp4").unlink()
     code, written = again(own)
     told = capsys.readouterr().out
     assert code == 0 and "two.mp4.tar: its film is no longer in" in told and "its frames are another film's too" in told
     assert {name.rpartition("/")[2] for name in written} == {"copy.mp4.tar", "one.mp4.tar"}  # copy.mp4 comes first by name
+
+
+def test_a_film_with_a_watermark_is_left_out_or_kept(own, capsys):
+    index = own / "out/1-shots/two.mp4.index.json"
+    made = json.loads(index.read_text())
+    made["notes"]["watermark"] = [0.9, 0.9, 0.05, 0.05]
+    index.write_text(json.dumps(made))
+    code, written = again(own)
+    assert code == 0 and "out/2-caption/two.mp4.tar" in written and "out/2-caption/one.mp4.tar" not in written
+    assert "2 x the film has a watermark" in capsys.readouterr().out
+    assert again(own, "--watermark", "keep", "--redo")[0] == 0 and "has a watermark" not in capsys.readouterr().out
 
 
 def test_files_of_one_name_in_several_folders(tmp_path):

@@ -132,6 +132,7 @@ class Shard:
         index = Index([r[0] for r in self.rows], [r[1] for r in self.rows], [r[2] for r in self.rows], offsets, sizes, crcs, read, notes)
         fileio.put(self.part, self.path, sync=True)
         write_text(self.path.with_suffix(INDEX), json.dumps(asdict(index)))
+        _index.cache_clear()  # of a shard that was there before
         return index
 
     def abandon(self) -> None:

@@ -109,8 +109,8 @@ def _agreed(a: np.ndarray, b: np.ndarray, corners: np.ndarray, shift: tuple[floa
     """The similarity on which corners of a, looked for in b `shift` pixels away, agree; they must be many and all over the picture."""
     cv2 = need("cv2")
     search = {"winSize": (21, 21), "maxLevel": 4, "flags": cv2.OPTFLOW_USE_INITIAL_FLOW}
-    found, status, _ = cv2.calcOpticalFlowPyrLK(a, b, corners, corners + np.float32(shift), **search)
-    back, status_back, _ = cv2.calcOpticalFlowPyrLK(b, a, found, found - np.float32(shift), **search)
+    found, status, _ = cv2.calcOpticalFlowPyrLK(a, b, corners, corners + np.array(shift, np.float32), **search)
+    back, status_back, _ = cv2.calcOpticalFlowPyrLK(b, a, found, found - np.array(shift, np.float32), **search)
     kept = (status[:, 0] & status_back[:, 0]).astype(bool) & (np.linalg.norm((back - corners)[:, 0], axis=1) < 1.0)
     if kept.sum() < AGREE:
         return None
