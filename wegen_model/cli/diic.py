@@ -58,7 +58,7 @@ def add(todo) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..diic import run as engine
+    from ..diic import build as engine
     from ..diic import statistics
     from ..diic.options import Options
     from ..diic.units import units

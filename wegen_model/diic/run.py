@@ -2,13 +2,12 @@
 
 What is there and came from the same input is not made again, so a run that was stopped goes on; one that other options made is refused, or
 with `redo` made anew. Only the first step's shards and the samples hold pictures of frames: the steps between add to their values.
-In this process, or by Ray Data (spread.py).
+In this process; by Ray Data: spread.py. All steps together: build.py.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import shutil
 import time
 import zlib
@@ -23,11 +22,11 @@ from ..data.record import Unreadable
 from ..data.sample import Sample
 from ..fileio import read_json
 from ..progress import ProgressEvent
-from . import repeats, steps
+from . import steps
 from .options import ORDER, Options
 from .shots import dense, shots
 from .statistics import count
-from .units import Unit, identity, units
+from .units import Unit, identity
 
 FOLDERS = {step: f"{i}-{step}" for i, step in enumerate(ORDER, 1)}
 
@@ -191,45 +190,3 @@ def plan(step: str, found: Sequence[Unit], out: Path, drop: dict[str, tuple[int,
         frames = out / FOLDERS["shots"] / tar if step in ORDER[2:] else None
         made.append(Work(step, unit, source, out / FOLDERS[step] / tar, frames, drop.get(unit.name, ()) if step == "caption" else ()))
     return made
-
-
-def diic(source: Path, out: Path, options: Options, engine: str = "here", runtime=None, workers: int = 0, redo: bool = False) -> dict:
-    """All steps from videos to samples; `out`/5-pair is then a dataset that `wegen data shards diic` and mixtures read.
-
-    engine: `here`, or `ray` (Ray Data; `workers` actors a step). The first step runs over all films before the others, which leave out
-    the shots that several films share.
-    """
-    found, told, drop = units(source, options.unit), {}, dict[str, tuple[int, ...]]()
-    if engine == "ray":
-        from .spread import spread
-
-        return spread(found, out, options, workers, redo)
-    for step in ORDER:
-        told[step] = run(step, plan(step, found, out, drop), out / FOLDERS[step], options, runtime, redo)
-        if step == "shots":
-            drop = repeats.find(out / FOLDERS[step], found, options.alike)
-    return told
-
-
-def recaption(source: Path, out: Path, options: Options, engine: str = "here", runtime=None, workers: int = 0, redo: bool = False) -> Skips:
-    """Laion-COCO-Recaption of a folder of shards."""
-    tars = [source / name for name in shards.counts(source)]
-    work = [Work("recaption", Unit(tar, tar.name, tar.stem), tar, out / tar.name) for tar in tars]
-    if engine == "ray":
-        from .spread import each
-
-        prepare("recaption", out, options, redo)
-        each(work, options, workers)
-        return finish(out, work)
-    return run("recaption", work, out, options, runtime, redo)
-
-
-def unused(out: Path, found: Sequence[Unit]) -> list[str]:
-    """Shards of films that are no longer among the sources."""
-    names = {f"{unit.name}.tar" for unit in found}
-    return sorted(p.name for p in (out / FOLDERS["shots"]).glob("*.tar") if p.name not in names)
-
-
-def write_mark(folder: Path, name: str, made: dict) -> None:
-    """The file by which a folder of samples is known, with its numbers."""
-    shards.write_text(folder / name, json.dumps(made, indent=1))

@@ -18,7 +18,7 @@ from .units import Unit
 
 
 def spread(found: Sequence[Unit], out: Path, options: Options, workers: int, redo: bool) -> dict:
-    """As run.diic, which calls it."""
+    """As build.diic, which calls it."""
     for step in ORDER:
         prepare(step, out / FOLDERS[step], options, redo)
     first = plan("shots", found, out, {})
