@@ -24,11 +24,12 @@ from torch import autocast
 from wegen.wegen_model.cli.train import open_source
 from wegen.wegen_model.runtime import Runtime
 from wegen.wegen_model.train.backend import SingleDevice
+from wegen.wegen_model.train.batches import ahead
 from wegen.wegen_model.train.modules import load
 from wegen.wegen_model.train.presets import PRESETS
 from wegen.wegen_model.train.settings import Settings
 from wegen.wegen_model.train.stages import make_task
-from wegen.wegen_model.train.trainer import LossModule, TrainingTask, _ahead, _step
+from wegen.wegen_model.train.trainer import LossModule, TrainingTask, _step
 
 STAGES = ("visual-decoding", "stage-1")
 
@@ -56,7 +57,7 @@ def reading(model: str, data: str, stage: str, workers: int, steps: int, batch: 
     task, s = made_of(model, stage, open_source(data, PRESETS["mini"][stage].seed, batch), batch)
     rates = {}
     for n in sorted({0, workers}):
-        batches = _ahead(task, SingleDevice(Runtime().device, s.precision), 1, 0, n)
+        batches = ahead(task, SingleDevice(Runtime().device, s.precision), 1, 0, n)
         next(batches)  # workers start
         begun = time.perf_counter()
         for _ in itertools.islice(batches, steps):
@@ -74,7 +75,7 @@ def stepper(model: str, data: str, stage: str, batch: int, bare: bool = False, a
     optimizer = torch.optim.AdamW(weights, 1e-5)
     net, optimizer = backend.prepare(LossModule(task), optimizer)
     net.train()
-    batches = next(_ahead(task, backend, accumulate, 0, 0))
+    batches = next(ahead(task, backend, accumulate, 0, 0))
     shares = dict.fromkeys(task.items(batches[0]), 1.0)
 
     def plain() -> None:

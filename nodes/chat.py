@@ -140,9 +140,9 @@ class WeGenChat:
                 max_tokens=max_tokens,
                 trim_oldest=trim_oldest,
             )
-            last = answer.turns[-1]
-            shown = last.text or ("(a picture, to be drawn by AR Feature Decode)" if last.open_image else "(no words)")
-            return host.shown((answer, last.text, reply_boxes(last, turn)), notes, shown)
+            shown = answer.reply or ("(a picture, to be drawn by AR Feature Decode)" if answer.open_image else "(no words)")
+            boxes = [] if answer.notice else reply_boxes(answer.last, turn)
+            return host.shown((answer, answer.reply, boxes), notes, shown)
 
 
 def reply_boxes(reply, asked) -> list[list[dict]]:

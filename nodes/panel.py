@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from . import host, ui_messages
 from .sockets import CATEGORY, CHAT, FEATURES, GUIDANCE, MAX_TOKENS, MODEL, PICTURE, TEMPERATURE
 
@@ -99,42 +101,61 @@ class WeGenChatPanel:
     ):
         from ..wegen_model import edit_pipeline
         from ..wegen_model.chat.chat_state import parse_transcript
+        from ..wegen_model.chat.commands import CommandError
 
         script = parse_transcript(transcript)
         with host.watch(model.runtime, ui_messages.chat_progress(script.id)) as notes:
             if script.ignored:
                 model.runtime.warn("The transcript was read without " + "; ".join(script.ignored) + ".")
-            talk = script.conversation(ui_messages.load_picture, lambda p: model.encode(p, where="WeGen Chat Panel, an earlier picture"))
-            talk = model.chat(
-                talk,
-                picture=picture,
-                rewrite=rewrite,
-                temperature=temperature,
-                seed=script.seed,
-                max_tokens=max_tokens,
-                trim_oldest=trim_oldest,
-            )
+            files = {}  # id of a loaded picture -> (its file, itself), id of its features -> the same: to show it again by its file
+
+            def load(file, where):
+                picture = ui_messages.load_picture(file, where)
+                files[id(picture)] = file, picture
+                return picture
+
+            def encode(picture):
+                features = model.encode(picture, where="WeGen Chat Panel, an earlier picture")
+                files[id(features)] = files[id(picture)]
+                return features
+
+            talk = script.conversation(load, encode, commands=model.config.memory > 0)
             image = features = file = None
+            try:
+                talk = model.chat(
+                    talk,
+                    picture=picture,
+                    rewrite=rewrite,
+                    temperature=temperature,
+                    seed=script.seed,
+                    max_tokens=max_tokens,
+                    trim_oldest=trim_oldest,
+                )
+                features = talk.shown_again
+            except CommandError as error:  # such as a picture that was never drawn: an answer, like any other
+                talk = replace(talk.taken_back(), notice=str(error).capitalize())
+            if features is not None:
+                file, image = files[id(features)]
             shown_before = script.original if keep_rest else None
-            if talk.open_image and shown_before is not None:
+            if talk.open_image and shown_before is not None and talk.turns[-2].text == script.turns[-1].text:  # no command such as «again»
                 options = {"guidance": guidance, "seed": script.seed, "trim_oldest": trim_oldest}
                 made = edit_pipeline.edit(model, talk, ui_messages.load_picture(*shown_before), where="WeGen Chat Panel", **options)
                 image, features, talk = made.image, made.features, made.conversation
             elif talk.open_image:
                 features, talk = model.draw(talk, guidance=guidance, trim_oldest=trim_oldest)
                 image = model.decode(features, seed=script.seed)
-            if image is not None:
+            if image is not None and file is None:
                 file = ui_messages.save_picture(image, "wegen/chat", prompt, extra_pnginfo)
-            last = talk.turns[-1]
+            boxes = () if talk.notice else talk.last.references
             message = {
                 "turn": script.id,
                 "seed": script.seed if script.seed < 2**53 else str(script.seed),  # JavaScript would round it
-                "text": last.text,
+                "text": talk.reply,
                 "pictures": [file] if file else [],
                 "notes": list(notes),
-                "boxes": [{"x": r.box.x, "y": r.box.y, "width": r.box.width, "height": r.box.height} for r in last.references],
+                "boxes": [{"x": r.box.x, "y": r.box.y, "width": r.box.width, "height": r.box.height} for r in boxes],
                 "cells": ui_messages.colours(features)[0] if features is not None else [],
             }
-            result = tuple(host.nothing() if value is None else value for value in (image, features)) + (talk, last.text)
-            shown = [] if host.inside_comfyui() else [last.text or "(a picture)"]
+            result = tuple(host.nothing() if value is None else value for value in (image, features)) + (talk, talk.reply)
+            shown = [] if host.inside_comfyui() else [talk.reply or "(a picture)"]
             return {"ui": {"wegen_chat": [message], **({"text": shown} if shown else {})}, "result": result}

@@ -35,7 +35,10 @@ PICTURE = (
     ["auto", "always", "never"],
     {
         "default": "auto",
-        "tooltip": "May the answer be a picture? auto: as the model decides. always: one is opened after the reply. never: words only.",
+        "tooltip": (
+            "May the answer be a picture? auto: as the model decides. always: one is opened after the reply, unless the model says in "
+            "words that it cannot. never: words only."
+        ),
     },
 )
 

@@ -89,6 +89,110 @@ def test_a_note_counts_on_what_the_prompt_carries(tmp_path, drawn):
     assert ["knows 1 things" in note for note in model.runtime.warnings] == [True]
 
 
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """A model whose prompt carries one earlier exchange."""
+    return WeGen.load(tiny_model(tmp_path_factory.mktemp("models") / "short", memory=1), runtime=Listener())
+
+
+def say(model, talk, words, *shown, **options):
+    return model.draw(model.chat(talk.user(words, shown), picture="always", max_tokens=4, **options))[1]
+
+
+def test_undo_again_and_the_first_one_are_the_conversations_business(short):
+    first = say(short, Conversation(), "a fox")
+    second = say(short, first, "make it red")
+    back = short.chat(second.user("Undo!"))
+    features, same = short.draw(back)
+    assert features is first.last.pictures[0] and same is back and "«a fox»" in back.reply
+    shown = short.chat(back.user("the second picture"))
+    assert short.draw(shown)[0] is second.last.pictures[0]
+    on, at_once = say(short, shown, "now blue"), say(short, second, "now blue")
+    assert on.last.ids == at_once.last.ids and torch.equal(on.last.pictures[0].tokens, at_once.last.pictures[0].tokens)
+    with pytest.raises(ValueError, match="there is no picture 7: 2 were drawn"):
+        short.chat(shown.user("picture 7"))
+    assert [t.text for t in on.turns if t.role == "user"] == ["a fox", "make it red", "now blue"], "commands are no turns"
+
+
+def test_again_asks_the_same_with_another_seed(short):
+    talk = say(short, say(short, Conversation(), "a fox"), "make it red", temperature=2.0, seed=3)
+    repeated = short.chat(talk.user("again"), picture="always", max_tokens=4, temperature=2.0, seed=3)
+    asked = Conversation(talk.turns[:-1])
+    expected = short.chat(asked, picture="always", max_tokens=4, temperature=2.0, seed=4)
+    assert repeated.last.ids == expected.last.ids and repeated.last.seed == 4 and len(repeated.turns) == 4
+    assert repeated.last.ids != talk.last.ids[: len(repeated.last.ids)]
+
+
+def test_a_model_that_reads_the_whole_conversation_reads_commands_itself(wegen, short):
+    talk = say(wegen, Conversation(), "a fox")
+    assert [t.text for t in wegen.chat(talk.user("undo"), max_tokens=2).turns][::2] == ["a fox", "undo"]
+    assert wegen.chat(talk.user("undo"), commands=True).turns == ()
+    assert len(short.chat(talk.user("undo"), max_tokens=2, commands=False).turns) == 4
+
+
+def test_a_picture_that_is_meant_is_in_a_short_prompt_again(short, monkeypatch):
+    """As if the words between had not been said."""
+    looked, encode = [], short.encode
+    monkeypatch.setattr(short, "encode", lambda images, **more: looked.append(more["where"]) or encode(images, **more))
+    question = (Turn("user", "is it red?"), Turn("assistant", "yes"))
+    seen = (Turn("user", "what is in <image_1>?", (Reference(picture()),)), Turn("assistant", "a cat"))
+    on = say(short, Conversation((*seen, *question)), "make it blue")
+    assert looked == ["WeGen Chat, turn 1, image_1"]
+    alone = say(short, Conversation(seen), "make it blue")
+    assert on.last.ids == alone.last.ids and torch.equal(on.last.pictures[0].tokens, alone.last.pictures[0].tokens)
+    other = say(short, Conversation((*seen, *question)), "yes please")
+    assert not torch.equal(other.last.pictures[0].tokens, say(short, Conversation(seen), "yes please").last.pictures[0].tokens)
+
+
+def speaks(monkeypatch, model, words):
+    """Whatever is asked, the model says these words and ends its turn."""
+    from wegen.wegen_model.generation import generate
+
+    ids = [*model.tokenizer.encode(words), model.tokenizer.eos]
+    left = []
+
+    def choose(*_):
+        if not left:
+            left.extend(ids)
+        return left.pop(0)
+
+    monkeypatch.setattr(generate, "choose", choose)
+
+
+@pytest.mark.parametrize(
+    ("refuses", "words", "rewrite", "drawn"),
+    [
+        (True, "I cannot draw a zebra.", False, False),
+        (True, "I cannot draw a zebra.", True, False),
+        (True, "", False, True),  # it said nothing: the picture is opened for it
+        (True, "  ", False, True),
+        (False, "I cannot draw a zebra.", False, True),  # a model that does not say that it refuses: as ever
+    ],
+)
+def test_always_does_not_paint_over_a_refusal(tiny, monkeypatch, refuses, words, rewrite, drawn):
+    model = WeGen.load(tiny, runtime=Listener())
+    model.config = dataclasses.replace(model.config, refuses=refuses, concepts=("cat",))
+    speaks(monkeypatch, model, words)
+    talk = model.chat(Conversation().user("a zebra"), picture="always", max_tokens=40, rewrite=rewrite)
+    assert talk.open_image == drawn and talk.reply == words.strip()
+    assert ["knows 1 things" in note for note in model.runtime.warnings] == [True] * (not refuses), "the model has said it itself"
+    if not drawn:
+        with pytest.raises(ValueError, match="The answer was: «I cannot draw a zebra.» Ask for something else."):
+            model.draw(talk)
+    cut_off = model.chat(Conversation().user("a zebra"), picture="always", max_tokens=5, rewrite=rewrite)
+    assert cut_off.open_image, "words that max_tokens cut off are no answer"
+
+
+def test_why_there_is_no_picture_is_quoted(wegen, drawn, monkeypatch):
+    speaks(monkeypatch, wegen, "Hello!")
+    with pytest.raises(ValueError, match="nothing to draw. The answer was: «Hello!» Ask for one, or set `picture` to «always»"):
+        wegen.draw(wegen.chat(Conversation().user("hello"), max_tokens=40))
+    with pytest.raises(ValueError, match="nothing to draw. Ask for one"):
+        wegen.draw(drawn[1])
+    with pytest.raises(ValueError, match="The answer was: «Taken back. Nothing is left of the conversation.»"):
+        wegen.draw(wegen.chat(drawn[1].user("undo"), commands=True))
+
+
 def test_a_conversation_of_another_model_is_refused(wegen, drawn, tmp_path):
     other = WeGen.load(tiny_model(tmp_path / "other", parts=("language", "projectors"), seed=1), runtime=Listener())
     (tmp_path / "other/added_tokens.json").write_text((tmp_path / "other/added_tokens.json").read_text().replace("<patch>", "<patch2>"))

@@ -160,6 +160,7 @@ class ModelConfig:
     vae: dict[str, Any] = field(default_factory=dict)  # diffusers AutoencoderKL
     scheduler: dict[str, Any] = field(default_factory=dict)  # diffusers, with _class_name
     memory: int = 0  # earlier exchanges that a prompt carries; 0: all of the conversation
+    refuses: bool = False  # does it say in words that it cannot draw something? Then picture "always" lets such an answer stand
     references: str = "whole"  # how pictures with boxes are shown: "whole", or "placed" in their box (miniature; chat/reference_cutout.py)
     knows: str = ""  # one sentence for tooltips: what was it trained on?
     concepts: tuple[str, ...] = ()  # the words a small model can draw; empty: open vocabulary

@@ -108,13 +108,34 @@ def to_float(picture: np.ndarray) -> Tensor:
     return torch.from_numpy(np.array(picture)).float() / 255
 
 
-def from_video(frame: Any, side: int, name: str) -> np.ndarray:
-    """A frame that PyAV decoded: (h,w,3) uint8, its longer side at most `side` pixels. PictureError: past MAX_PIXELS."""
+def from_video(frame: Any, side: int, name: str, aspect: float = 1.0) -> np.ndarray:
+    """A frame that PyAV decoded, as a player shows it: turned as its display matrix says, of an interlaced one the first field.
+
+    Args:
+        side: pixels of the longer side, at most. aspect: width of a stored pixel by its height.
+    Returns:
+        (h,w,3) uint8.
+    Raises:
+        PictureError: past MAX_PIXELS.
+    """
     _check_size(frame.width * frame.height, name)
-    scale = min(1.0, side / max(frame.width, frame.height))
-    if scale == 1.0:
-        return frame.to_ndarray(format="rgb24")
-    return frame.to_ndarray(format="rgb24", width=max(1, round(frame.width * scale)), height=max(1, round(frame.height * scale)))
+    wide, high = frame.width * max(aspect, 1.0), frame.height * max(1 / aspect, 1.0)
+    scale = min(1.0, side / max(wide, high))
+    size = {"width": max(1, round(wide * scale)), "height": max(1, round(high * scale))}
+    if frame.interlaced_frame:
+        picture = _lines(frame.to_ndarray(format="rgb24")[::2], **size)
+    elif (size["width"], size["height"]) == (frame.width, frame.height):
+        picture = frame.to_ndarray(format="rgb24")
+    else:
+        picture = frame.to_ndarray(format="rgb24", **size)
+    return np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90))) if frame.rotation else picture
+
+
+def _lines(field: np.ndarray, width: int, height: int) -> np.ndarray:
+    """A field, half of a frame's lines, at the size of the picture."""
+    from PIL import Image
+
+    return np.array(Image.fromarray(field).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def resize(picture: np.ndarray, size: int, crop: bool = False) -> Tensor:

@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .chat import commands as spoken
 from .chat import prompt
 from .chat.conversation import Conversation, Turn
+from .chat.memory import recall, recalled
 from .chat.reference_cutout import paste_subject
 from .chat.tokenizer import Tokenizer
 from .checkpoint import model_folder
@@ -88,11 +90,12 @@ class WeGen(WeGenEncoder):
         prompt.check_tokenizer(conversation, self.tokenizer)
         turns = []
         first = prompt.first_kept(conversation.turns, self.config.memory)
+        carried = recalled(conversation.turns, self.config.memory)
         for number, turn in enumerate(conversation.turns, 1):
             references = []
             for k, r in enumerate(turn.references, 1):
                 where = f"WeGen Chat, turn {number}, image_{k}"
-                if r.features is None and r.picture is not None and number > first:
+                if r.features is None and r.picture is not None and (number > first or number - 1 in carried):
                     picture = check_images(r.picture[:1], where)
                     if r.box is not None and self.config.references == "placed":
                         picture = paste_subject(picture[0], r.box, self.config.vision.image_size)[None]
@@ -103,11 +106,13 @@ class WeGen(WeGenEncoder):
                 references.append(r)
             for features in turn.pictures:
                 self._check_space(features, f"WeGen Chat, the picture of turn {number}")
-            turns.append(replace(turn, references=tuple(references)))
+            unchanged = all(a is b for a, b in zip(references, turn.references))
+            turns.append(turn if unchanged else replace(turn, references=tuple(references)))
         return replace(conversation, turns=tuple(turns), tokenizer=self.tokenizer.hash)
 
     def _prompt(self, conversation: Conversation, reserve: int, trim_oldest: bool) -> prompt.Prompt:
         c = self.config
+        conversation = recall(conversation, c.memory)
         return prompt.build(conversation, self.tokenizer, c.language.positions, reserve, trim_oldest=trim_oldest, memory=c.memory)
 
     def _model(self, device: torch.device) -> generate.Model:
@@ -126,16 +131,21 @@ class WeGen(WeGenEncoder):
         seed: int = 0,
         max_tokens: int = 256,
         trim_oldest: bool = False,
+        commands: bool | None = None,
     ) -> Conversation:
         """Answer the last user turn: p(text | c), until the turn ends or opens a picture.
 
         Args:
-            picture: "auto" as the model decides, "always" opens one after the reply, "never".
+            picture: "auto" as the model decides, "always" opens one after the reply (a model that `refuses` may answer in words
+                instead), "never".
             rewrite: prompt self-rewriting: the model first writes a description of its own, and the picture follows from it.
             temperature: 0 takes the likeliest word; above, sampled from the `top_p` nucleus with `seed`.
             trim_oldest: past the model's positions, forget the oldest exchanges instead of an error.
+            commands: "undo", "again", "the first one" (chat/commands.py) are the conversation's to follow. None: where the prompt carries
+                only some exchanges (ModelConfig.memory), so that the model cannot; a model that reads all of them reads these words too.
         Returns:
-            the conversation with the assistant's turn; `open_image` says whether a picture waits to be drawn.
+            the conversation with the assistant's turn; `open_image` says whether a picture waits to be drawn. After "undo" or "the first
+            one" it is an earlier conversation, `notice` says so in words, and `draw` gives its picture as it was drawn.
         """
         if picture not in ("auto", "always", "never"):
             raise ValueError(f"picture is {picture!r}; choose auto, always or never.")
@@ -144,6 +154,13 @@ class WeGen(WeGenEncoder):
         check_number("WeGen Chat", "temperature", temperature, 0)
         check_number("WeGen Chat", "top_p", top_p, 1e-6, 1)
         check_seed("WeGen Chat", seed)
+        command = spoken.of(conversation.turns[-1]) if commands or (commands is None and self.config.memory) else None
+        if command:
+            before = conversation.taken_back()
+            conversation = spoken.apply(before, command)
+            if conversation.notice:
+                return conversation
+            seed = spoken.another_seed(before, seed)
         self._need("language", "projectors")
         conversation = self.encode_references(conversation)
         self._notes(conversation, picture)
@@ -160,6 +177,7 @@ class WeGen(WeGenEncoder):
                 context,
                 picture=picture,
                 rewrite=rewrite,
+                refuses=self.config.refuses,
                 temperature=temperature,
                 top_p=top_p,
                 seed=seed,
@@ -168,7 +186,7 @@ class WeGen(WeGenEncoder):
                 show=lambda ids: prompt.parse(ids, self.tokenizer)[0],
             )
         text, boxes = prompt.parse(ids[:-1] if opened else ids, self.tokenizer)
-        turn = Turn("assistant", text, boxes, tuple(ids), open_image=opened)
+        turn = Turn("assistant", text, boxes, tuple(ids), open_image=opened, seed=seed)
         return replace(conversation, turns=(*conversation.turns, turn))
 
     @torch.no_grad()
@@ -182,7 +200,8 @@ class WeGen(WeGenEncoder):
         keep: tuple[Features, Tensor] | None = None,
         trim_oldest: bool = False,
     ) -> tuple[Features, Conversation]:
-        """Write the features of the picture that the last turn opened: P(x|c), one after another.
+        """Write the features of the picture that the last turn opened: P(x|c), one after another. One that a command brought back is
+        given as it was written.
 
         Args:
             guidance: over features, 1 is off. mode: "autoregressive", or "parallel" where the weights were trained for it.
@@ -191,6 +210,10 @@ class WeGen(WeGenEncoder):
         Raises:
             ValueError: no open picture, or options that exclude each other.
         """
+        if (again := conversation.shown_again) is not None:
+            if keep is not None:
+                self.runtime.warn("AR Feature Decode: the picture was brought back as it was; keep_features is not used.")
+            return again, conversation
         check_draw(conversation, self.config, guidance, mode, readout, keep)
         self._need("language", "projectors")
         conversation = self.encode_references(conversation)
@@ -241,11 +264,11 @@ class WeGen(WeGenEncoder):
     def _notes(self, conversation: Conversation, picture: str) -> None:
         turn = conversation.turns[-1]
         pictures = sum(r.has_picture for r in turn.references)
-        carried = conversation.turns[prompt.first_kept(conversation.turns, self.config.memory) :]
-        earlier = any(t.pictures for t in carried)
+        carried = recall(conversation, self.config.memory).turns
+        earlier = any(t.pictures for t in carried[prompt.first_kept(carried, self.config.memory) :])
         if pictures > 3:
             self.runtime.warn(f"{pictures} references: the paper reports that identity suffers past three.")
-        known = self.config.concepts
+        known = () if self.config.refuses else self.config.concepts  # a model that refuses says it itself
         words = set(re.findall(r"[a-z]+", self.tokenizer.decode(self.tokenizer.encode(turn.text)).lower()))  # as the model reads it
         names = {form for c in known for form in (c, c + "s", c + "es", c[:-1] + "ies", c[:-2] + "i")}
         if known and picture != "never" and not pictures and not earlier and not words & names:

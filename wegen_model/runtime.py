@@ -80,6 +80,8 @@ class Runtime:
         if self._bar is None or self._bar.desc != event.label or self._bar.total != event.total:
             self.close()
             self._bar = tqdm(total=event.total, desc=event.label, leave=False)
+        if event.kind == "train" and event.text:  # loss and rate
+            self._bar.set_postfix_str(event.text, refresh=False)
         self._bar.update(event.step - self._bar.n)
         if event.done:
             self.close()

@@ -27,9 +27,11 @@ def check_seed(where: str, seed: int) -> None:
 def check_draw(conversation: Conversation, config: ModelConfig, guidance: float, mode: str, readout: str, keep) -> None:
     """Everything that `draw` refuses, before anything is loaded."""
     if not conversation.open_image:
+        said = "" if conversation.last and conversation.last.pictures else conversation.reply[:300]
         raise ValueError(
-            "AR Feature Decode: this turn opened no picture, so there is nothing to draw. Ask for one, or set "
-            "`picture` to «always» on WeGen Chat."
+            "AR Feature Decode: this turn opened no picture, so there is nothing to draw. "
+            + (f"The answer was: «{said}» " if said else "")
+            + ("Ask for one, or set `picture` to «always» on WeGen Chat." if not (said and config.refuses) else "Ask for something else.")
         )
     check_number("AR Feature Decode", "guidance", guidance, 0, hint=" (1 is off)")
     if mode not in ("autoregressive", "parallel") or readout not in ("aligned", "released"):

@@ -119,7 +119,7 @@ def test_on_a_full_disk_the_training_is_kept_and_the_model_is_written_later(plac
         assert not (tmp_path / "model").exists() and not list(tmp_path.glob(".model*"))
     assert train(place, "stage-1", "--folder", str(tmp_path), "--set", "lora=2") == 0 and (tmp_path / "model").is_dir()
     with files_end_after(10):  # neither the log nor a sheet is worth stopping for; the checkpoint at the end is
-        assert train(place, "stage-1", "--folder", str(tmp_path), "--set", "lora=2", "--set", "steps=5", "--sample-every", "4") == 2
+        assert train(place, "stage-1", "--folder", str(tmp_path), "--set", "lora=2", "--change", "steps=5", "--sample-every", "4") == 2
     assert "The sample pictures of step 4 could not be written" in caplog.text and "the line of step 4 could not be written" in caplog.text
     assert "The checkpoint of step 3" in capsys.readouterr().err
 

@@ -277,6 +277,22 @@ def test_edit_delete_export_and_clear(page, comfy, shoot):
     assert page.errors() == []
 
 
+def test_undo_and_the_first_one_go_back_and_the_talk_goes_on_from_there(page, comfy, shoot):
+    node = told(page, comfy)
+    fox, panda = (t["pictures"][0]["filename"] for t in transcript(page, node) if t["pictures"])
+    say(page, node, "Undo!")
+    undone = transcript(page, node)[-1]
+    assert undone["text"].startswith("Taken back. You last said") and [p["filename"] for p in undone["pictures"]] == [fox]
+    say(page, node, "picture 9")
+    assert transcript(page, node)[-1]["text"].startswith("There is no picture 9: 2 were drawn")
+    say(page, node, "the second one")
+    assert [p["filename"] for p in transcript(page, node)[-1]["pictures"]] == [panda]
+    say(page, node, "make the background yellow")
+    assert len(transcript(page, node)[-1]["pictures"]) == 1
+    shoot("went-back")
+    assert page.errors() == []
+
+
 def test_a_picture_is_dragged_onto_load_image_and_back(page, comfy, shoot):
     if page.early_nodes2:
         pytest.skip("the Nodes 2.0 of this frontend takes no drop on a node, ComfyUI's own files neither")

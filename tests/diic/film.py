@@ -3,10 +3,11 @@ out of the pictures that come with the pack."""
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from wegen.wegen_model.mini.world.concepts import COLOURS
 
 SIZE = (192, 128)
@@ -36,6 +37,12 @@ SCENES = (
     ("white", [("red", 0.1, 0.25), ("blue", 0.9, -0.25)]),
     ("navy", [("yellow", 0.5, 0.3)]),
     ("beige", [("green", 0.05, 0.3), ("purple", 0.5, -0.2), ("black", 0.95, 0.2)]),
+)
+
+
+OTHER = (  # for a second film: other things, so that it repeats nothing
+    ("navy", [("orange", 0.2, 0.3), ("white", 0.85, -0.22)]),
+    ("white", [("green", 0.5, -0.3), ("black", 0.0, 0.2)]),
 )
 
 
@@ -76,17 +83,65 @@ def art_scene(ground: str, things: list[tuple[str, float, float]], t: float, sid
 
 def write(path: Path, scenes=SCENES, seconds: float = 2.0, rate: int = 12, scene=scene) -> Path:
     """An MP4 of the scenes, one after another."""
+    shown = [(ground, things, i / rate) for ground, things in scenes for i in range(int(seconds * rate))]
+    return record(path, (scene(ground, things, t) for ground, things, t in shown), rate)
+
+
+def record(
+    path: Path, frames, rate: int = 12, times=None, codec: str = "mpeg4", turn: int = 0, pixels: Fraction | None = None, **options
+) -> Path:
+    """A film of pictures (h,w,3), in the container that the path's ending names.
+
+    times: seconds of each (default: `rate` a second). turn: degrees of the display matrix, counter-clockwise. pixels: width of a pixel by its
+    height. options: of the codec.
+    """
     import av
 
     path.parent.mkdir(parents=True, exist_ok=True)
+    stream, base = None, Fraction(1, 1000)
     with av.open(str(path), "w") as out:
-        stream = out.add_stream("mpeg4", rate=rate)
-        height, width = scene(*scenes[0], 0).shape[:2]
-        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = width, height, "yuv420p", 4_000_000
-        for ground, things in scenes:
-            for i in range(int(seconds * rate)):
-                for packet in stream.encode(av.VideoFrame.from_ndarray(scene(ground, things, i / rate), format="rgb24")):
-                    out.mux(packet)
+        for i, p in enumerate(frames):
+            if stream is None:
+                stream = out.add_stream(codec, rate=rate, options=options)
+                stream.height, stream.width = p.shape[:2]
+                stream.pix_fmt, stream.bit_rate = "yuv420p", 4_000_000
+                if times is not None:
+                    stream.codec_context.time_base = base
+                if pixels is not None:
+                    stream.codec_context.sample_aspect_ratio = pixels
+                if turn:
+                    stream.set_display_rotation(turn)
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(p), format="rgb24")
+            if times is not None:
+                frame.pts, frame.time_base = round(times[i] / base), base
+            for packet in stream.encode(frame):
+                out.mux(packet)
         for packet in stream.encode():
             out.mux(packet)
     return path
+
+
+def ground(seed: int, size: tuple[int, int] = (1400, 700)) -> np.ndarray:
+    """(h,w,3) a wide plain of soft spots, the same for a seed: a background in which a camera's motion is seen."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(60, 200, (size[1] // 20, size[0] // 20, 3), np.uint8)
+    out = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(out)
+    for _ in range(400):
+        x, y, r = rng.integers(0, size[0]), rng.integers(0, size[1]), rng.integers(4, 16)
+        draw.rectangle((x, y, x + r, y + r), fill=tuple(rng.integers(0, 256, 3).tolist()))
+    return np.array(out)
+
+
+def seen(plain: np.ndarray, left: float, top: float = 100, wide: int = 480, high: int = 320) -> np.ndarray:
+    """What a camera sees of a plain."""
+    return plain[round(top) : round(top) + high, round(left) : round(left) + wide]
+
+
+def caption(picture: np.ndarray, lines: list[str], size: int = 22) -> np.ndarray:
+    """Lines of text laid over a picture's foot, white with a black edge, as subtitles are."""
+    image = Image.fromarray(picture)
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(size)
+    for i, line in enumerate(reversed(lines), 1):
+        draw.text((20, image.height - i * size * 1.25), line, fill="white", stroke_width=2, stroke_fill="black", font=font)
+    return np.array(image)

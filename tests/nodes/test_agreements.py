@@ -89,7 +89,7 @@ def test_the_command_line_talks_with_the_librarys_defaults_and_forgets_the_oldes
             given["chat"] = options
             raise ValueError("heard")
 
-    monkeypatch.setattr(cli, "_load", lambda args: Model())
+    monkeypatch.setattr(WeGen, "load", lambda *_, **__: Model())
     answers = iter(["hello", "/quit"])
     monkeypatch.setattr("builtins.input", lambda *_: next(answers))
     assert cli.main(["chat", "--out", str(tmp_path)]) == 0

@@ -214,3 +214,19 @@ def test_tower_without_language_still_encodes_and_paints(tmp_path):
     assert call("WeGenDecode", features=features, decoder=partial)[0][0].shape == (1, 32, 32, 3)
     with pytest.raises(ValueError, match="eye: the model folder has no projectors|eye: the model folder has no language"):
         call("WeGenChat", model=partial, message="hello")
+
+
+def test_a_graph_that_waits_for_a_picture_gets_the_one_that_a_command_brought_back(tmp_path):
+    from wegen.nodes.load import WeGenLoadModel
+
+    model = WeGenLoadModel().load(str(tiny_model(tmp_path / "short", memory=1)))[0]
+    _, _, talk, first, image = paint(model)
+    asked = call("WeGenChat", model=model, message="redder", picture="always", max_tokens=4, chat=talk)[0][0]
+    second, talk = call("WeGenDraw", model=model, chat=asked)[0]
+    (back, reply, boxes), shown = call("WeGenChat", model=model, message="undo", chat=talk)
+    assert reply.startswith("Taken back.") and shown[0] == reply and boxes == []
+    (features, after), _ = call("WeGenDraw", model=model, chat=back)
+    assert torch.equal(features.tokens, first.tokens) and len(after.turns) == 2
+    assert torch.equal(call("WeGenDecode", features=features, decoder=model, seed=7)[0][0], image)
+    back = call("WeGenChat", model=model, message="the second picture", chat=after)[0][0]
+    assert torch.equal(call("WeGenDraw", model=model, chat=back)[0][0].tokens, second.tokens)

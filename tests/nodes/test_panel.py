@@ -123,6 +123,47 @@ def test_earlier_pictures_are_encoded_anew_and_words_alone_give_no_picture(model
     assert torch.equal(talk.turns[1].pictures[0].tokens, expected.tokens) and talk.turns[1].text == "here  "
 
 
+def test_commands_stand_in_the_transcript_and_are_followed_again(tmp_path, monkeypatch):
+    """undo, again and the n-th picture: what the panel keeps are the words as typed and the answers as shown."""
+    from PIL import Image
+    from wegen.nodes.load import WeGenLoadModel
+    from wegen.nodes.panel import WeGenChatPanel
+    from wegen.tests.support import tiny_model
+
+    model = WeGenLoadModel().load(str(tiny_model(tmp_path / "short", memory=1)))[0]
+    monkeypatch.chdir(tmp_path)
+    for name, colour in (("a", "red"), ("b", "blue")):
+        (tmp_path / "output" / "wegen").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 20), colour).save(tmp_path / "output" / "wegen" / f"{name}.png")
+    blue = {**FILE, "filename": "b.png"}
+
+    def said(*rows):
+        words = [{"role": "user" if i % 2 == 0 else "assistant", "text": t, "pictures": p} for i, (t, p) in enumerate(rows)]
+        made = WeGenChatPanel().answer(model, "always", max_tokens=3, transcript=json.dumps(words))
+        return made["result"], made["ui"]["wegen_chat"][0]
+
+    begun = [("a fox", []), ("", [FILE]), ("now blue", []), ("", [blue])]
+    (image, features, talk, reply), message = said(*begun, ("Undo!", []))
+    assert image[0, 0, 0].tolist() == [1, 0, 0] and "Taken back" in reply and message["text"] == reply
+    assert message["pictures"][0]["filename"] == "a.png" and len(message["cells"]) == 64 and len(talk.turns) == 2
+    assert torch.equal(features.tokens, model.encode(image).tokens)
+    undone = [*begun, ("Undo!", []), (reply, [FILE])]
+    (_, on, talk, _), _ = said(*undone, ("bigger", []))
+    (_, plain, _, _), _ = said(*begun[:2], ("bigger", []))
+    assert torch.equal(on.tokens, plain.tokens) and [t.text for t in talk.turns][::2] == ["a fox", "bigger"]
+    (image, _, talk, reply), _ = said(*undone, ("the second one", []))
+    assert image[0, 0].tolist() == [[0, 0, 1]] * 20 and "Picture 2" in reply and len(talk.turns) == 4
+    (image, _, talk, _), _ = said(*begun, ("again", []), ("", [FILE]), ("again", []))  # the second answer was red
+    assert image is not None and [t.text for t in talk.turns][::2] == ["a fox", "now blue"] and len(talk.drawn) == 4
+    (image, _, talk, reply), message = said(*begun, ("picture 3", []))
+    assert (
+        reply == message["text"] == "There is no picture 3: 2 were drawn in this conversation." and image is None and len(talk.turns) == 4
+    )
+    assert said(("Undo", []))[1]["text"] == "There is nothing to take back: nothing was said yet."
+    (_, _, talk, _), _ = said(*begun, ("picture 3", []), ("?", []), ("undo", []))
+    assert [t.text for t in talk.turns][::2] == ["a fox"], "what could not be followed is passed over"
+
+
 def features_event(k):
     """k of 64 features are written."""
     return written([torch.randn(8) for _ in range(k)], 64, (8, 8))

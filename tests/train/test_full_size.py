@@ -12,19 +12,38 @@ import torch
 from wegen.tests.support import byte_tokenizer
 from wegen.wegen_model.chat.tokenizer import Tokenizer, special_tokens
 from wegen.wegen_model.checkpoint import model_folder
-from wegen.wegen_model.config import PRESETS
+from wegen.wegen_model.config import PRESETS, ModelConfig
 from wegen.wegen_model.data.sample import Sample, Turn
 from wegen.wegen_model.models.decoder import Decoder
 from wegen.wegen_model.models.eva_clip import VisionTower
 from wegen.wegen_model.train import presets
 from wegen.wegen_model.train.backend import SingleDevice
-from wegen.wegen_model.train.flops import decoder_flops, tower_flops, with_depth, writer_flops
+from wegen.wegen_model.train.flops import decoder_flops, tower_flops, writer_flops
 from wegen.wegen_model.train.metrics_logger import memory
 from wegen.wegen_model.train.modules import Components, LanguageModule
 from wegen.wegen_model.train.stages import make_task
 from wegen.wegen_model.train.trainer import LossModule, _step
 
 FULL = PRESETS["wegen-7b"]
+
+
+def with_depth(config: ModelConfig, layers: int) -> ModelConfig:
+    """The same widths with fewer layers in tower and language model, and a UNet of two blocks at SDXL's widths: for trying a step."""
+    unet = dict(
+        config.unet,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=tuple(config.unet["block_out_channels"][:2]),
+        layers_per_block=1,
+        transformer_layers_per_block=(1, 1),
+        attention_head_dim=tuple(config.unet["attention_head_dim"][:2]),
+    )
+    return dataclasses.replace(
+        config,
+        vision=dataclasses.replace(config.vision, layers=layers),
+        language=dataclasses.replace(config.language, layers=layers),
+        unet=unet,
+    )
 
 
 class One:

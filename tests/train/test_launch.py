@@ -1,9 +1,7 @@
 """Two processes by the shipped configurations give the loss curve of one, to rounding."""
 
 import json
-import multiprocessing
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +12,7 @@ import torch
 import wegen
 from wegen.tests.cli.test_train import train
 from wegen.tests.support import tiny_model
+from wegen.tests.train import processes
 from wegen.tests.train.test_checkpoint import Toy, run
 from wegen.wegen_model.checkpoint import model_folder
 from wegen.wegen_model.cli.train import CONFIGS
@@ -63,62 +62,23 @@ def launch(config: str, place, *more: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
 
 
-SHARDED = {
-    "ACCELERATE_USE_FSDP": "true",
-    "FSDP_VERSION": "2",
-    "FSDP_AUTO_WRAP_POLICY": "NO_WRAP",
-    "FSDP_RESHARD_AFTER_FORWARD": "true",
-    "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT",
-    "FSDP_OFFLOAD_PARAMS": "false",
-    "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
-}
-
-
-def member(rank: int, port: int, folder, environment: dict, pause: float) -> None:
-    from accelerate.state import AcceleratorState, GradientState
-
-    AcceleratorState._reset_state(reset_partial_state=True)  # an earlier test of the parent may have set it
-    GradientState._reset_state()
-    torch.set_num_threads(1)
-    os.environ |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "ACCELERATE_USE_CPU": "true",
-    } | environment
-    whole = run(Toy(pause=pause), folder, Runtime("cpu"), accumulate=1).weights()
-    if rank == 0:
-        torch.save(whole, folder / "final.pt")
-
-
 def start(folder, environment: dict, pause: float = 0.0) -> list:
     """Two processes that train the toy of test_checkpoint.py together."""
-    import accelerate  # noqa: F401 before the fork
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    fork = multiprocessing.get_context("fork")
-    processes = [fork.Process(target=member, args=(rank, port, folder, environment, pause)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    return processes
+    def job(rank: int) -> None:
+        whole = run(Toy(pause=pause), folder, Runtime("cpu"), accumulate=1).weights()
+        if rank == 0:
+            torch.save(whole, folder / "final.pt")
+
+    return processes.start(job, environment)
 
 
-def end(processes: list) -> None:
-    for process in processes:
-        process.join(600)
-    assert [process.exitcode for process in processes] == [0, 0]
-
-
-def kill_at(processes: list, folder, step: int) -> int:
+def kill_at(both: list, folder, step: int) -> int:
     """Kill both as soon as the checkpoint on the disk is of this step or later; its step."""
     deadline = time.time() + 300
-    while step_of(folder / "checkpoint") < step and time.time() < deadline and processes[0].is_alive():
+    while step_of(folder / "checkpoint") < step and time.time() < deadline and both[0].is_alive():
         time.sleep(0.01)
-    for process in processes:
+    for process in both:
         process.kill()
         process.join()
     return step_of(folder / "checkpoint")
@@ -128,7 +88,7 @@ def test_two_processes_of_a_small_model(tmp_path):
     """DDP over gloo: the loss curve and the weights of one process that takes both pieces; a killed run goes on, with one process too."""
     whole = start(tmp_path / "two", {})
     one = run(Toy(), tmp_path / "one", Runtime("cpu"), alone=True)
-    end(whole)
+    processes.end(whole)
     assert json.loads((tmp_path / "two" / "checkpoint" / "state.json").read_text())["processes"] == 2
     for mine, other in zip(curve(tmp_path / "one"), curve(tmp_path / "two"), strict=True):
         assert mine["loss"] == pytest.approx(other["loss"], rel=1e-4)
@@ -142,13 +102,13 @@ def test_two_processes_of_a_small_model(tmp_path):
 @pytest.mark.slow
 def test_weights_in_shards_survive_kills_bit_for_bit(tmp_path):
     """FSDP2 over gloo, two processes: saved in shards, killed twice, resumed from them."""
-    end(start(tmp_path / "whole", SHARDED))
-    reached = [kill_at(start(tmp_path / "cut", SHARDED, pause=0.02), tmp_path / "cut", step) for step in (4, 12)]
+    processes.end(start(tmp_path / "whole", processes.FSDP2))
+    reached = [kill_at(start(tmp_path / "cut", processes.FSDP2, pause=0.02), tmp_path / "cut", step) for step in (4, 12)]
     assert 4 <= reached[0] < reached[1] < 40, reached
     assert (tmp_path / "cut" / "checkpoint" / "shards" / ".metadata").is_file()
     with pytest.raises(ValueError, match="was written by a FSDP run, and this is a single-device or DDP run. Go on with the launch config"):
         run(Toy(), tmp_path / "cut", Runtime("cpu"), alone=True)
-    end(start(tmp_path / "cut", SHARDED))
+    processes.end(start(tmp_path / "cut", processes.FSDP2))
     whole, cut = (torch.load(tmp_path / name / "final.pt", weights_only=True) for name in ("whole", "cut"))
     assert whole.keys() == cut.keys() and all(torch.equal(whole[key], cut[key]) for key in whole)
     one = run(Toy(), tmp_path / "one", Runtime("cpu"), alone=True).weights()
@@ -181,6 +141,7 @@ def test_two_processes_give_the_curve_of_one(config, precision, near, tmp_path):
         assert (two / "checkpoint" / "shards").is_dir() and not (two / "model").exists()
     done = launch(config, tmp_path, "--folder", str(two), *more)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((two / "checkpoint" / "state.json").read_text())["processes"] == (1 if config == "one" else 2)
     for mine, other in zip(curve(tmp_path / "one"), curve(two), strict=True):
         for key in ("step", "loss", "mse", "cosine", "words", "diffusion", "norm"):
             assert mine[key] == pytest.approx(other[key], rel=near, abs=near / 10), (mine, other)

@@ -5,7 +5,8 @@
       {"id": "b", "parent": "a", "role": "assistant", "text": "…", "pictures": […], "boxes": […], "seed": 7}]}
 
 `label` and `box` may lack. Turns form a tree (an edited message or a second answer is a sibling); the path from `head` to the
-root is the conversation. A list of turns, or text that is no JSON (one message), is read too.
+root is the conversation. A list of turns, or text that is no JSON (one message), is read too. Where the conversation follows commands
+("undo", "the first one": commands.py) they stand in it as they were typed, and reading it follows them again.
 js/chat/transcript.js is the other reader and the writer.
 """
 
@@ -13,12 +14,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..box import read_sides
 from ..features import Features
 from ..fileio import JSONError, parse_json
+from . import commands as spoken
 from .conversation import TAG, Box, Conversation, Reference, Turn
 
 TURNS, TEXT, PICTURES, BOXES = 4000, 20000, 8, 32  # read at most: turns, characters and pictures a turn, boxes a reply
@@ -63,33 +65,45 @@ class Transcript:
         before = self.turns[-2] if len(self.turns) > 1 else None
         return (before.pictures[0], f"turn {len(self.turns) - 1}") if before is not None and before.pictures else None
 
-    def conversation(self, load: Callable[[dict, str], Any], encode: Callable[[Any], Features]) -> Conversation:
+    def conversation(self, load: Callable[[dict, str], Any], encode: Callable[[Any], Features], commands: bool = False) -> Conversation:
         """The turns with their pictures: `load(file, where)` gives IMAGE, `encode` its features (for pictures that the model drew).
+
+        `commands`: messages such as "undo" were the conversation's to follow, as in `WeGen.chat`; the last one is still to be followed.
 
         Raises:
             ValueError: nothing was said; a picture that cannot be read; a tag that names nothing.
         """
         if not self.turns:
             raise ValueError("WeGen Chat Panel: nothing was said yet. Write a message in the panel and press Send.")
-        made = []
-        for number, say in enumerate(self.turns, 1):
-            where = f"turn {number}"
-            pictures = [load(file, where) for file in say.pictures]
-            if say.role == "user":
-                references = tuple(
-                    Reference(picture=p, box=b, label=str(f.get("label") or ""))
-                    for p, b, f in zip(pictures, say.places, say.pictures, strict=True)
-                )
-                made.append(Turn("user", say.text, references))
+        talk = Conversation()
+        for number in range(0, len(self.turns) - 1, 2):  # exchanges: `parse_transcript` has seen to it
+            asked = self._asked(number, load)
+            command = spoken.of(asked) if commands else None
+            if command is None:
+                talk = talk.asked(asked)
             else:
-                references = tuple(Reference(box=box) for box in say.boxes)
-                made.append(
-                    Turn(
-                        "assistant", _without_dead_tags(say.text, len(references)), references, pictures=tuple(encode(p) for p in pictures)
-                    )
-                )
-        last = made.pop()
-        return Conversation(tuple(made)).user(last.text, last.references)
+                try:
+                    talk = spoken.apply(talk, command)
+                except spoken.CommandError:  # it could not be followed then either
+                    continue
+            if not talk.notice:
+                talk = replace(talk, turns=(*talk.turns, self._answer(number + 1, load, encode)))
+        last = self._asked(len(self.turns) - 1, load)
+        return talk.user(last.text, last.references)
+
+    def _pictures(self, index: int, load: Callable[[dict, str], Any]) -> list[Any]:
+        return [load(file, f"turn {index + 1}") for file in self.turns[index].pictures]
+
+    def _asked(self, index: int, load: Callable[[dict, str], Any]) -> Turn:
+        say = self.turns[index]
+        rows = zip(self._pictures(index, load), say.places, say.pictures, strict=True)
+        return Turn("user", say.text, tuple(Reference(picture=p, box=b, label=str(f.get("label") or "")) for p, b, f in rows))
+
+    def _answer(self, index: int, load: Callable[[dict, str], Any], encode: Callable[[Any], Features]) -> Turn:
+        say = self.turns[index]
+        boxes = tuple(Reference(box=box) for box in say.boxes)
+        drawn = tuple(encode(picture) for picture in self._pictures(index, load))
+        return Turn("assistant", _without_dead_tags(say.text, len(boxes)), boxes, pictures=drawn)
 
 
 def _without_dead_tags(text: str, boxes: int) -> str:

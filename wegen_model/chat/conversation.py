@@ -1,5 +1,8 @@
 """The values that people and nodes pass around: references, turns, conversations. All frozen.
 
+A conversation keeps more than a prompt carries: every exchange, every picture that was drawn, taken back or not, and what it was
+before its last message. `commands.py` works on that: undo, again, the first one.
+
 `<image_k>` and `<bbox_k>` in a turn's text say where reference k's picture or box stands; k counts from 1 within the turn.
 A box is the place of its reference in the picture to be made, in fractions of the side, top-left corner.
 """
@@ -7,7 +10,7 @@ A box is the place of its reference in the picture to be made, in fractions of t
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -45,6 +48,7 @@ class Turn:
     ids: tuple[int, ...] | None = None
     pictures: tuple[Features, ...] = ()
     open_image: bool = False  # the turn ended by opening an image that is still to be drawn
+    seed: int | None = None  # with which an assistant's words were sampled
 
     def tags(self) -> list[tuple[str, int]]:
         return [(m[1].lower(), int(m[2])) for m in TAG.finditer(self.text)]
@@ -70,28 +74,72 @@ class Turn:
 
 @dataclass(frozen=True)
 class Conversation:
-    """Turns so far, and the hash of the tokenizer whose ids they hold."""
+    """Turns so far, and the hash of the tokenizer whose ids they hold.
+
+    drawn: for each picture that was drawn here, in order, the turns up to it; what is taken back stays in it.
+    previous: the conversation before its last message or command; None at its beginning, or where it was made of turns.
+    notice: what the conversation itself answers to a command; empty after a turn of the model.
+    """
 
     turns: tuple[Turn, ...] = ()
     tokenizer: str = ""
+    drawn: tuple[tuple[Turn, ...], ...] = field(default=(), repr=False, compare=False)
+    previous: Conversation | None = field(default=None, repr=False, compare=False)
+    notice: str = ""
+
+    def __post_init__(self):
+        known = {id(turns[-1].pictures[0]) for turns in self.drawn}
+        new = [
+            i for i, turn in enumerate(self.turns, 1) if turn.role == "assistant" and turn.pictures and id(turn.pictures[0]) not in known
+        ]
+        if new:
+            object.__setattr__(self, "drawn", (*self.drawn, *(self.turns[:i] for i in new)))
 
     def user(self, text: str, references: tuple[Reference, ...] = ()) -> Conversation:
-        turn = Turn("user", text, tuple(references))
-        turn.check()
+        """With a message. Tags in a message without references mean those of the latest message that had some."""
+        talk = self.asked(Turn("user", text, tuple(references)))
+        talk.turns[-1].check()
         if self.open_image:
             raise ValueError(
                 "the last turn opened a picture that was never drawn: pass the conversation through "
                 "AR Feature Decode first, and connect its chat output here."
             )
-        return replace(self, turns=(*self.turns, turn))
+        return talk
+
+    def asked(self, turn: Turn) -> Conversation:
+        """`user`, unchecked."""
+        if not turn.references and turn.tags():
+            turn = replace(turn, references=next((t.references for t in reversed(self.turns) if t.role == "user" and t.references), ()))
+        return replace(self, turns=(*self.turns, turn), previous=self, notice="")
 
     def with_last(self, turn: Turn) -> Conversation:
         return replace(self, turns=(*self.turns[:-1], turn))
+
+    def taken_back(self) -> Conversation:
+        """As it was before its last message or command; the pictures that were drawn since stay in `drawn`."""
+        if self.previous is not None:
+            return replace(self.previous, tokenizer=self.tokenizer, drawn=self.drawn, notice="")
+        return replace(self, turns=self.turns[: self.messages[-1]] if self.messages else (), notice="")
+
+    @property
+    def messages(self) -> list[int]:
+        """Indices of the user's turns."""
+        return [i for i, turn in enumerate(self.turns) if turn.role == "user"]
 
     @property
     def last(self) -> Turn | None:
         return self.turns[-1] if self.turns else None
 
     @property
+    def reply(self) -> str:
+        """What was answered last, in words: by the model, or by the conversation itself (`notice`)."""
+        return self.notice or (self.last.text if self.last and self.last.role == "assistant" else "")
+
+    @property
     def open_image(self) -> bool:
         return bool(self.turns) and self.turns[-1].open_image
+
+    @property
+    def shown_again(self) -> Features | None:
+        """The picture that a command brought back: the last turn's, drawn before."""
+        return self.last.pictures[-1] if self.notice and self.last and self.last.pictures else None

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from ..config import QUANTIZATIONS
-from . import bench
+from . import bench, chat
 from . import train as train_command
+from .output import save_picture, say, writable
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -28,14 +28,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--out", default="output", help="folder for pictures (default: output)")
     run.add_argument("--input", default=None, help="folder that Load Image looks in (default: beside the workflow)")
 
-    chat = sub.add_parser("chat", help="talk to a model in the terminal; pictures are saved as they come")
-    _model(chat)
-    chat.add_argument("--out", default="output", help="folder for pictures (default: output)")
-    chat.add_argument("--seed", type=int, default=0)
-    chat.add_argument("--guidance", type=float, default=1.0, help="over features; 1 is off")
-    chat.add_argument("--temperature", type=float, default=0.0)
-    chat.add_argument("--rewrite", action="store_true", help="let the model describe the picture in its own words first")
-
+    chat.add(sub)
     encode = sub.add_parser("encode", help="picture -> features (safetensors)")
     _model(encode)
     encode.add_argument("picture")
@@ -102,23 +95,23 @@ def _model(parser: argparse.ArgumentParser) -> None:
 def main(argv: list[str] | None = None, nodes: Callable[[], dict[str, type]] = dict) -> int:
     """Run a command; returns the exit code. `nodes` gives {class type: node class} for `wegen run`: the library knows of none itself."""
     if not _has_torch():
-        _say("wegen needs PyTorch, which is not installed: `pip install torch`, or `make demo`, which sets up everything; then try again.")
+        say("wegen needs PyTorch, which is not installed: `pip install torch`, or `make demo`, which sets up everything; then try again.")
         return 2
     args = _parser().parse_args(argv)
     args.nodes = nodes
     try:
         return COMMANDS[args.command](args) or 0
     except KeyboardInterrupt:
-        _say("cancelled")
+        say("cancelled")
         return 130
     except ImportError as error:
-        _say(
+        say(
             f"wegen {args.command}: {error.name or error} is not installed. `make demo` sets the environment up; "
             "otherwise: pip install torch, then pip install -r requirements.txt"
         )
         return 1
     except (ValueError, OSError, RuntimeError) as error:
-        _say(f"wegen {args.command}: {error}")
+        say(f"wegen {args.command}: {error}")
         return 2 if isinstance(error, (ValueError, OSError)) else 1
 
 
@@ -130,14 +123,10 @@ def _has_torch() -> bool:
         return False
 
 
-def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
-
-
 def _run(args) -> int:
     from .. import workflow
 
-    return workflow.run_command(args.workflow, args.set, args.seed, args.out, args.input, args.nodes(), _say)
+    return workflow.run_command(args.workflow, args.set, args.seed, args.out, args.input, args.nodes(), say)
 
 
 def _load(args):
@@ -147,37 +136,20 @@ def _load(args):
     return WeGen.load(args.model, runtime=Runtime(progress=sys.stderr.isatty()))
 
 
-def _writable(*folders: Path) -> None:
-    """Refuse before the work what could not be saved after it."""
-    for folder in folders:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            raise PermissionError(f"{folder} cannot be written: choose another place, or change its permissions.")
-
-
-def _save(image, path: Path) -> None:
-    from PIL import Image
-
-    from ..fileio import atomic
-
-    with atomic(path) as part:
-        Image.fromarray((image * 255).round().byte().numpy()).save(part, "PNG")
-
-
 def _encode(args) -> None:
     from ..features import save_features
     from ..images import read_float
 
-    _writable(Path(args.features).parent)
+    writable(Path(args.features).parent)
     features = _load(args).encode(read_float(args.picture), fit=args.fit)
     save_features(features, args.features)
-    _say(f"{args.features}: {tuple(features.tokens.shape)} of {features.space}")
+    say(f"{args.features}: {tuple(features.tokens.shape)} of {features.space}")
 
 
 def _decode(args) -> None:
     from ..features import load_features
 
-    _writable(Path(args.picture).parent)
+    writable(Path(args.picture).parent)
     model = _load(args)
     image = model.decode(
         load_features(args.features),
@@ -187,60 +159,8 @@ def _decode(args) -> None:
         width=args.width,
         height=args.height,
     )
-    _save(image[0], Path(args.picture))
-    _say(args.picture)
-
-
-def _chat(args) -> int:
-    from ..chat.conversation import Conversation, Reference
-    from ..images import read_float
-
-    out = Path(args.out)
-    _writable(out)
-    pictures = max((int(p.stem[5:]) for p in out.glob("chat_*.png") if p.stem[5:].isdigit()), default=0)  # earlier sessions' stay
-    model, talk = _load(args), Conversation()
-    waiting: list[Reference] = []  # pictures for the next message
-    _say(
-        f"{model.config.name}. It knows {model.config.knows or 'what its training data holds'}.\n"
-        "Write a message; /image FILE attaches a picture, /new starts over, /quit ends."
-    )
-    while True:
-        try:
-            line = input("you> ").strip()
-        except EOFError:
-            return 0
-        if not line:
-            continue
-        if line in ("/quit", "/exit"):
-            return 0
-        try:
-            if line == "/new":
-                talk, waiting = Conversation(), []
-                continue
-            if line.startswith("/image "):
-                waiting.append(Reference(read_float(line[7:].strip())))
-                _say(f"attached as <image_{len(waiting)}>")
-                continue
-            answer = model.chat(
-                talk.user(line, tuple(waiting)), rewrite=args.rewrite, temperature=args.temperature, seed=args.seed, trim_oldest=True
-            )
-            reply = answer.last
-            for k, reference in enumerate(reply.references, 1):
-                box = reference.box
-                _say(f"<bbox_{k}>: x {box.x:.2f} y {box.y:.2f} width {box.width:.2f} height {box.height:.2f}")
-            if reply.text:
-                sys.stdout.write(f"wegen> {reply.text}\n")
-            if answer.open_image:
-                features, answer = model.draw(answer, guidance=args.guidance, trim_oldest=True)
-                pictures += 1
-                path = out / f"chat_{pictures:03d}.png"
-                _save(model.decode(features, seed=args.seed)[0], path)
-                sys.stdout.write(f"wegen> [picture: {path}]\n")
-            talk, waiting = answer, []
-        except (ValueError, OSError) as error:
-            _say(str(error))
-        except Exception as error:  # noqa: BLE001 whatever a turn raises ends that turn: the conversation goes on
-            _say(f"That turn was given up ({type(error).__name__}: {error}). The conversation stands where it stood before it.")
+    save_picture(image[0], Path(args.picture))
+    say(args.picture)
 
 
 def _inspect(args) -> None:
@@ -285,7 +205,7 @@ def _mini(args) -> None:
     else:
         from ..mini.evaluate.measure import evaluate
 
-        _writable(Path(args.out))
+        writable(Path(args.out))
         sys.stdout.write(evaluate(args.model, args.out, args.seeds, args.per_concept) + "\n")
 
 
@@ -297,7 +217,7 @@ def _data(args) -> int:
 
 COMMANDS = {
     "run": _run,
-    "chat": _chat,
+    "chat": chat.run,
     "encode": _encode,
     "decode": _decode,
     "inspect": _inspect,

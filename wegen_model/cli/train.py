@@ -7,6 +7,7 @@ accelerate launch --config_file $(wegen train configs fsdp2) -m wegen.wegen_mode
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -42,16 +43,37 @@ def add(sub) -> None:
         stage.add_argument("--folder", help="work folder: checkpoints, log, sample sheets (default: runs/STAGE)")
         stage.add_argument("--target", help="model folder to write at the end (default: FOLDER/model)")
         stage.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting of the preset")
+        stage.add_argument(
+            "--change",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            help="go on with another setting, data=… or micro=… than the run in the work folder began with; it is logged",
+        )
         stage.add_argument("--micro", type=int, default=0, help="samples that a process takes at once (default: all of its share)")
         stage.add_argument("--workers", type=int, default=0, help="processes that read data ahead, for each training process")
         stage.add_argument("--sample-every", type=int, default=0, help="steps between sheets of sample pictures (default: none)")
-        stage.add_argument("--tensorboard", action="store_true", help="also log for TensorBoard")
+        stage.add_argument("--tensorboard", action="store_true", help="also log for TensorBoard, with sample pictures: --track tensorboard")
+        stage.add_argument(
+            "--track", action="append", default=[], metavar="NAME", help="also log to a tracker of accelerate's: wandb, mlflow …"
+        )
+        stage.add_argument(
+            "--held-out",
+            metavar="SHARE|DATA",
+            help="measure the loss on a share of the pictures of --data, which is not trained on then (0.02), or on other data",
+        )
+        stage.add_argument("--held-out-every", type=int, default=0, help="steps between those measurements (default: save_every)")
         stage.add_argument("--stop-after", type=float, metavar="SECONDS", help="save and stop; the same command goes on")
         stage.add_argument("--cpu", action="store_true", help="train on the CPU even where there is a GPU")
     join = what.add_parser("start", help="join converted stock parts into the model folder that training begins with")
     for part, text in (("tower", "EVA-CLIP"), ("language", "LLaMA-2, --initialise"), ("decoder", "SDXL with its VAE, --initialise")):
         join.add_argument(f"--{part}", required=True, metavar="FOLDER", help=f"model folder that `wegen convert` made of {text}")
     join.add_argument("target", help="model folder to write; its projectors are new")
+    hub = what.add_parser("hub", help="a finished run as a folder for a model hub: the model and a card; nothing is uploaded")
+    hub.add_argument("run", help="work folder of the run")
+    hub.add_argument("target", help="folder to write")
+    hub.add_argument("--license", default="other", help="as the hub writes it (default: other); mind those of the start's parts")
+    hub.add_argument("--name", default="", help="of the card (default: the target's)")
     what.add_parser("presets", help="print every setting of every preset")
     configs = what.add_parser("configs", help="list the launch configurations for accelerate, or print the path of one")
     configs.add_argument("name", nargs="?")
@@ -68,13 +90,17 @@ def add(sub) -> None:
 
 def run(args) -> int:
     if args.what == "presets":
-        from ..train.presets import table
+        from ..train.presets import LEGEND, table
 
-        sys.stdout.write(table() + "\n")
+        sys.stdout.write(f"{table()}\n{LEGEND}\n")
     elif args.what == "start":
         from ..checkpoint.join import start
 
         sys.stdout.write(f"{start(args.tower, args.language, args.decoder, args.target)}\n")
+    elif args.what == "hub":
+        from ..train.hub import export_for_hub
+
+        sys.stdout.write(f"{export_for_hub(args.run, args.target, args.license, args.name)}\n")
     elif args.what == "configs":
         sys.stdout.write(_configs(args.name) + "\n")
     elif args.what == "estimate":
@@ -84,11 +110,11 @@ def run(args) -> int:
     return 0
 
 
-def changes(pairs: list[str]) -> dict[str, str]:
+def changes(pairs: list[str], option: str = "--set") -> dict[str, str]:
     """NAME=VALUE texts as a dictionary."""
     for text in pairs:
         if "=" not in text:
-            raise ValueError(f"--set {text}: write NAME=VALUE, as in --set steps=2000.")
+            raise ValueError(f"{option} {text}: write NAME=VALUE, as in {option} steps=2000.")
     return dict(text.split("=", 1) for text in pairs)
 
 
@@ -132,9 +158,10 @@ def divide(batch: int, micro: int, processes: int) -> int:
     return batch // (micro * processes)
 
 
-def open_source(path: str, seed: int, count: int, model: str = "wegen-mini", option: str = "--data "):
+def open_source(path: str, seed: int, count: int, model: str = "wegen-mini", option: str = "--data ", keyed: bool = False):
     """A source of samples (data/image_folder.py): a folder of pictures, a mixture file or folder of shards, `count` samples at once; or
-    `mini`, the miniature's drawn world (mini/dataset.py) with options, as mini:samples=20000,mix=harder. `option`: what messages call it."""
+    `mini`, the miniature's drawn world (mini/dataset.py) with options, as mini:samples=20000,mix=harder. `option`: what messages call it;
+    `keyed`: its pictures are known by a key, for `cache`."""
     if path == "mini" or path.startswith("mini:"):
         from ..mini.dataset import open_dataset
 
@@ -155,14 +182,14 @@ def open_source(path: str, seed: int, count: int, model: str = "wegen-mini", opt
                     f"{option}{path}: reading a mixture needs the packages of wegen[train]. Install them, or name a folder of pictures."
                 ) from error
         else:
-            return Mixed(Mixture.load(place), count)
+            return Mixed(Mixture.load(place), count, keyed)
     if inner := sorted(p.parent.name for p in place.glob("*/shards.json")):
         raise ValueError(
             f"{option}{path}: it holds folders of shards ({', '.join(inner[:5])}{' …' * (len(inner) > 5)}). Name one of them, "
             "or a mixture file that names several."
         )
     _warn_of_dataset(place, option)
-    return PictureFolder(place, seed)
+    return PictureFolder(place, seed, keyed)
 
 
 def _warn_of_dataset(place: Path, option: str) -> None:
@@ -185,30 +212,70 @@ def _warn_of_dataset(place: Path, option: str) -> None:
 
 def _train(args) -> None:
     from ..runtime import Runtime
+    from ..train.held_out import HeldOut
     from ..train.presets import settings
     from ..train.run import run_stage
+    from ..train.trackers import check_names
 
-    s = settings(args.preset, args.what, changes(args.set))
-    for name in ("micro", "workers", "sample_every"):
+    other = changes(args.change, "--change")
+    _apply(other, args)
+    s = settings(args.preset, args.what, changes(args.set) | {k: v for k, v in other.items() if k not in ("data", "micro")})
+    for name in ("micro", "workers", "sample_every", "held_out_every"):
         if getattr(args, name) < 0:
             raise ValueError(f"--{name.replace('_', '-')} is {getattr(args, name)}: it cannot be negative.")
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     accumulate = divide(s.batch, args.micro, processes)
+    each = s.batch // (accumulate * processes)
     main = os.environ.get("RANK", "0") == "0"
+    source = open_source(args.data, s.seed, each, args.model, keyed=s.cache)
+    aside = held_out_of(args.held_out, source, s.seed, each, args.model, s.cache) if args.held_out else None
     written = run_stage(
         args.what,
         s,
         args.model,
-        open_source(args.data, s.seed, s.batch // (accumulate * processes), args.model),
+        source,
         args.folder or Path("runs") / args.what,
         args.target,
         runtime=Runtime("cpu" if args.cpu else None, progress=main),
         accumulate=accumulate,
         stop_after=args.stop_after,
         workers=args.workers,
-        tensorboard=args.tensorboard,
+        trackers=check_names(args.track + ["tensorboard"] * args.tensorboard),
         sample_every=args.sample_every,
+        held_out=HeldOut(aside, args.held_out_every or s.save_every) if aside is not None else None,
+        processes=processes,
+        command=shlex.join(sys.argv),
+        allowed=frozenset(other),
         main=main,
     )
     if main:
         sys.stderr.write(written + "\n")
+
+
+def _apply(other: dict[str, str], args) -> None:
+    """`--change data=…` and `micro=…` in place of --data and --micro. ValueError: what cannot change on the way."""
+    from ..train.run_record import UNCHANGEABLE
+
+    for name in other.keys() & set(UNCHANGEABLE):
+        raise ValueError(f"--change {name}: the weights of a run hang on it, so it stays. Begin anew in another --folder.")
+    args.data = other.get("data", args.data)
+    if "micro" in other:
+        if not other["micro"].isdecimal():
+            raise ValueError(f"--change micro={other['micro']}: micro is a whole number of samples.")
+        args.micro = int(other["micro"])
+
+
+def held_out_of(text: str, source, seed: int, count: int, model: str, keyed: bool = False):
+    """The source behind --held-out: a share of a folder of pictures, which leaves it, or data of its own."""
+    try:
+        share = float(text)
+    except ValueError:
+        aside = open_source(text, seed, count, model, "--held-out ", keyed)
+        if hasattr(aside, "identity") and hasattr(source, "identity") and aside.identity()["hash"] == source.identity()["hash"]:
+            raise ValueError(f"--held-out {text} is what is trained on. Name other data (of mini, another seed).") from None
+        return aside
+    if not hasattr(source, "hold_out"):
+        raise ValueError(
+            f"--held-out {text}: a share can be held out of a folder of pictures only. Name other shards, or mini:…,seed=1000."
+        )
+    return source.hold_out(share)

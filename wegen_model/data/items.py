@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .optional import MissingLibrary
 from .sample import Sample
 
 BROKEN = (
@@ -34,7 +35,7 @@ class Skips:
     names: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, name: str, error: Exception | str) -> None:
-        text = f"no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
+        text = error if isinstance(error, str) else _words(error)
         reason = text.replace(name, "…")[:120]
         self.reasons[reason] += 1
         if len(self.names.setdefault(reason, [])) < 3:
@@ -64,6 +65,17 @@ class Skips:
         )
 
 
+def _words(error: Exception) -> str:
+    """Why a record could not be read. A ValueError says it itself; what Python says of a record of another form gets words around it."""
+    if isinstance(error, KeyError):
+        return f"it has no {error}"
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is not text in {error.encoding.upper()} (byte {error.start}); save it as UTF-8"
+    if isinstance(error, (ValueError, OSError)):
+        return str(error) or type(error).__name__
+    return f"its record has not the form of the dataset's ({type(error).__name__}: {error})"
+
+
 @dataclass(frozen=True)
 class Item:
     """One thing of a dataset: a row, a file, a member of a tar. `make` gives its sample (None: nothing to learn from it)."""
@@ -78,7 +90,9 @@ def samples(item: Item, source: str, skips: Skips) -> Iterator[Sample]:
         made = item.make()
         if made is not None:
             yield Sample(made.task, made.turns, made.key, made.source or source).check()
-    except BROKEN as error:
+    except (MissingLibrary, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 whatever one record raises is that record's, not the run's
         skips.add(item.name, error)
 
 

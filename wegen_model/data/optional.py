@@ -17,13 +17,17 @@ PACKAGES = {  # module -> what to install, and what for
 }
 
 
+class MissingLibrary(RuntimeError):
+    """A library that is asked for by name."""
+
+
 def need(module: str) -> ModuleType:
-    """The module; a RuntimeError that names the package and its use when it is not there."""
+    """The module; MissingLibrary, which names the package and its use when it is not there."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
         package, use = PACKAGES[module]
-        raise RuntimeError(
+        raise MissingLibrary(
             f"{package} is not installed or is broken ({error}); it {use}. "
             f'Install it with: pip install "{package}", or all of the data tools with: pip install "wegen[data]"'
         ) from error

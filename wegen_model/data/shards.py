@@ -132,6 +132,7 @@ class Shard:
         index = Index([r[0] for r in self.rows], [r[1] for r in self.rows], [r[2] for r in self.rows], offsets, sizes, crcs, read, notes)
         fileio.put(self.part, self.path, sync=True)
         write_text(self.path.with_suffix(INDEX), json.dumps(asdict(index)))
+        _index.cache_clear()  # of a shard that was there before
         return index
 
     def abandon(self) -> None:
@@ -255,8 +256,8 @@ def _index(tar: Path) -> Index:
     return Index.load(tar)
 
 
-def record(tar: Path, i: int) -> tuple[str, dict, dict[str, np.ndarray]]:
-    """Key, JSON and pictures of record i. Unreadable: the shard is gone, cut, or not what was written."""
+def record(tar: Path, i: int, look: bool = True) -> tuple[str, dict, dict[str, np.ndarray]]:
+    """Key, JSON and pictures of record i; without `look` no picture is decoded. Unreadable: the shard is gone, cut, or not what was written."""
     index = _index(tar)
     where = f"{tar}, sample {index.keys[i]}"
     try:
@@ -280,7 +281,7 @@ def record(tar: Path, i: int) -> tuple[str, dict, dict[str, np.ndarray]]:
             body = content.read()
             if name == "json":
                 values = fileio.parse_json(body, where)
-            else:
+            elif look:
                 pictures[name.rpartition(".")[0]] = decode(body, where)
     return index.keys[i], values, pictures
 
@@ -300,3 +301,10 @@ def records(tar: Path) -> Iterator[tuple[str, dict, dict[str, np.ndarray]]]:
     """Every record of a shard in order."""
     for i in range(len(_index(tar).keys)):
         yield record(tar, i)
+
+
+def values(tar: Path) -> Iterator[tuple[str, dict]]:
+    """Key and JSON of every record of a shard in order; no picture is decoded."""
+    for i in range(len(_index(tar).keys)):
+        key, made, _ = record(tar, i, look=False)
+        yield key, made

@@ -40,6 +40,11 @@ CONTROL = {  # MultiGen-20M's names
     "segbase": "segmentation",
 }
 FOLLOW = ("Follow the {}: {}", "Paint a picture from the {} given. {}", "Use the {} and paint: {}")
+STYLE_OF = (
+    "Turn <image_1> into the style of <image_2>.",
+    "Paint <image_1> as <image_2> is painted.",
+    "Give <image_1> the look of <image_2>.",
+)
 STYLE = ("Turn this picture into the style {}.", "Paint it in the style {}.", "Restyle this: {}.")
 
 
@@ -50,6 +55,12 @@ def pick(rng: Rng, options: Sequence[str]) -> str:
 def clean(text: object) -> str:
     """Text of the world as the text of a turn: one space between words, and nothing that reads as one of our tags."""
     return " ".join(str(text or "").split()).replace("<image_", "<image ").replace("<bbox_", "<bbox ")
+
+
+def spoken(text: object) -> str:
+    """As `clean`, with the line breaks that a list, a table or a poem needs; at most one empty line between two."""
+    lines = [clean(line) for line in str(text or "").splitlines()]
+    return "\n".join(line for i, line in enumerate(lines) if line or (i and lines[i - 1])).strip()
 
 
 def _beside(rng: Rng, text: str) -> str:
@@ -86,12 +97,14 @@ def text_to_picture(key: str, caption: str, picture: np.ndarray, rng: Rng, long:
     return Sample("text-to-picture", (asked, _given(rng, picture, clean(long) if long else None)), key)
 
 
-def editing(key: str, picture: np.ndarray, changes: Sequence[tuple[str, np.ndarray]], rng: Rng, task: str = "editing") -> Sample:
-    """Instructions one after another, each with its result."""
+def editing(
+    key: str, picture: np.ndarray, changes: Sequence[tuple[str, np.ndarray]], rng: Rng, task: str = "editing", reply: str = ""
+) -> Sample:
+    """Instructions one after another, each with its result. `reply`: what the assistant says to the first, where a dataset has it."""
     turns = []
     for i, (instruction, after) in enumerate(changes):
         turns.append(_shown(rng, clean(instruction), picture) if i == 0 else Turn("user", clean(instruction)))
-        turns.append(_given(rng, after))
+        turns.append(_given(rng, after, clean(reply) if reply and i == 0 else None))
     return Sample(task, tuple(turns), key)
 
 
@@ -110,6 +123,11 @@ def style(key: str, before: np.ndarray, name: str, after: np.ndarray, rng: Rng) 
     return Sample("style", (_shown(rng, pick(rng, STYLE).format(clean(name)), before), _given(rng, after)), key)
 
 
+def style_by_example(key: str, before: np.ndarray, exemplar: np.ndarray, after: np.ndarray, rng: Rng) -> Sample:
+    """A picture, and another whose style it is to have."""
+    return Sample("style", (Turn("user", pick(rng, STYLE_OF), (before, exemplar), (None, None)), _given(rng, after)), key)
+
+
 def subject(key: str, text: str, pictures: Sequence[np.ndarray], boxes: Sequence[Box | None], picture: np.ndarray, rng: Rng) -> Sample:
     """`text` names the references: `a dog <image_1><bbox_1> on grass`. Boxes are places in the picture to be made."""
     return Sample("subject", (Turn("user", text, tuple(pictures), tuple(boxes)), _given(rng, picture)), key)
@@ -119,8 +137,11 @@ def understanding(key: str, picture: np.ndarray | None, talk: Sequence[tuple[str
     """Questions and answers, the first about the picture; without one, words alone."""
     turns = []
     for i, (question, answer) in enumerate(talk):
-        turns.append(_shown(rng, clean(question), picture) if i == 0 and picture is not None else Turn("user", clean(question)))
-        turns.append(Turn("assistant", clean(answer)))
+        asked, answered = spoken(question), spoken(answer)
+        if not answered:
+            raise ValueError("an answer is empty")
+        turns.append(_shown(rng, asked, picture) if i == 0 and picture is not None else Turn("user", asked))
+        turns.append(Turn("assistant", answered))
     return Sample("understanding", tuple(turns), key)
 
 

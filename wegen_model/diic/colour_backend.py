@@ -13,6 +13,7 @@ from PIL import Image
 from ..chat.conversation import Box
 from ..data.optional import need
 from ..mini.world.concepts import COLOURS, article
+from .models import OneByOne
 
 NAMES = tuple(COLOURS)
 TABLE = np.array([COLOURS[n] for n in NAMES], np.float32)
@@ -45,7 +46,7 @@ def _ground(colours: np.ndarray) -> int:
     return int(np.bincount(edge).argmax())
 
 
-class Captioner:
+class Captioner(OneByOne):
     """`a red shape at the left and a blue shape at the right on a white ground.`"""
 
     def __init__(self, name: str = ""):
@@ -66,7 +67,7 @@ class Captioner:
         return f"{' and '.join(said) or 'nothing'} on {article(NAMES[ground])} background."
 
 
-class Detector:
+class Detector(OneByOne):
     """Finds what a phrase names by the colour in it."""
 
     def __init__(self, name: str = ""):

@@ -1,22 +1,40 @@
 """Which model does what, made when a step first needs it: `plain`, `plain:NAME` (colour_backend.py), `transformers:ID` (hf.py),
 `wegen:FOLDER` (wegen_backend.py) or `things:FOLDER` (mini_backend.py).
 
-Captioner  caption(picture) -> text
-Detector   detect(picture, phrases) -> [(number of the phrase, Box, score)]
+Captioner  captions(pictures) -> a text each
+Detector   detections(pictures, phrases) -> for each picture [(number of the phrase, Box, score)]
 Tracker    track(frames, boxes of the first) -> for each box, a Box or None in every frame
 Embedder   embed(crops) -> (n,d), rows of length 1
+
+Models of transformers take `batch` pictures a call, in the precision that is named; the others take one at a time, in float32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
+import numpy as np
+
+from ..chat.conversation import Box
+
 KINDS = {"captioner": "Captioner", "detector": "Detector", "tracker": "Tracker", "embedder": "Embedder"}
 WHERE = {"plain": "colour_backend", "transformers": "hf", "wegen": "wegen_backend", "things": "mini_backend"}
 OFFERED = {"captioner": WHERE, "detector": WHERE, "tracker": ("plain", "transformers"), "embedder": ("plain", "transformers", "wegen")}
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")  # auto: bfloat16 on CUDA, float32 elsewhere
+Found = list[tuple[int, Box, float]]
+
+
+class OneByOne:
+    """A captioner or detector that takes a picture at a time, by the contract of many."""
+
+    def captions(self, pictures: Sequence[np.ndarray]) -> list[str]:
+        return [self.caption(p) for p in pictures]  # type: ignore[attr-defined]
+
+    def detections(self, pictures: Sequence[np.ndarray], phrases: Sequence[str]) -> list[Found]:
+        return [self.detect(p, phrases) for p in pictures]  # type: ignore[attr-defined]
 
 
 def check(kind: str, spec: str) -> None:
@@ -28,10 +46,12 @@ def check(kind: str, spec: str) -> None:
 
 
 @lru_cache(maxsize=8)
-def model(kind: str, spec: str) -> Any:
+def model(kind: str, spec: str, precision: str = "auto", batch: int = 8) -> Any:
+    """The model that a spec names; it is kept for the next call. `precision`, `batch`: of models of transformers."""
     check(kind, spec)
     where, _, name = spec.partition(":")
-    return getattr(import_module(f".{WHERE[where]}", __package__), KINDS[kind])(name)
+    made = getattr(import_module(f".{WHERE[where]}", __package__), KINDS[kind])
+    return made(name, precision, batch) if where == "transformers" else made(name)
 
 
 @lru_cache(maxsize=2)

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from ..chat.conversation import Box, Conversation, Reference, Turn
 from ..pipeline import WeGen
+from .models import OneByOne
 from .noun_phrases import head
 
 PROMPT = "<image_1> describe the picture"
 
 
-class Own:
+class Own(OneByOne):
     def __init__(self, name: str):
         name, _, self.prompt = name.partition("#")
         self.model = WeGen.load(name)

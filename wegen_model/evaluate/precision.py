@@ -118,6 +118,7 @@ def measure(
         raise ValueError(f"precision {unknown[0]!r} is not one of {', '.join(VARIANTS)}.")
     say("reference")
     model = WeGen.load(source, runtime=Runtime(device, dtype))
+    model.config = replace(model.config, refuses=False)  # what is measured is the features of a picture, wanted or not
     wide = model.runtime.dtype
     talks, pictures = _ask(model, list(prompts) or prompts_for(model, count))
     expected, row = _run(model, talks, pictures)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..chat.prompt import Prompt
+from ..chat.prompt import Prompt, parse
 from ..chat.tokenizer import Tokenizer
 from ..features import mosaic
 from ..models.guidance import guide
@@ -110,6 +110,7 @@ def write_text(
     *,
     picture: str,
     rewrite: bool,
+    refuses: bool = False,
     temperature: float,
     top_p: float,
     seed: int,
@@ -122,6 +123,8 @@ def write_text(
     Args:
         picture: "auto" as the model decides, "always" opens one after the reply, "never" forbids it.
         rewrite: the reply must hold words before a picture may open (prompt self-rewriting).
+        refuses: words with which the model ends its turn are its answer (ModelConfig.refuses): "always" opens no picture after them.
+            It does after a description that max_tokens cut off, and after no words at all.
     Returns:
         the new ids (without </s>; ending in <img> when a picture was opened), and whether one was opened.
     """
@@ -142,6 +145,8 @@ def write_text(
             logits[[t.image_start, t.eos]] = -torch.inf
         token = choose(logits, temperature, top_p, generator)
         if token == t.eos:
+            if refuses and parse(out, t)[0]:
+                return out, False
             break
         out.append(token)
         runtime.tick(ProgressEvent("write_text", step + 1, max_tokens, text=show(out) if show else None))

@@ -8,6 +8,7 @@ A micro-batch of conversations is of one task and alike in length, of about `tok
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -84,6 +85,12 @@ class DrawnWorld:
         bucket, longest = self.buckets[rng.choice(len(sizes), p=sizes / sizes.sum())]
         size = min(len(bucket), max(3, int(self.options.tokens / longest)))
         return [self.sample(int(i)) for i in rng.choice(bucket, size, replace=False)]
+
+    def identity(self) -> dict[str, str]:
+        """Of the options, and of the first conversations, which change with the world's own rules."""
+        h = hashlib.sha256(repr((self.options, self.pictures, self.conversations[:200])).encode())
+        kind = "pictures" if self.pictures else "talks"
+        return {"what": f"mini:{kind} with {self.options}", "hash": h.hexdigest()[:16]}
 
     @property
     def talks(self) -> DrawnWorld:

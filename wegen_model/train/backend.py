@@ -6,6 +6,7 @@ Both have the same few calls; the loop knows no other. `kind` says how a checkpo
 from __future__ import annotations
 
 import contextlib
+import logging
 from typing import Any
 
 import torch
@@ -119,6 +120,10 @@ class AccelerateBackend:
             raise ValueError("FSDP 1 is not supported: set fsdp_version: 2, as `wegen train configs fsdp2` has it.")
         if plugin.transformer_cls_names_to_wrap:
             plugin.transformer_cls_names_to_wrap = [name for name in plugin.transformer_cls_names_to_wrap if name in held]
+        if any(not p.is_contiguous() for p in model.parameters()):
+            logging.getLogger("wegen").warning("channels_last is for whole weights: FSDP shards contiguous ones, so it is left out.")
+        for p in model.parameters():  # and it shards no scalars
+            p.data = p.data.reshape(1) if p.ndim == 0 else p.data.contiguous()
         if narrow := {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.accelerator.mixed_precision):
             plugin.mixed_precision_policy = MixedPrecisionPolicy(param_dtype=narrow, reduce_dtype=torch.float32, cast_forward_inputs=False)
 

@@ -4,6 +4,7 @@
     FOLDER/checkpoint-000500/ one that stays          weights.pt     model, optimiser, ema, random states ("whole")
     FOLDER/checkpoint.new/    being written           shards/        the same by torch.distributed.checkpoint ("sharded", FSDP)
     FOLDER/checkpoint.old/    between two renames     engine/        DeepSpeed's own files ("engine")
+                                                      run.json       what the run was made with (run_record.py)
 
 A run that is killed while it writes leaves `checkpoint` as it was; one that is killed between the renames leaves it as `.old`.
 """
@@ -24,10 +25,13 @@ import torch
 from ..saving import SaveFailed, free_gb, reason
 
 KEPT = re.compile(r"checkpoint-(\d+)$")
+RECORD = "run.json"
 
 
-def save(folder: Path, step: int, name: str, backend, model, optimiser, ema: dict, keep_every: int = 0) -> None:
+def save(folder: Path, step: int, name: str, backend, model, optimiser, ema: dict, keep_every: int = 0, record: dict | None = None) -> None:
     """Write `checkpoint` of a step; the one it replaces stays as `checkpoint-STEP` when `keep_every` divides its step.
+
+    `record`: what the run is made with, as `run.json` in it.
 
     Raises:
         SaveFailed: on every process when one of them could not write.
@@ -47,6 +51,8 @@ def save(folder: Path, step: int, name: str, backend, model, optimiser, ema: dic
             _write(new, backend, model, optimiser, ema, randoms)
             if backend.main:
                 _dump(new / "state.json", {"step": step, "stage": name, "kind": backend.kind, "processes": backend.processes})
+                if record is not None:
+                    _dump(new / RECORD, record)
         except (OSError, RuntimeError) as problem:  # torch's writer raises RuntimeError on a short write
             error = problem
     if not backend.agree(error is None):
@@ -81,11 +87,11 @@ def restore(folder: Path, name: str, backend, model, optimiser) -> tuple[int, di
         ValueError: it was written by another kind of run, by another stage, or of another model; or it is damaged.
     """
     place = folder / "checkpoint"
-    if backend.main and not place.exists():  # killed between the two renames
-        if (folder / "checkpoint.old").exists():
-            os.replace(folder / "checkpoint.old", place)
-        elif kept := sorted(p for p in folder.glob("checkpoint-*") if KEPT.search(p.name)):
-            shutil.copytree(kept[-1], place)
+    if backend.main and not place.exists() and (other_place := last(folder)) is not None:
+        if KEPT.search(other_place.name):
+            shutil.copytree(other_place, place)
+        else:  # killed between the two renames
+            os.replace(other_place, place)
     backend.wait()
     if not place.exists():
         return 0, {}
@@ -113,9 +119,21 @@ def restore(folder: Path, name: str, backend, model, optimiser) -> tuple[int, di
         ) from error
 
 
+def last(folder: Path) -> Path | None:
+    """The checkpoint that a run in this folder goes on from: the last, the one between two renames, or the last that was kept."""
+    for name in ("checkpoint", "checkpoint.old"):
+        if (folder / name).exists():
+            return folder / name
+    return kept[-1] if (kept := _kept_ones(folder)) else None
+
+
+def _kept_ones(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.glob("checkpoint-*") if KEPT.search(p.name))
+
+
 def _kept(folder: Path) -> str:
-    kept = sorted(p.name for p in folder.glob("checkpoint-*") if KEPT.search(p.name))
-    return f"An earlier one is kept: {kept[-1]} is taken when checkpoint/ is moved away. " if kept else ""
+    kept = _kept_ones(folder)
+    return f"An earlier one is kept: {kept[-1].name} is taken when checkpoint/ is moved away. " if kept else ""
 
 
 _NAMES = {"whole": "single-device or DDP", "sharded": "FSDP", "engine": "DeepSpeed"}

@@ -1,17 +1,19 @@
-"""What frozen towers and VAEs make of pictures, in batches; and the same kept in memory for runs that see a picture often.
+"""What frozen towers and VAEs make of pictures, in batches; and that, or the pictures, kept in memory for runs that see a picture often.
 
 b, m pictures · n features · c feature width · k latent channels · s the tower's side, H,W the painted picture's, in pixels
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.model_inputs import ShownPicture, look, target_pixels
+from ..data.model_inputs import KeyedPicture, ShownPicture, look, target_pixels
 from ..features import pool
 from ..models.decoder import Decoder
 from .modules import Components
@@ -40,11 +42,14 @@ def vae_latents(decoder: Decoder, painted: Tensor, generator: torch.Generator | 
 class EncodedPictures:
     """Features and latents by a picture's key, each encoded when it is first asked for, on the CPU.
 
-    Pictures without a key are encoded every time. `dtype`: of what is kept.
+    Pictures without a key are encoded every time, and so are those that come when `limit_gb` is full. `dtype`: of what is kept.
     """
 
-    def __init__(self, components: Components, size: int, dtype: torch.dtype = torch.float16, crop: bool = False):
+    def __init__(
+        self, components: Components, size: int, dtype: torch.dtype = torch.float16, crop: bool = False, limit_gb: float = float("inf")
+    ):
         self.components, self.size, self.dtype, self.crop = components, size, dtype, crop
+        self.room = Room(limit_gb)
         self.known_features: dict[Any, Tensor] = {}
         self.known_latents: dict[Any, Tensor] = {}
 
@@ -79,5 +84,51 @@ class EncodedPictures:
         if new:
             made = encode(list(new.values())).to("cpu", self.dtype)
             found = dict(zip(new, made.unbind()))
-            known |= {p.key: found[name].clone() for name, p in new.items() if p.key is not None}
+            for name, p in new.items():
+                if p.key is not None and self.room.take(found[name].numel() * found[name].element_size()):
+                    known[p.key] = found[name].clone()
         return torch.stack([found[name] if name in found else known[name] for name in names]).float()
+
+
+class KeptPictures:
+    """Pictures of up to LARGEST bytes as they are, by key, so that they are drawn or read once."""
+
+    LARGEST = 1 << 20
+
+    def __init__(self, limit_gb: float):
+        self.room = Room(limit_gb)
+        self.known: dict[str, np.ndarray] = {}
+
+    def __call__(self, pictures: Sequence[ShownPicture]) -> list[ShownPicture]:
+        """The same pictures, known ones from memory; keys stay."""
+        return [self._kept(p) for p in pictures]
+
+    def _kept(self, shown: ShownPicture) -> ShownPicture:
+        key = getattr(shown.picture, "key", None)
+        if key is None:
+            return shown
+        pixels = self.known.get(key)
+        if pixels is None:
+            pixels = np.asarray(shown.picture)
+            if pixels.nbytes <= self.LARGEST and self.room.take(pixels.nbytes):
+                self.known[key] = pixels
+        return ShownPicture(KeyedPicture(key, lambda: pixels), shown.box)
+
+
+class Room:
+    """How much of a bound is left; says once when it is full."""
+
+    def __init__(self, limit_gb: float):
+        self.limit, self.taken, self.full = limit_gb * 1e9, 0, False
+
+    def take(self, size: int) -> bool:
+        """Is there room for so many bytes? Then they are taken."""
+        if self.taken + size > self.limit:
+            if not self.full:
+                logging.getLogger("wegen").warning(
+                    "The cache is full (cache_gb is %g): what comes from now on is made anew each time.", self.limit / 1e9
+                )
+            self.full = True
+            return False
+        self.taken += size
+        return True

@@ -28,7 +28,7 @@ from .encoders import EncodedPictures, vae_latents
 from .modules import Components, load_decoder
 from .presets import LORA
 from .sample_images import paint
-from .settings import Settings, check
+from .settings import ADDED, Settings, check
 from .stages.decoder import DecoderTask
 from .trainer import train
 
@@ -91,7 +91,9 @@ def identity(folder: Path, paths: list[Path], s: Settings) -> str:
     """Eight letters that change with the decoder, the pictures or the settings: the same run resumes, another one starts from the beginning."""
     weights = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted((folder / "unet").glob("*"))]
     pictures = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in paths]
-    text = json.dumps([str(folder), weights, pictures, dataclasses.asdict(s)])
+    later = {f.name: f.default for f in dataclasses.fields(s) if f.name in ADDED}  # left as they are, they change nothing
+    kept = {name: value for name, value in dataclasses.asdict(s).items() if name not in later or value != later[name]}
+    text = json.dumps([str(folder), weights, pictures, kept])
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 

@@ -6,7 +6,6 @@ makes it model FLOP, the M of MFU).
 
 from __future__ import annotations
 
-import dataclasses
 from functools import lru_cache
 from typing import Any
 
@@ -110,22 +109,3 @@ def estimate(
         f"{hours * devices:,.0f} device hours",
     ]
     return "\n".join(text)
-
-
-def with_depth(config: ModelConfig, layers: int) -> ModelConfig:
-    """The same widths with fewer layers in tower and language model, and a UNet of two blocks at SDXL's widths: for trying a step."""
-    unet = dict(
-        config.unet,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        block_out_channels=tuple(config.unet["block_out_channels"][:2]),
-        layers_per_block=1,
-        transformer_layers_per_block=(1, 1),
-        attention_head_dim=tuple(config.unet["attention_head_dim"][:2]),
-    )
-    return dataclasses.replace(
-        config,
-        vision=dataclasses.replace(config.vision, layers=layers),
-        language=dataclasses.replace(config.language, layers=layers),
-        unet=unet,
-    )

@@ -1,8 +1,8 @@
-"""What a run says of itself: JSON lines, TensorBoard where it is installed, throughput, MFU and memory.
+"""What a run says of itself: JSON lines, trackers (trackers.py), throughput, MFU and memory.
 
-A line holds step, seconds since the last line and the share of them spent waiting for data, the rate's factor, each loss (mean over the
-steps of the line), and where the stage counts its work: samples, tokens and model FLOP a second, MFU against the devices' peak, and
-the largest memory so far.
+A line holds step, seconds since the last line and the share of them spent waiting for data, the learning rate (of each group) and `rate`,
+its share of the peak, each loss (mean over the steps of the line), and where the stage counts its work: samples, tokens and model FLOP
+a second, MFU against the devices' peak, and the largest memory so far. Held-out losses and sample pictures have lines of their own.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..fileio import write_text
+from .trackers import Trackers
 
 # dense bf16 tensor-core peak of one device, FLOP/s: the vendors' data sheets, without sparsity
 PEAKS = {
@@ -58,21 +60,16 @@ def memory() -> float:
 class Monitor:
     """Collects values of steps and writes a line every so many. Only the main process writes."""
 
-    def __init__(self, folder: Path, backend, step: int, tensorboard: bool = False):
-        self.path, self.backend, self.board = folder / "log.jsonl", backend, None
+    def __init__(self, folder: Path, backend, step: int, trackers: list[str], config: dict[str, Any]):
+        """`trackers`: names of accelerate's; `config`: the settings, which some of them show."""
+        self.path, self.backend = folder / "log.jsonl", backend
+        self.trackers = Trackers(trackers if backend.main else [], folder, step, config)
         self.peak, self.begun = peak(), time.perf_counter()
-        self.waited = 0.0
+        self.waited, self.last = 0.0, float("nan")
         self.seen: dict[str, list[float]] = {}
         self.work: dict[str, float] = {}
-        if not backend.main:
-            return
-        self._trim(step)
-        if tensorboard:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError as error:
-                raise ValueError("TensorBoard is not installed: pip install tensorboard, or leave --tensorboard out.") from error
-            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        if backend.main:
+            self._trim(step)
 
     def _trim(self, step: int) -> None:
         """Drop the lines of steps that will be run again."""
@@ -100,8 +97,13 @@ class Monitor:
         for key, value in work.items():
             self.work[key] = self.work.get(key, 0.0) + value
 
-    def line(self, step: int, rate: float) -> None:
-        """Write what was added since the last line; called by every process."""
+    def words(self, rate: float) -> str:
+        """What stands beside the progress bar."""
+        last = self.seen["loss"][-1] if self.seen.get("loss") else self.last
+        return f"loss {last:.4g}, rate {rate:.3g}"
+
+    def line(self, step: int, rate: float, rates: dict[str, float]) -> None:
+        """Write what was added since the last line; called by every process. `rate`: share of the peak; `rates`: of each group."""
         seconds = time.perf_counter() - self.begun
         names = sorted(self.seen)
         means = torch.tensor([sum(self.seen[k]) / len(self.seen[k]) for k in names], dtype=torch.float64)
@@ -111,6 +113,7 @@ class Monitor:
             means, work = self.backend.sum(means.float()).double() / self.backend.processes, self.backend.sum(work.float()).double()
         row: dict[str, float] = {"step": step, "seconds": round(seconds, 2), "waiting": round(self.waited / seconds, 3)}
         row["rate"] = round(rate, 4)
+        row |= {f"learning_rate{name and '_' + name}": float(f"{value:.6g}") for name, value in rates.items()}
         row |= {k: round(v, 6) for k, v in zip(names, means.tolist())}
         done = dict(zip(kinds, work.tolist()))
         row |= {f"{k}_per_s": round(done[k] / seconds, 2) for k in ("samples", "tokens") if done.get(k)}
@@ -120,6 +123,7 @@ class Monitor:
                 row["mfu"] = round(done["flops"] / seconds / (self.peak * self.backend.processes), 4)
         row["memory_gb"] = round(memory(), 2)
         self.write(row)
+        self.last = self.seen["loss"][-1] if self.seen.get("loss") else self.last
         self.seen, self.work, self.waited, self.begun = {}, {}, 0.0, time.perf_counter()
 
     def write(self, row: dict) -> None:
@@ -128,19 +132,14 @@ class Monitor:
         try:
             with self.path.open("a") as log:
                 log.write(json.dumps(row) + "\n")
-            if self.board is not None:
-                for key, value in row.items():
-                    if key != "step":
-                        self.board.add_scalar(key, value, row["step"])
-                self.board.flush()
         except OSError as error:  # only a checkpoint is worth stopping for
             logging.getLogger("wegen").warning(
                 "%s: the line of step %s could not be written (%s); training goes on.", self.path, row["step"], error
             )
+        self.trackers.log({k: v for k, v in row.items() if k != "step"}, row["step"])
 
     def close(self) -> None:
-        if self.board is not None:
-            self.board.close()
+        self.trackers.close()
 
 
 def _step(line: str) -> int:

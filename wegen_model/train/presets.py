@@ -1,7 +1,8 @@
 """What each stage is trained with, as one table: the supplement's Table 2, the public scripts, and the miniature.
 
 `release` keeps the scripts' values where they differ from the paper; one thing of theirs cannot be kept: for its first 12,000 steps
-their stage1 leaves only an unused scalar trainable, and the backward pass fails. Where a source is silent, the other's value stands.
+their stage1 leaves only an unused scalar trainable, and the backward pass fails. `paper` holds what Table 2 of the supplement holds, with
+the dropped conditions of its text; where it is silent `release`'s value stands, and the printed table marks it.
 `mini` is for going on from the bundled miniature with one's own pictures; `miniature` made it from nothing (mini/recipe.py), and
 `further` goes on with the same data.
 """
@@ -11,12 +12,44 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from .settings import STAGES, Settings, changed
+from .settings import READS, STAGES, Settings, changed
 
-# the supplement's Table 2; it leaves weight decay, the cosine's end and min-SNR open
-_PAPER_WRITER = Settings(steps=15_000, batch=2048, learning_rate=5e-4, clip=5.0, unconditional=0.1)
+# the public scripts
+_RELEASE_DECODER = Settings(
+    steps=160_000,
+    batch=1024,
+    learning_rate=1e-4,
+    betas=(0.9, 0.999),
+    eps=1e-6,
+    weight_decay=0.01,
+    warmup=2000,
+    min_lr_ratio=0.05,
+    clip=1.0,
+    condition_dropout=0.0,
+    time_ids="zeros",
+    crop=True,
+    save_every=5000,
+)
 _RELEASE_WRITER = Settings(
     steps=30_000, batch=2048, learning_rate=5e-4, min_lr_ratio=0.05, clip=1.0, condition_dropout=0.0, time_ids="zeros", save_every=1000
+)
+# the supplement: Table 2, and of its text the dropped conditions of visual-decoding
+_TABLE_2 = ("steps", "batch", "learning_rate", "betas", "eps", "warmup", "clip", "precision")
+PUBLISHED = {"visual-decoding": (*_TABLE_2, "condition_dropout"), "stage-1": _TABLE_2, "stage-2": _TABLE_2}
+# what the public scripts or their code say beyond it; everything else is ours, and off in both presets
+SCRIPTED: tuple[str, ...] = (
+    "weight_decay",
+    "min_lr_ratio",
+    "checkpointing",
+    "language_weight",
+    "mse_weight",
+    "cosine_weight",
+    "diffusion_weight",
+    "gamma",
+)
+SCRIPTED += ("time_ids", "crop", "save_every", "projector_lr_scale")
+_PAPER_WRITER = dataclasses.replace(
+    _RELEASE_WRITER, steps=15_000, batch=2048, learning_rate=5e-4, betas=(0.9, 0.95), eps=1e-6, warmup=1000, clip=5.0, precision="bf16"
 )
 _MINI_WRITER = Settings(
     steps=200,
@@ -67,31 +100,23 @@ _WRITES: dict[str, Any] = dict(
 
 PRESETS: dict[str, dict[str, Settings]] = {
     "paper": {
-        "visual-decoding": Settings(
-            steps=5_000, batch=4096, learning_rate=5e-4, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01, clip=1.0, ema=0.0
+        "visual-decoding": dataclasses.replace(
+            _RELEASE_DECODER,
+            steps=5_000,
+            batch=4096,
+            learning_rate=5e-4,
+            betas=(0.9, 0.999),
+            eps=1e-8,
+            warmup=1000,
+            clip=1.0,
+            precision="bf16",
+            condition_dropout=0.1,
+            save_every=500,  # ours: the scripts' would save once
         ),
         "stage-1": _PAPER_WRITER,
         "stage-2": dataclasses.replace(_PAPER_WRITER, steps=5_000, learning_rate=1e-4),
     },
-    "release": {
-        "visual-decoding": Settings(
-            steps=160_000,
-            batch=1024,
-            learning_rate=1e-4,
-            betas=(0.9, 0.999),
-            eps=1e-6,
-            weight_decay=0.01,
-            warmup=2000,
-            min_lr_ratio=0.05,
-            clip=1.0,
-            condition_dropout=0.0,
-            time_ids="zeros",
-            crop=True,
-            save_every=5000,
-        ),
-        "stage-1": _RELEASE_WRITER,
-        "stage-2": _RELEASE_WRITER,
-    },
+    "release": {"visual-decoding": _RELEASE_DECODER, "stage-1": _RELEASE_WRITER, "stage-2": _RELEASE_WRITER},
     "mini": {
         "visual-decoding": Settings(
             steps=200,
@@ -153,15 +178,26 @@ def settings(preset: str, stage: str, changes: dict[str, str] | None = None) -> 
     if stage not in PRESETS[preset]:
         having = [name for name, rows in PRESETS.items() if stage in rows]
         raise ValueError(f"preset {preset!r} has no stage {stage!r}; it is for models made from nothing: --preset {' or '.join(having)}.")
-    return changed(PRESETS[preset][stage], changes)
+    return changed(PRESETS[preset][stage], changes, stage)
+
+
+LEGEND = "* of the public scripts (preset release), where the supplement says nothing    - not read by the stage"
 
 
 def table() -> str:
-    """The presets beside one another, one line a setting."""
+    """The presets beside one another, one line a setting; LEGEND says what its marks mean."""
     columns = [(p, stage) for p in PRESETS for stage in STAGES if stage in PRESETS[p]]
     rows = [("", *(p for p, _ in columns)), ("", *(stage for _, stage in columns))]
-    rows += [(f.name, *(_short(getattr(PRESETS[p][s], f.name)) for p, s in columns)) for f in dataclasses.fields(Settings)]
+    rows += [(f.name, *(_cell(p, s, f.name) for p, s in columns)) for f in dataclasses.fields(Settings)]
     return "\n".join(f"{row[0]:<22}" + "".join(f"{text:>17}" for text in row[1:]) for row in rows)
+
+
+def _cell(preset: str, stage: str, name: str) -> str:
+    if name not in READS[stage]:
+        return "-"
+    value = getattr(PRESETS[preset][stage], name)
+    borrowed = preset == "paper" and name in SCRIPTED and value == getattr(PRESETS["release"][stage], name)
+    return _short(value) + "*" * borrowed
 
 
 def _short(value: Any) -> str:

@@ -53,6 +53,7 @@ class SampleImages:
                 "could be compared. Leave it out, or name other data."
             )
         self.samples, self.wanted = found, [p for s in found if (p := wanted(s)) is not None]
+        self.requests = [next((t.text for t in reversed(s.turns) if t.role == "user"), "") for s in found]
 
     @torch.no_grad()
     def __call__(self, step: int, folder: Path) -> dict[str, float] | None:

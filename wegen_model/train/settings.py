@@ -1,4 +1,5 @@
-"""One stage's training as one value, `Settings`, and how it is changed and checked. The tables of settings are in presets.py.
+"""One stage's training as one value, `Settings`, which stage reads what of it, and how it is changed and checked. The tables of
+settings are in presets.py.
 
     STAGES   tower             the tower learns to see, for models made from nothing
              vae               the autoencoder learns to make latents and pictures, for models made from nothing
@@ -63,7 +64,7 @@ class Settings:
     feedback_own_from: float = 0.12  # … after this share of the training
     size: int = 0  # pixels of the picture to be painted; 0 is the decoder's own
     crop: bool = False  # pictures are cut to the square (public stage1) instead of squashed
-    cache: bool = False  # features and latents of frozen towers and VAEs are kept in memory, as float16, once made
+    cache: bool = False  # what does not change is kept in memory once made: features and latents (float16), or pictures as drawn
     channels_last: bool = False  # the UNet, or the VAE's decoder, in that memory format: a fifth faster on a CPU
     # adapters
     lora: int = 0  # rank; 0 trains the weights themselves
@@ -72,8 +73,57 @@ class Settings:
     keep_every: int = 0  # steps whose checkpoint stays for good; 0 keeps the last alone
     log_every: int = 10
     seed: int = 42
+    # added since 0.2 (ADDED): each default is what was done before
+    optimizer: str = "adamw"  # or "adamw8bit": moments in 8 bits (torchao or bitsandbytes)
+    compile: bool = False  # torch.compile, block by block
+    projector_lr_scale: float = 1.0  # of the peak rate, for both projectors (the public scripts' proj_lr_scale)
+    lora_alpha: float = 0.0  # an adapter is multiplied by alpha / rank; 0: alpha is the rank
+    cache_gb: float = 16.0  # bound of the cache of one process; what comes later is made anew each time
 
 
+ADDED = ("optimizer", "compile", "projector_lr_scale", "lora_alpha", "cache_gb")  # since 0.2, whose runs are known without them
+_ALL: tuple[str, ...] = (
+    "steps",
+    "batch",
+    "learning_rate",
+    "betas",
+    "eps",
+    "weight_decay",
+    "warmup",
+    "min_lr_ratio",
+    "clip",
+    "precision",
+    "ema",
+)
+_ALL += ("save_every", "keep_every", "log_every", "seed", "optimizer", "compile", "cache", "cache_gb")
+_PAINTED = ("size", "crop")
+_ADAPTED = ("lora", "lora_alpha", "checkpointing")
+_LANGUAGE: tuple[str, ...] = (
+    "language_weight",
+    "mse_weight",
+    "cosine_weight",
+    "diffusion_weight",
+    "gamma",
+    "location_spread",
+    "time_ids",
+    "size",
+)
+_LANGUAGE += ("unconditional", "keep_caption_prob", "parallel", "projector_lr_scale")
+_LANGUAGE += ("feedback_noise", "feedback_own", "feedback_own_batches", "feedback_own_from")
+# stage -> the settings that it reads; the others are refused by --set, and "-" in the table of presets
+READS: dict[str, frozenset[str]] = {
+    "tower": frozenset(_ALL),
+    "vae": frozenset(_ALL + _PAINTED),
+    "visual-decoding": frozenset(
+        _ALL
+        + _PAINTED
+        + _ADAPTED
+        + ("gamma", "time_ids", "condition_dropout", "condition_noise", "own_features", "own_count", "channels_last")
+    ),
+    "stage-1": frozenset(_ALL + _ADAPTED + _LANGUAGE),
+    "stage-2": frozenset(_ALL + _ADAPTED + _LANGUAGE),
+    "vae-decoder": frozenset(_ALL + _PAINTED + ("own_latents", "own_count", "channels_last")),
+}
 _SHARES = (
     "condition_dropout",
     "unconditional",
@@ -86,15 +136,15 @@ _SHARES = (
     "feedback_own_batches",
     "feedback_own_from",
 )
-_POSITIVE = ("steps", "batch", "learning_rate", "eps", "save_every", "log_every")
-_CHOICES = {"precision": ("bf16", "fp16", "no"), "time_ids": ("size", "zeros")}
+_POSITIVE = ("steps", "batch", "learning_rate", "eps", "save_every", "log_every", "projector_lr_scale", "cache_gb")
+_CHOICES = {"precision": ("bf16", "fp16", "no"), "time_ids": ("size", "zeros"), "optimizer": ("adamw", "adamw8bit")}
 
 
-def changed(row: Settings, changes: dict[str, str] | None = None) -> Settings:
-    """Settings with changes given as text.
+def changed(row: Settings, changes: dict[str, str] | None = None, stage: str = "") -> Settings:
+    """Settings with changes given as text. `stage`: whose settings they are; empty: of no stage in particular.
 
     Raises:
-        ValueError: an unknown name, a value of the wrong kind or out of its range; it says what would do.
+        ValueError: an unknown name, one that the stage does not read, a value of the wrong kind or out of its range; it says what would do.
     """
     fields = {f.name: getattr(row, f.name) for f in dataclasses.fields(row)}
     made: dict[str, Any] = {}
@@ -108,8 +158,15 @@ def changed(row: Settings, changes: dict[str, str] | None = None) -> Settings:
             raise ValueError(
                 f"--set {name}: there is no such setting{f' (did you mean {near[0]}?)' if near else ''}. Settings: {', '.join(fields)}."
             )
+        if stage and name not in READS[stage]:
+            raise ValueError(unread(stage, name, text))
         made[name] = _value(name, text, fields[name])
     return check(dataclasses.replace(row, **made))
+
+
+def unread(stage: str, name: str, value: Any) -> str:
+    """What is said of a setting that a stage does not read."""
+    return f"--set {name}={value}: {stage} does not read it; it is for {', '.join(s for s in STAGES if name in READS[s])}."
 
 
 def learning_rate_factor(s: Settings, step: int) -> float:

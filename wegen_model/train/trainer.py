@@ -10,11 +10,12 @@ and so are the random draws of its loss: two processes see what one with two acc
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,18 @@ from torch import Tensor, nn
 
 from ..progress import ProgressEvent
 from ..runtime import Runtime
+from . import optimizer as optimizers
 from .backend import AccelerateBackend, SingleDevice
+from .batches import ahead, shares_of
 from .checkpoint import plain_batch, restore, save
+from .held_out import HeldOut
 from .metrics_logger import Monitor
+from .run_record import RunRecord
 from .settings import Settings, learning_rate_factor
 
 _log = logging.getLogger("wegen")
 Backend = SingleDevice | AccelerateBackend
+COMPILED = ("Layer", "Block", "BasicTransformerBlock", "ResnetBlock2D")  # of language model, tower, UNet and VAE
 
 
 class TrainingTask:
@@ -44,6 +50,7 @@ class TrainingTask:
 
     def __init__(self, name: str, model: nn.Module, settings: Settings):
         self.name, self.model, self.settings = name, model, settings
+        self.source: Any = None  # of samples (data/image_folder.py), where the task reads one
         self.images: Callable[[int, Path], dict[str, float] | None] | None = None  # sample pictures, see `sample`
 
     def micro_batch(self, step: int, index: int, count: int) -> Any:
@@ -65,6 +72,14 @@ class TrainingTask:
     def work(self, batch: Any) -> dict[str, float]:
         """Samples, tokens and model FLOP of a micro-batch, for the log."""
         return {}
+
+    def rate_groups(self) -> list[tuple[str, list[nn.Parameter], float]]:
+        """What is trained, in groups: name, parameters, and the factor of their learning rate."""
+        return [("", [p for p in self.model.parameters() if p.requires_grad], 1.0)]
+
+    def frozen(self) -> list[nn.Module | None]:
+        """Networks that a step runs besides `model`."""
+        return []
 
     def prepare(self, device: torch.device, runtime: Runtime | None = None) -> None:
         """Move frozen modules to the device, and make what a run needs once; the loop moves `model`."""
@@ -121,8 +136,10 @@ def train(
     alone: bool = False,
     accumulate: int = 1,
     workers: int = 0,
-    tensorboard: bool = False,
+    trackers: list[str] | None = None,
     sample_every: int = 0,
+    held_out: HeldOut | None = None,
+    record: RunRecord | None = None,
 ) -> Trained:
     """Train a task to its last step, or go on with it.
 
@@ -132,10 +149,12 @@ def train(
         alone: without accelerate, on the runtime's device: inside a graph.
         accumulate: a process's micro-batches of one step (gradient accumulation).
         workers: processes that make batches ahead; 0 makes each when it is needed.
-        sample_every: steps between sample pictures; 0 makes none.
+        trackers: names of accelerate's trackers. sample_every: steps between sample pictures; 0 makes none. held_out: data whose loss
+            is measured on the way.
+        record: what the run is made with, kept in its checkpoints; it was compared with that of the run that goes on.
     Raises:
         NotFinite: the loss or its gradient is no number. SaveFailed: a checkpoint could not be written. ValueError: what the device,
-            or the number of processes, cannot do.
+            or the number of processes, cannot do; or the folder's run began with other settings of the optimiser.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -143,35 +162,48 @@ def train(
     if s.precision == "fp16" and runtime.device.type == "cpu":
         raise ValueError("precision fp16 is for GPUs: choose bf16 or no on a CPU (--set precision=bf16).")
     backend: Backend = SingleDevice(runtime.device, s.precision) if alone else AccelerateBackend(runtime.device, s.precision, accumulate)
+    if backend.kind == "engine" and s.ema:
+        raise ValueError(f"ema is {s.ema}: DeepSpeed's checkpoints keep no averaged weights. Choose --set ema=0, or FSDP.")
     task.prepare(backend.device, runtime)
-    learning = [p for p in task.model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(learning, s.learning_rate, s.betas, s.eps, s.weight_decay)
+    if s.compile:
+        compile_blocks(task.model, *task.frozen())
+    names, groups, factors = zip(*task.rate_groups())
+    optimizer = optimizers.make_optimizer(list(groups), s, backend.device)
     model, optimizer = backend.prepare(LossModule(task), optimizer)
     step, ema = restore(folder, task.name, backend, task.model, optimizer)
+    if step and backend.kind != "engine":
+        ema = optimizers.resume(optimizer, s, ema, record.allowed if record else frozenset(), str(folder))
     reached = Trained(task, step, ema)
     if reached.finished:
         return reached
+    kept = record.as_json() if record else None
+
+    def keep() -> None:
+        save(folder, reached.step, task.name, backend, task.model, optimizer, reached.ema, s.keep_every, kept)
+
     model.train()
-    monitor, begun = Monitor(folder, backend, step, tensorboard), time.time()
+    monitor, begun = Monitor(folder, backend, step, trackers or [], dataclasses.asdict(s)), time.time()
     try:
-        for batches in monitor.timed(_ahead(task, backend, accumulate, step, workers)):
-            for group in optimizer.param_groups:
-                group["lr"] = s.learning_rate * learning_rate_factor(s, reached.step)
+        for batches in monitor.timed(ahead(task, backend, accumulate, step, workers)):
+            rates = [s.learning_rate * learning_rate_factor(s, reached.step) * factor for factor in factors]
+            optimizers.set_rates(optimizer, rates)
             monitor.add(*_step(task, backend, model, optimizer, reached.step, batches, folder))
             reached.step += 1
             _average(reached)
             if reached.step % s.log_every == 0 or reached.finished:
-                monitor.line(reached.step, learning_rate_factor(s, reached.step - 1))
+                monitor.line(reached.step, learning_rate_factor(s, reached.step - 1), dict(zip(names, rates)))
             try:
                 if backend.main:
-                    runtime.tick(ProgressEvent("train", reached.step, s.steps, label=task.name))
+                    runtime.tick(ProgressEvent("train", reached.step, s.steps, monitor.words(rates[0]), label=task.name))
             except BaseException:  # cancelled: what was learned stays
                 if backend.processes == 1:
-                    save(folder, reached.step, task.name, backend, task.model, optimizer, reached.ema, s.keep_every)
+                    keep()
                 raise
             late = stop_after is not None and not backend.agree(time.time() - begun <= stop_after)
             if reached.finished or late or reached.step % s.save_every == 0:
-                save(folder, reached.step, task.name, backend, task.model, optimizer, reached.ema, s.keep_every)
+                keep()
+            if held_out and (reached.step % held_out.every == 0 or reached.finished):
+                monitor.write({"step": reached.step} | held_out.measure(task, backend, model, accumulate))
             if sample_every and (reached.step % sample_every == 0 or reached.finished):
                 _sample(task, backend, model, reached.step, folder, monitor)
             if reached.finished or late:
@@ -193,6 +225,8 @@ def _sample(task: TrainingTask, backend: Backend, model: nn.Module, step: int, f
             except OSError as error:  # only a checkpoint is worth stopping for
                 _log.warning("The sample pictures of step %d could not be written (%s); training goes on.", step, error)
     model.train()
+    if backend.main and task.images is not None:
+        monitor.trackers.pictures(folder / "samples" / f"{step:06d}.png", getattr(task.images, "requests", []), step)
     if numbers:
         monitor.write({"step": step} | {k: round(float(v), 5) for k, v in numbers.items()})
 
@@ -202,7 +236,7 @@ def _step(
 ) -> tuple[dict, dict]:
     """One optimiser step over this process's micro-batches; its mean values, and its work."""
     s, count = task.settings, len(batches)
-    shares = _shares(task, backend, batches)
+    shares = shares_of(task, backend, batches)
     values: dict[str, list[float]] = {}
     norm = None
     for i, batch in enumerate(batches):
@@ -228,18 +262,6 @@ def _step(
     return means, work
 
 
-def _shares(task: TrainingTask, backend: Backend, batches: list) -> list[dict[str, float]]:
-    """For each micro-batch, the weight of each of its means: its items over the mean number of items of all micro-batches."""
-    counts = [task.items(batch) for batch in batches]
-    names = sorted(counts[0])
-    if not names:
-        return [{} for _ in batches]
-    own = torch.tensor([[c[k] for k in names] for c in counts], dtype=torch.float32)
-    total = backend.sum(own.sum(0))
-    shares = own * (len(batches) * backend.processes) / total.clamp(min=1)
-    return [dict(zip(names, row.tolist())) for row in shares]
-
-
 def _check_finite(
     task: TrainingTask, backend: Backend, good: bool, value: float, step: int, index: int, batch: Any, folder: Path, what: str = "loss"
 ) -> None:
@@ -263,30 +285,11 @@ def _check_finite(
     )
 
 
-class _MicroBatches(torch.utils.data.Dataset):
-    """Step -> this process's micro-batches of it."""
-
-    def __init__(self, task: TrainingTask, rank: int, processes: int, accumulate: int):
-        self.task, self.first, self.each, self.all = task, rank * accumulate, accumulate, processes * accumulate
-
-    def __getitem__(self, step: int) -> list:
-        return [self.task.micro_batch(step, self.first + i, self.all) for i in range(self.each)]
-
-
-def _ahead(task: TrainingTask, backend: Backend, accumulate: int, step: int, workers: int) -> Iterator[list]:
-    batches = _MicroBatches(task, backend.rank, backend.processes, accumulate)
-    steps = range(step, task.settings.steps)
-    if not workers or task.encodes:
-        return (batches[i] for i in steps)
-    return iter(
-        torch.utils.data.DataLoader(
-            batches, batch_size=None, sampler=steps, num_workers=workers, collate_fn=_as_it_is, generator=torch.Generator()
-        )
-    )
-
-
-def _as_it_is(value):
-    return value
+def compile_blocks(*models: nn.Module | None) -> None:
+    """torch.compile of each repeated block, in place: names of weights stay, and equal blocks are compiled once."""
+    blocks = {m for model in models if model is not None for m in model.modules() if type(m).__name__ in COMPILED}
+    for block in blocks:
+        block.compile()
 
 
 def finished(folder: str | Path, steps: int) -> bool:

@@ -1,7 +1,7 @@
-"""What the readers share: pictures, lines of JSON, parquet rows, members of tars, boxes, and a draw for each key.
+"""What the readers share: pictures, words, lines of JSON and CSV, boxes, and a draw for each key. Tars and parquet: containers.py.
 
-Whatever is broken raises, and Item's maker turns it into an entry of the account (items.Skips); a broken container (a tar cut off)
-is entered here, and what came before it counts.
+Whatever is broken raises, and Item's maker turns it into an entry of the account (items.Skips); a broken line is entered here, and
+the lines around it count.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ import numpy as np
 
 from ... import images
 from ...chat.conversation import Box
-from ...fileio import DATASET_BYTES, MAX_BYTES, JSONError, open_text, parse_json, read_json
+from ...fileio import DATASET_BYTES, MAX_BYTES, JSONError, encoding_of, open_text, parse_json, read_json
 from ..items import Skips
-from ..optional import need
 from ..record import Unreadable, decode
 
 
@@ -37,7 +36,54 @@ def picture(path: Path) -> np.ndarray:
         raise Unreadable(str(error)) from None
 
 
-def find(name: str, *roots: Path) -> Path:
+def shown(value: object, where: str, *roots: Path) -> np.ndarray:
+    """A row's picture: its name below one of the roots, its bytes, or Hugging Face's {bytes, path}."""
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, bytes):
+        return decode(value, where)
+    if value is None:
+        raise Unreadable(f"{where}: it has no picture")
+    return picture(find(value, *roots))
+
+
+def words(value: object, what: str) -> str:
+    """A text of a record, without the spaces around it. ValueError: it is none, is empty, or its file is in another encoding."""
+    if not isinstance(value, str):
+        raise ValueError(f"{what} is missing" if value is None else f"{what} is {_kind(value)}, not a text")
+    if any("\ud800" <= c <= "\udfff" for c in value):
+        raise ValueError(f"{what} is not text in UTF-8: its file is in another encoding; save it as UTF-8")
+    if not value.strip():
+        raise ValueError(f"{what} is empty")
+    return value.strip()
+
+
+def _kind(value: object) -> str:
+    names = {list: "a list", dict: "an object", bool: "true or false", int: "a number", float: "a number", bytes: "bytes"}
+    return names.get(type(value), type(value).__name__)
+
+
+def decoded(data: bytes, where: str) -> str:
+    """A text file's bytes: UTF-8, or what their byte order mark says; ValueError for others, by name."""
+    encoding = encoding_of(data)
+    try:
+        return data.decode(encoding).removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where} is not text in {encoding.upper()} (byte {error.start}); save it as UTF-8") from None
+
+
+def unique(key: object, seen: set[str]) -> str:
+    """The key as a text; one that came before gets a number behind it. `seen` grows."""
+    key, n = str(key), 1
+    name = key
+    while name in seen:
+        n += 1
+        name = f"{key}-{n}"
+    seen.add(name)
+    return name
+
+
+def find(name: object, *roots: Path) -> Path:
     """The first of the roots that has the file, also where Windows wrote its path; else the first, whose picture is then missing."""
     if not isinstance(name, str) or not name:
         raise ValueError(f"the name of its picture is {str(name)[:40]!r}, not a text")
@@ -45,11 +91,13 @@ def find(name: str, *roots: Path) -> Path:
     return next((r / spelling for spelling in spellings for r in roots if (r / spelling).is_file()), roots[0] / spellings[-1])
 
 
-def lines(path: Path, skips: Skips) -> Iterator[tuple[str, dict]]:
-    """Name and object of every line of JSON. UTF-8, or what the file's byte order mark says."""
+def lines(path: Path, skips: Skips, folder: Path | None = None) -> Iterator[tuple[str, dict]]:
+    """Name and object of every line of JSON. UTF-8, or what the file's byte order mark says. `folder`: names are paths from there, for
+    datasets whose parts have files of one name."""
+    label = path.relative_to(folder).as_posix() if folder else path.name
     with open_text(path) as file:
         for number, line in enumerate(file, 1):
-            name = f"{path.name}:{number}"
+            name = f"{label}:{number}"
             if not line.strip():
                 continue
             try:
@@ -66,7 +114,7 @@ def lines(path: Path, skips: Skips) -> Iterator[tuple[str, dict]]:
 def load(path: Path, kind: type = list):
     """A file that is one JSON, a list or an object (`kind`); without it there is no dataset."""
     try:
-        made = read_json(path, DATASET_BYTES)
+        made = read_json(path, DATASET_BYTES, lenient=True)  # a number that cannot be kept costs its record, not the file
     except JSONError as error:
         raise ValueError(f"{path} is not whole JSON (it {error.reason}); download it again.") from None
     if not isinstance(made, kind):
@@ -86,41 +134,6 @@ def table(path: Path, skips: Skips) -> Iterator[tuple[str, list[str]]]:
                 return
             except csv.Error as error:
                 skips.add(f"{path.name}:{number}", f"not a line of CSV ({error})")
-
-
-def rows(folder: Path, pattern: str, columns: list[str], skips: Skips) -> Iterator[tuple[str, dict]]:
-    """Name and values of every row of the parquet files, 64 at a time."""
-    parquet = need("pyarrow.parquet")
-    for path in sorted(folder.glob(pattern)):
-        try:
-            file, number = parquet.ParquetFile(path), 0
-            for some in file.iter_batches(64, columns=columns):
-                for row in some.to_pylist():
-                    number += 1
-                    yield f"{path.name}:{number}", row
-        except (OSError, ValueError) as error:  # pyarrow's own are both
-            skips.add(path.name, f"not a whole parquet file, or not with the columns {', '.join(columns)} ({error})")
-
-
-def members(folder: Path, skips: Skips) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Name and files (by extension) of every sample of the folder's webdataset tars, as img2dataset writes them."""
-    wds = need("webdataset")
-    for path in sorted(folder.rglob("*.tar")):
-
-        def broken(error: Exception, path: Path = path) -> bool:
-            skips.add(path.name, f"the tar is cut off or corrupt; what stood before that was read ({str(error)[:60]})")
-            return False  # webdataset: give up this tar
-
-        for sample in wds.WebDataset([str(path)], shardshuffle=False, handler=broken, empty_check=False):
-            yield f"{path.name}/{sample['__key__']}", {k: v for k, v in sample.items() if not k.startswith("_")}
-
-
-def image(files: dict[str, bytes], name: str) -> np.ndarray:
-    """The picture among a sample's files."""
-    data = next((files[e] for e in ("jpg", "jpeg", "png", "webp") if e in files), None)
-    if data is None:
-        raise Unreadable(f"{name}: no picture (img2dataset could not download it)")
-    return decode(data, name)
 
 
 def box(x0: float, y0: float, x1: float, y1: float) -> Box | None:

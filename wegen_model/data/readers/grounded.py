@@ -1,8 +1,10 @@
 """Captions whose phrases have boxes: GrIT.
 
-zzliang/GRIT: parquet with caption, noun_chunks, ref_exps (each [start, end, x0, y0, x1, y1, score]: span in the caption, corners in
+zzliang/GRIT (github.com/microsoft/unilm, kosmos-2/README.md): parquet with url, caption, noun_chunks, ref_exps (each [start, end,
+x0, y0, x1, y1, score]: span in the caption, corners in
 fractions); img2dataset with --save_additional_columns '["id","noun_chunks","ref_exps",…]' makes NNNNN.tar with KEY.jpg, .txt, .json.
-Not run on the real files. What a phrase points at is cut out and shown, with the box as its place in the picture to be made.
+Checked against: docs/data.md. Not run on the real files. What a phrase points at is cut out and shown, with the box as its place in
+the picture to be made.
 """
 
 from __future__ import annotations
@@ -15,21 +17,22 @@ from ...fileio import parse_json
 from .. import tasks
 from ..items import Item, Skips
 from ..sample import Sample
-from .files import box, cut, image, members, rng
+from .containers import members
+from .files import box, cut, rng, words
 
 SHOWN, SMALL, LARGE, SURE = 5, 0.02, 0.8, 0.5  # phrases at most; shares of the picture; score
 
 
 def grit(folder: Path, task: str, skips: Skips) -> Iterator[Item]:
-    for name, files in members(folder, skips):
+    for member in members(folder, skips):
 
-        def make(name=name, files=files) -> Sample:
-            values = parse_json(files["json"], f"{name}.json")
+        def make(member=member) -> Sample:
+            name, values = member.name, member.values()
             chunks = values["noun_chunks"]
             chunks = parse_json(chunks, f"{name}.json, noun_chunks") if isinstance(chunks, str) else chunks
-            p, caption = image(files, name), values["caption"]
+            p, caption = member.image(), words(values["caption"], "its caption")
             kept: dict[tuple[int, int], Box] = {}
-            for start, end, *corners, score in sorted(chunks, key=lambda c: -c[6]):
+            for start, end, *corners, score in sorted(filter(_whole, chunks), key=lambda c: -c[6]):
                 b, span = box(*corners), (int(start), int(end))
                 if b is None or score < SURE or not SMALL <= b.width * b.height <= LARGE or not caption[slice(*span)].strip():
                     continue
@@ -41,7 +44,12 @@ def grit(folder: Path, task: str, skips: Skips) -> Iterator[Item]:
             boxes = [kept[s] for s in spans]
             return tasks.subject(name, tagged(caption, spans), [cut(p, b) for b in boxes], boxes, p, rng(name))
 
-        yield Item(name, make)
+        yield Item(member.name, make)
+
+
+def _whole(chunk: object) -> bool:
+    """Whether a phrase's place is what it must be: seven numbers."""
+    return isinstance(chunk, list) and len(chunk) == 7 and all(isinstance(v, (int, float)) for v in chunk)
 
 
 def tagged(caption: str, spans: Sequence[tuple[int, int]], boxes: Sequence[Box | None] | None = None) -> str:

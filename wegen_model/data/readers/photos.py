@@ -1,10 +1,11 @@
 """Pictures alone, to be painted again: Object365 and OpenImages.
 
 Object365    images/v1/patchN/*.jpg, images/v2/patchN/*.jpg and zhiyuan_objv2_train.json in train/ (and val/); mmdetection's guide has
-             train/patchN/*.jpg. The boxes are not needed for reconstruction, so the 6 GB of annotations are not read.
+             train/patchN/*.jpg; the first version is flat, train/obj365_train_*.jpg. The boxes are not needed for reconstruction, so
+             the 6 GB of annotations are not read.
 OpenImages   github.com/cvdfoundation/open-images-dataset: train_0.tar.gz … as train_0/ … or train/, validation/, test/;
              files are named by 16 hexadecimal digits.
-Not run on the real files.
+What each was checked against: docs/data.md. Not run on the real files.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ from ..items import Item, Skips
 from ..sample import Sample
 from .files import picture, rng
 
-OBJECT365 = ("images/v*/patch*/*.jpg", "*/images/v*/patch*/*.jpg", "train/patch*/*.jpg", "val/patch*/*.jpg", "patch*/*.jpg")
+OBJECT365 = ("images/v*/patch*/*.jpg", "*/images/v*/patch*/*.jpg", "train/patch*/*.jpg", "val/patch*/*.jpg", "patch*/*.jpg") + (
+    "train/obj365_*.jpg",  # the first version
+    "images/train/obj365_*.jpg",
+)
 OPENIMAGES = ("train*/*.jpg", "validation/*.jpg", "test/*.jpg")
 
 

@@ -9,23 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from ..modules import Components
-from ..settings import STAGES, Settings
+from ..settings import READS, STAGES, Settings, unread
 from ..trainer import TrainingTask
 from .decoder import DecoderTask
 from .language import LanguageTask
 from .tower import TowerTask
 from .vae import VaeDecoderTask, VaeTask
 
-# settings that only these stages read, when they are set
-READ_BY = {
-    "lora": ("visual-decoding", "stage-1", "stage-2"),
-    "own_features": ("visual-decoding",),
-    "own_latents": ("vae-decoder",),
-    "condition_noise": ("visual-decoding",),
-    "feedback_noise": ("stage-1", "stage-2"),
-    "feedback_own": ("stage-1", "stage-2"),
-    "location_spread": ("stage-1", "stage-2"),
-}
+# settings that are off unless somebody asks for them: asked of a stage that does not read them, they are refused
+ASKED = ("lora", "own_features", "own_latents", "condition_noise", "feedback_noise", "feedback_own", "location_spread")
 
 
 def make_task(stage: str, components: Components, source: Any, settings: Settings, folder: Path | None = None) -> TrainingTask:
@@ -34,9 +26,9 @@ def make_task(stage: str, components: Components, source: Any, settings: Setting
     Raises:
         ValueError: no such stage, or a setting that it does not read. CheckpointError: the model folder lacks a part that the stage needs.
     """
-    for name, stages in READ_BY.items():
-        if getattr(settings, name) and stage not in stages:
-            raise ValueError(f"--set {name}={getattr(settings, name)}: {stage} does not read it; it is for {', '.join(stages)}.")
+    for name in ASKED:
+        if stage in READS and getattr(settings, name) and name not in READS[stage]:
+            raise ValueError(unread(stage, name, getattr(settings, name)))
     if stage == "tower":
         return TowerTask(components, source, settings)
     if stage == "vae":

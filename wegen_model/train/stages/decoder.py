@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...data.model_inputs import ShownPicture, look, target, target_pixels
 from ...models.decoder import Decoder, time_ids
@@ -73,10 +73,11 @@ class DecoderTask(TrainingTask):
         """`encoded`: pictures whose features and latents are known; with `settings.cache` they are kept as they come. `folder`: the work
         folder, where the model's own features are kept."""
         decoder, s = components.need_decoder(), settings
-        super().__init__("visual-decoding", Adapters("unet", decoder.unet, s.lora) if s.lora else DecoderModule(decoder), s)
+        adapters = Adapters("unet", decoder.unet, s.lora, s.lora_alpha or None) if s.lora else None
+        super().__init__("visual-decoding", adapters or DecoderModule(decoder), s)
         self.components, self.decoder, self.source, self.folder = components, decoder, source, folder
         self.size = s.size or components.config.decoder.size
-        self.encoded = encoded or (EncodedPictures(components, self.size, crop=s.crop) if s.cache else None)
+        self.encoded = encoded or (EncodedPictures(components, self.size, crop=s.crop, limit_gb=s.cache_gb) if s.cache else None)
         self.encodes = self.encoded is not None
         self.own: OwnPictures | None = None
         self.alphas = alphas_cumprod(decoder)
@@ -89,7 +90,6 @@ class DecoderTask(TrainingTask):
         samples = self.source.samples(step, index, count, self.settings.batch // count)
         pictures = [ShownPicture(p) for sample in samples if (p := target(sample)) is not None]
         skipped = {f"sample {sample.key}": "it has no picture to paint" for sample in samples if target(sample) is None}
-        skipped |= getattr(self.source, "skipped", {})
         if not pictures:
             raise ValueError(
                 f"visual-decoding learns from pictures, and none of a batch of {samples[0].source if samples and samples[0].source else 'the data'} has one "
@@ -99,9 +99,10 @@ class DecoderTask(TrainingTask):
         ids = time_ids(config.decoder, self.size, self.size, len(pictures), torch.device("cpu"), s.time_ids)
         if self.encoded is not None:
             features, latents = self.encoded.features(pictures), self.encoded.latents(pictures)
-            return PictureBatch(None, None, ids, features, latents, skipped)
+            return PictureBatch(None, None, ids, features, latents, skipped | getattr(self.source, "skipped", {}))
         painted = torch.stack([target_pixels(p.picture, self.size, s.crop) for p in pictures])
-        return PictureBatch(look(pictures, config, "crop" if s.crop else "squash"), painted, ids, skipped=skipped)
+        shown = look(pictures, config, "crop" if s.crop else "squash")
+        return PictureBatch(shown, painted, ids, skipped=skipped | getattr(self.source, "skipped", {}))
 
     def loss(self, batch: PictureBatch, generator: torch.Generator, share: dict[str, float]) -> dict[str, Tensor]:
         s, device = self.settings, next(self.decoder.unet.parameters()).device
@@ -129,6 +130,9 @@ class DecoderTask(TrainingTask):
         warn_once(self._warned, batch.skipped)
         seeing = self._seeing if batch.features is None else 0.0
         return {"samples": len(batch), "flops": len(batch) * (self._painting + seeing)}
+
+    def frozen(self) -> list[nn.Module | None]:
+        return [self.components.tower, self.decoder.unet, self.decoder.vae]
 
     def prepare(self, device: torch.device, runtime: Runtime | None = None) -> None:
         s, parts, decoder = self.settings, self.components, self.decoder

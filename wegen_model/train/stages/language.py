@@ -80,13 +80,15 @@ class LanguageTask(TrainingTask):
         """`encoded`: pictures whose features are known; with `settings.cache` they are kept as they come."""
         s, writer = settings, components.need_language()
         self.language, self.projectors = writer.language, writer.projectors
-        trained = AdaptedLanguageModule(Adapters("language", self.language, s.lora), self.projectors) if s.lora else writer
+        trained = (
+            AdaptedLanguageModule(Adapters("language", self.language, s.lora, s.lora_alpha or None), self.projectors) if s.lora else writer
+        )
         super().__init__(name, trained, s)
         self.components, self.source = components, source
         self.tokenizer = components.need_tokenizer()
         self.through = components.decoder if s.diffusion_weight else None  # the frozen decoder that the diffusion loss goes through
         self.alphas = alphas_cumprod(self.through) if self.through is not None else None
-        self.encoded = encoded or (EncodedPictures(components, 0) if s.cache else None)
+        self.encoded = encoded or (EncodedPictures(components, 0, limit_gb=s.cache_gb) if s.cache else None)
         self.encodes = self.encoded is not None
         self._warned: set[str] = set()
         self._seeing = tower_flops(components.config.vision)
@@ -98,11 +100,11 @@ class LanguageTask(TrainingTask):
         s, config = self.settings, self.components.config
         samples = self.source.samples(step, index, count, s.batch // count)
         inputs = inputs_of(samples, config, self.tokenizer, s, step, index)
-        inputs.skipped |= getattr(self.source, "skipped", {})
         if self.encoded is not None:
             inputs.features = self.encoded.features(inputs.pictures)
         else:
             inputs.tower_pixels = look(inputs.pictures, config)
+        inputs.skipped |= getattr(self.source, "skipped", {})
         inputs.pictures = []  # what is sent between processes, and kept in memory, is small
         return LanguageBatch(inputs, step)
 
@@ -180,6 +182,19 @@ class LanguageTask(TrainingTask):
         flops = reading * writer_flops(self.components.config, b, t)
         flops += self._seeing * len(inputs.tower_pixels) if inputs.tower_pixels is not None else 0
         return {"samples": b, "tokens": b * t, "flops": flops + self._painting * int(inputs.batch.written.sum())}
+
+    def rate_groups(self) -> list[tuple[str, list[nn.Parameter], float]]:
+        scale = self.settings.projector_lr_scale
+        learning = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
+        if scale == 1:
+            return [("", [p for _, p in learning], 1.0)]
+        return [
+            ("", [p for n, p in learning if not n.startswith("projectors.")], 1.0),
+            ("projectors", [p for n, p in learning if n.startswith("projectors.")], scale),
+        ]
+
+    def frozen(self) -> list[nn.Module | None]:
+        return [self.components.tower, self.language, self.through.unet if self.through is not None else None]
 
     def prepare(self, device: torch.device, runtime: Runtime | None = None) -> None:
         parts, dtype = self.components, PRECISIONS[self.settings.precision]

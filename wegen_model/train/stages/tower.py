@@ -22,7 +22,7 @@ from ...checkpoint import model_folder
 from ...config import ModelConfig
 from ...data.model_inputs import ShownPicture, look, target
 from ...models.eva_clip import VisionTower
-from ..encoders import tower_features
+from ..encoders import KeptPictures, tower_features
 from ..flops import tower_flops
 from ..modules import Components, export
 from ..settings import Settings
@@ -72,6 +72,8 @@ class TowerTask(TrainingTask):
         super().__init__("tower", TowerModule(components.config, components.need_tower()), settings)
         self.components, self.source, self.tokenizer = components, source, components.need_tokenizer()
         self._warned: set[str] = set()
+        self.kept = KeptPictures(settings.cache_gb) if settings.cache else None
+        self.encodes = self.kept is not None  # worker processes would keep the pictures each
         v = components.config.vision
         self._mean, self._std = (torch.tensor(x)[:, None, None] for x in (v.mean, v.std))
 
@@ -82,7 +84,8 @@ class TowerTask(TrainingTask):
             raise ValueError("tower: the stage learns from pictures, and none of a batch has one. Name sources with pictures as --data.")
         shown.sort(key=lambda one: not one[0])  # captioned ones first; the order stays otherwise
         captions = [self.tokenizer.encode(text) for text, _ in shown if text]
-        return CaptionedBatch(look([p for _, p in shown], self.components.config), captions, dict(getattr(self.source, "skipped", {})))
+        pictures = [p for _, p in shown] if self.kept is None else self.kept([p for _, p in shown])
+        return CaptionedBatch(look(pictures, self.components.config), captions, dict(getattr(self.source, "skipped", {})))
 
     def loss(self, batch: CaptionedBatch, generator: torch.Generator, share: dict[str, float]) -> dict[str, Tensor]:
         model, config = self.model, self.components.config
@@ -108,7 +111,7 @@ class TowerTask(TrainingTask):
         """Cross-entropy of pictures against captions and back; equal captions share their target."""
         if not captions:
             heads = (model.words, model.text, model.picture)  # every process has every gradient
-            return 0 * torch.stack([model.scale, *(p.sum() for head in heads for p in head.parameters())]).sum()
+            return 0 * torch.stack([model.scale.sum(), *(p.sum() for head in heads for p in head.parameters())]).sum()
         seen = F.normalize(model.picture(tokens[: len(captions)].mean(1)), dim=-1)
         flat = torch.tensor([i for ids in captions for i in ids], device=tokens.device)
         offsets = torch.tensor([0] + [len(ids) for ids in captions][:-1], device=tokens.device).cumsum(0)
@@ -129,7 +132,9 @@ class TowerTask(TrainingTask):
     def export(self, weights: dict[str, Tensor], source: Path, target: Path, folder: Path) -> str:
         """The tower, a name of its own for its space, and the mean and scale of its features where the model normalises them."""
         own = {k.removeprefix("tower."): v for k, v in weights.items() if k.startswith("tower.")}
-        self.components.need_tower().load_state_dict(own)
+        with torch.device("meta"):
+            self.components.tower = VisionTower(self.components.config.vision)  # the trained one may be in shards
+        self.components.tower.load_state_dict(own, assign=True)
         states = {"vision": own}
         config = renamed(self.components.config, own)
         if config.features.normalised:

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...data.model_inputs import ShownPicture, target, target_pixels
+from ...data.sample import Picture
 from ...runtime import Runtime
-from ..encoders import EncodedPictures
+from ..encoders import EncodedPictures, KeptPictures
 from ..modules import Components, export
 from ..own_pictures import OwnPictures, own_latents
 from ..settings import Settings
@@ -52,14 +53,20 @@ class _PictureTask(TrainingTask):
         super().__init__(name, model, settings)
         self.components, self.source, self.decoder = components, source, components.need_decoder()
         self.size = settings.size or components.config.decoder.size
+        self.kept = KeptPictures(settings.cache_gb) if settings.cache else None
+        self.encodes = self.kept is not None  # worker processes would keep the pictures each
         self._warned: set[str] = set()
+
+    def _target(self, picture: Picture) -> Tensor:
+        """(H,W,3) uint8, as it is painted."""
+        return target_pixels(picture, self.size, self.settings.crop)
 
     def _pictures(self, step: int, index: int, count: int) -> list[ShownPicture]:
         samples = self.source.samples(step, index, count, self.settings.batch // count)
         found = [ShownPicture(p) for s in samples if (p := target(s)) is not None]
         if not found:
             raise ValueError(f"{self.name}: the stage learns from pictures, and none of a batch has one. Name sources with pictures.")
-        return found
+        return found if self.kept is None else self.kept(found)
 
     def items(self, batch: CropBatch) -> dict[str, float]:
         return {"pictures": float(len(batch.pixels))}
@@ -89,7 +96,7 @@ class VaeTask(_PictureTask):
         rng = np.random.default_rng((4, self.settings.seed, step, index))
         crops = []
         for picture in self._pictures(step, index, count):
-            whole = target_pixels(picture.picture, self.size)
+            whole = self._target(picture.picture)
             y, x = (int(v) * factor for v in rng.integers(0, (self.size - side) // factor + 1, 2))
             crops.append(whole[y : y + side, x : x + side])
         return CropBatch(_pixels(torch.stack(crops)), skipped=dict(getattr(self.source, "skipped", {})))
@@ -114,14 +121,16 @@ class VaeTask(_PictureTask):
         """The VAE with the scale of its latents, the colours of its previews, and, where the decoder has a feature-to-latent map, that map
         fitted to it: the start of `visual-decoding`."""
         parts, config, decoder = self.components, self.components.config, self.decoder
-        self.model.load_state_dict(weights)
+        decoder.vae = type(self.vae).from_config(self.vae.config)  # the trained one may be in shards
+        decoder.vae.load_state_dict(weights)
+        decoder.vae.to(next(iter(weights.values())).device).eval()
         decoder.vae.register_to_config(scaling_factor=1.0)
-        encoded = EncodedPictures(parts, self.size)
+        encoded = EncodedPictures(parts, self.size, crop=self.settings.crop)
         pictures = self._some(max(MEASURED, FITTED if decoder.layout is not None else 0))
         latents = torch.cat([encoded.latents(pictures[i : i + 32]) for i in range(0, len(pictures), 32)])
         scale = round(1 / latents[:MEASURED].std().item(), 5)
         decoder.vae.register_to_config(scaling_factor=scale)
-        shown = torch.stack([target_pixels(p.picture, self.size) for p in pictures[:SHOWN]])
+        shown = torch.stack([self._target(p.picture) for p in pictures[:SHOWN]])
         states = {"vae": weights}
         if decoder.layout is not None:
             tokens = torch.cat([encoded.features(pictures[i : i + 64]) for i in range(0, min(FITTED, len(pictures)), 64)])
@@ -134,7 +143,7 @@ class VaeTask(_PictureTask):
 
     def _small(self, shown: ShownPicture) -> ShownPicture:
         """The picture at the size that is painted, where it is held in memory."""
-        return shown if shown.key is not None else ShownPicture(target_pixels(shown.picture, self.size).numpy())
+        return shown if shown.key is not None else ShownPicture(self._target(shown.picture).numpy())
 
     def _some(self, count: int) -> list[ShownPicture]:
         out: list[ShownPicture] = []
@@ -148,8 +157,6 @@ class VaeTask(_PictureTask):
 class VaeDecoderTask(_PictureTask):
     """The decoder alone, on the most varied of three random crops; a share of the latents (`own_latents`) are painted by the UNet."""
 
-    encodes = True
-
     def __init__(self, components: Components, source: Any, settings: Settings, folder: Path | None = None):
         vae = components.need_decoder().vae
         super().__init__("vae-decoder", vae, components, source, settings)
@@ -157,15 +164,16 @@ class VaeDecoderTask(_PictureTask):
         vae.requires_grad_(False)
         vae.decoder.to(memory_format=torch.channels_last if settings.channels_last else torch.contiguous_format).requires_grad_(True)
         self.folder = folder
+        self.encodes = True
         self.own: OwnPictures | None = None
-        self.encoded = EncodedPictures(components, self.size)
+        self.encoded = EncodedPictures(components, self.size, crop=settings.crop, limit_gb=settings.cache_gb)
         self._spread: float | None = None
 
     def micro_batch(self, step: int, index: int, count: int) -> CropBatch:
         factor, scale = self.decoder.factor, self.decoder.vae.config.scaling_factor
         rng = np.random.default_rng((10, self.settings.seed, step, index))
         shown = self._pictures(step, index, count)
-        pixels = torch.stack([target_pixels(p.picture, self.size) for p in shown])
+        pixels = torch.stack([self._target(p.picture) for p in shown])
         latents = self.encoded.latents(shown) / scale
         if self.own is not None:
             picked = rng.random(len(shown)) < self.settings.own_latents

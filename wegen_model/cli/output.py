@@ -1,0 +1,31 @@
+"""What the commands put out: words for the person, pictures, and folders that can be written to."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def say(text: str) -> None:
+    """A line for the person, on standard error: standard output holds results."""
+    sys.stderr.write(text + "\n")
+
+
+def writable(*folders: Path) -> None:
+    """Make the folders; refuse before the work what could not be saved after it."""
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(f"{folder} cannot be written: choose another place, or change its permissions.")
+
+
+def save_picture(image: Any, path: Path) -> None:
+    """(h,w,3) in 0..1 as a PNG."""
+    from PIL import Image
+
+    from ..fileio import atomic
+
+    with atomic(path) as part:
+        Image.fromarray((image * 255).round().byte().numpy()).save(part, "PNG")
