@@ -35,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     chat.add_argument("--guidance", type=float, default=1.0, help="over features; 1 is off")
     chat.add_argument("--temperature", type=float, default=0.0)
     chat.add_argument("--rewrite", action="store_true", help="let the model describe the picture in its own words first")
+    chat.add_argument("--check", type=int, default=0, metavar="N", help="look at each picture, and draw it again at most N times until it is right")
 
     encode = sub.add_parser("encode", help="picture -> features (safetensors)")
     _model(encode)
@@ -194,7 +195,10 @@ def _decode(args) -> None:
 def _chat(args) -> int:
     from ..chat.conversation import Conversation, Reference
     from ..images import read_float
+    from ..self_check import MOST, draw_checked
 
+    if not 0 <= args.check <= MOST:
+        raise ValueError(f"--check is {args.check}: a picture is drawn again 0 (off) to {MOST} times.")
     out = Path(args.out)
     _writable(out)
     pictures = max((int(p.stem[5:]) for p in out.glob("chat_*.png") if p.stem[5:].isdigit()), default=0)  # earlier sessions' stay
@@ -231,10 +235,17 @@ def _chat(args) -> int:
             if reply.text:
                 sys.stdout.write(f"wegen> {reply.text}\n")
             if answer.open_image:
-                features, answer = model.draw(answer, guidance=args.guidance, trim_oldest=True)
+                if args.check:
+                    checked = draw_checked(model, answer, attempts=args.check, guidance=args.guidance, seed=args.seed, trim_oldest=True)
+                    image, answer = checked.image, checked.conversation
+                    for k, (seen, lack) in enumerate(zip(checked.answers, checked.lacking), 1):
+                        _say(f"look {k}: «{seen}»" + (f", lacking: {', '.join(lack)}" if lack else ", right"))
+                else:
+                    features, answer = model.draw(answer, guidance=args.guidance, trim_oldest=True)
+                    image = model.decode(features, seed=args.seed)
                 pictures += 1
                 path = out / f"chat_{pictures:03d}.png"
-                _save(model.decode(features, seed=args.seed)[0], path)
+                _save(image[0], path)
                 sys.stdout.write(f"wegen> [picture: {path}]\n")
             talk, waiting = answer, []
         except (ValueError, OSError) as error:
