@@ -62,7 +62,9 @@ def measure(bench, count: int, number: int, strength: float) -> tuple[dict[str, 
         wrong = tuple(replace(r, picture=other.picture) for r, other in zip(references, made[(k + 1) % len(made)][1]))
         shuffled.append(look_again(bench.model.encode, features, first[k : k + 1], wrong, strength).features)
     truth = torch.stack([bench.truth(scene) for scene, _ in made])
-    pictures = dict(zip(WAYS, (first, bench.paint(second), bench.paint(shuffled), bench.paint([bench.model.encode(t[None]) for t in truth]))))
+    pictures = dict(
+        zip(WAYS, (first, bench.paint(second), bench.paint(shuffled), bench.paint([bench.model.encode(t[None]) for t in truth])))
+    )
     rows: dict[str, dict[str, float]] = {}
     for way, images in pictures.items():
         named = [

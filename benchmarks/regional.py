@@ -1,7 +1,7 @@
 """What regional attention costs: `python -m wegen.benchmarks.regional`. Ratios against the same call without it, measured in turns.
 
-    attention    cross-attention of one level of the full-size UNet, random weights, 2 rows (guided), on this machine's device
-    UNet         a whole guided call of the bundled miniature's
+attention    cross-attention of one level of the full-size UNet, random weights, 2 rows (guided), on this machine's device
+UNet         a whole guided call of the bundled miniature's
 """
 
 from __future__ import annotations
@@ -63,13 +63,17 @@ def main() -> None:
             for name, regional in kinds(1792).items():
                 processor = BiasedProcessor(own, AttentionBias(regional, (8, 8), (128, 128)))
                 plain, slow = ratio(partial(attend, attention, own, x, context), partial(attend, attention, processor, x, context))
-                out(f"attention, {width} wide, {side}x{side}, {name:<32}{plain * 1e3:8.2f} ms -> {slow * 1e3:8.2f} ms   {slow / plain:.2f}x\n")
+                out(
+                    f"attention, {width} wide, {side}x{side}, {name:<32}{plain * 1e3:8.2f} ms -> {slow * 1e3:8.2f} ms   {slow / plain:.2f}x\n"
+                )
         decoder = WeGen.load("wegen-mini").painter._load()
         tokens, latents = torch.randn(2, 64, 192), torch.randn(2, 16, 16, 16)
         ids = decoder.time_ids(128, 128, 2, latents.device)
         for name, regional in kinds(192).items():
             bias = AttentionBias(regional, (8, 8), (16, 16))
-            plain, slow = ratio(partial(paint, decoder, None, latents, tokens, ids), partial(paint, decoder, bias, latents, tokens, ids), 15)
+            plain, slow = ratio(
+                partial(paint, decoder, None, latents, tokens, ids), partial(paint, decoder, bias, latents, tokens, ids), 15
+            )
             out(f"UNet of wegen-mini, {name:<43}{plain * 1e3:8.2f} ms -> {slow * 1e3:8.2f} ms   {slow / plain:.2f}x\n")
 
 

@@ -60,10 +60,20 @@ class WeGenRegionalAttention:
         "that read features by cross-attention, as full-size ones do; in the bundled miniature next to nothing changes."
     )
     CATEGORY = CATEGORY
-    SEARCH_ALIASES = ["regional attention", "attention bias", "locality", "attention couple", "regional prompt", "cross attention", "layout"]
+    SEARCH_ALIASES = [
+        "regional attention",
+        "attention bias",
+        "locality",
+        "attention couple",
+        "regional prompt",
+        "cross attention",
+        "layout",
+    ]
     RETURN_TYPES = (DECODER,)
     RETURN_NAMES = ("decoder",)
-    OUTPUT_TOOLTIPS = ("The decoder with the bias, for SDXL Feature Decoder or Decoder to MODEL + VAE. The one that came in stays as it is.",)
+    OUTPUT_TOOLTIPS = (
+        "The decoder with the bias, for SDXL Feature Decoder or Decoder to MODEL + VAE. The one that came in stays as it is.",
+    )
     FUNCTION = "bias"
 
     @classmethod

@@ -32,7 +32,9 @@ class WeGenSecondLook:
                 "painting": ("IMAGE", {"tooltip": "What SDXL Feature Decoder (or KSampler) painted of these features, of any size."}),
                 "references": (
                     REFERENCES,
-                    {"tooltip": "The references with their boxes, from Bbox Compose. Where boxes overlap, the later reference lies on top."},
+                    {
+                        "tooltip": "The references with their boxes, from Bbox Compose. Where boxes overlap, the later reference lies on top."
+                    },
                 ),
                 "strength": (
                     "FLOAT",

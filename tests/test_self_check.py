@@ -70,7 +70,10 @@ def test_a_model_without_concepts_is_asked_whether_it_is_right():
     model = Pretender("No, the dog is missing.", "Yes.", concepts=())
     made = self_check.draw_checked(model, opened())
     assert made.right and model.drawn == 2
-    assert model.asked[0] == "<image_1> Does this picture show what was asked for: «a cat and a dog on a red background»? Answer yes, or say what is wrong."
+    assert (
+        model.asked[0]
+        == "<image_1> Does this picture show what was asked for: «a cat and a dog on a red background»? Answer yes, or say what is wrong."
+    )
     assert model.told == ["That is not right yet: No, the dog is missing. Draw it again: a cat and a dog on a red background"]
     assert not self_check.draw_checked(Pretender("", concepts=()), opened(), attempts=0).right, "no answer is not yes"
 
@@ -100,5 +103,3 @@ def test_the_command_looks_at_its_pictures(monkeypatch, tmp_path, capsys):
     assert (tmp_path / "chat_001.png").is_file()
     assert main(["chat", "--check", "9", "--out", str(tmp_path)]) == 2
     assert "--check is 9: a picture is drawn again 0 (off) to 8 times" in capsys.readouterr().err
-
-

@@ -118,7 +118,9 @@ class WeGenDecoder:
         where = "SDXL Feature Decoder, late_features"
         check_number("SDXL Feature Decoder", "last_steps", share, 0, 1)
         late.check_finite(where)
-        check_space(late, self.config.decoder.space, self.config.decoder.tower, f"the decoder '{self.name}'", where, width=self.config.decoder.width)
+        check_space(
+            late, self.config.decoder.space, self.config.decoder.tower, f"the decoder '{self.name}'", where, width=self.config.decoder.width
+        )
         if len(late) != len(features):
             raise ValueError(f"{where}: {len(late)} rows for {len(features)} of features. Both are of the same pictures.")
 

@@ -83,7 +83,9 @@ def look_again(
     check_number(WHERE, "strength", strength, 0, 1, hint=" (0 is off)")
     picture = collage(painting, references, warn)
     if len(picture) not in (1, len(features)):
-        raise ValueError(f"{WHERE}: painting holds {len(picture)} pictures for {len(features)} rows of features. Connect what was painted of them.")
+        raise ValueError(
+            f"{WHERE}: painting holds {len(picture)} pictures for {len(features)} rows of features. Connect what was painted of them."
+        )
     if strength == 0:
         return SecondLook(features, picture)
     boxes = [box for _, box in _placed(references, None)]
@@ -91,13 +93,22 @@ def look_again(
     if warn is not None:
         for k, box in enumerate(boxes, 1):
             if not _cells([box], features.grid).any():
-                warn(f"{WHERE}: box {k} covers no cell of the {features.grid[1]}x{features.grid[0]} features by more than half: it is too small to change one.")
+                warn(
+                    f"{WHERE}: box {k} covers no cell of the {features.grid[1]}x{features.grid[0]} features by more than half: it is too small to change one."
+                )
     seen = encode(picture)
     return SecondLook(feature_ops.mix(features, seen, strength, shares=cells, warn=warn), picture)
 
 
 def paint_twice(
-    model: Any, features: Features, references: Sequence[Reference], *, strength: float = 1.0, last_steps: float = 1.0, decoder: Any = None, **options: Any
+    model: Any,
+    features: Features,
+    references: Sequence[Reference],
+    *,
+    strength: float = 1.0,
+    last_steps: float = 1.0,
+    decoder: Any = None,
+    **options: Any,
 ) -> SecondLook:
     """Paint, look again, paint again.
 

@@ -104,7 +104,10 @@ def draw_checked(
             best, kept = (features, image, talk), attempt
         if not lacks[-1] or attempt == attempts:
             break
-        again = talk.user(_fill(correction, request=asked.text if asked else "", answer=answers[-1], lacking=", ".join(lacks[-1])), asked.references if asked else ())
+        again = talk.user(
+            _fill(correction, request=asked.text if asked else "", answer=answers[-1], lacking=", ".join(lacks[-1])),
+            asked.references if asked else (),
+        )
         conversation = model.chat(again, picture="always", seed=seed + attempt + 1, trim_oldest=trim_oldest)
     assert best is not None
     return Checked(*best, tuple(answers), tuple(lacks), kept)

@@ -47,7 +47,9 @@ class RegionalPatch:
         bias: AttentionBias = options[KEY]
         size = options["activations_shape"][-2:] if "activations_shape" in options else level(bias.latent, q.shape[1])
         mask = bias.mask((size[0], size[1]), q).expand(len(q), -1, -1, -1)
-        return optimized_attention_masked(q, k, v, options["n_heads"], mask, attn_precision=options["attn_precision"], transformer_options=options)
+        return optimized_attention_masked(
+            q, k, v, options["n_heads"], mask, attn_precision=options["attn_precision"], transformer_options=options
+        )
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, options: dict) -> Tensor:
         return self.attend(q, k, v, options)

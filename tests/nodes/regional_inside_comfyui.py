@@ -113,7 +113,8 @@ with torch.inference_mode():
     (off,) = run("WeGenRegionalAttentionModel", model=patched, locality=0.0)
     said["taken off"] = far(plain, sample(off, conditioning, latent))
     said["samplers"] = all(
-        bool(torch.isfinite(sample(patched, conditioning, latent, 2.0, 5, name, "simple")).all()) for name in ("dpmpp_2m", "euler_ancestral")
+        bool(torch.isfinite(sample(patched, conditioning, latent, 2.0, 5, name, "simple")).all())
+        for name in ("dpmpp_2m", "euler_ancestral")
     )
 
     key = "diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight"
@@ -132,7 +133,10 @@ with torch.inference_mode():
     beside.set_model_attn2_patch(lambda n, k, v, extra: (n, k, v))
     said["patches beside"], said["patches ran"] = far(both, sample(beside, conditioning, latent)), len(seen)
     override = patched.clone()
-    override.model_options["transformer_options"]["optimized_attention_override"] = lambda f, *a, **k: (seen.append("override"), f(*a, **k))[1]
+    override.model_options["transformer_options"]["optimized_attention_override"] = lambda f, *a, **k: (
+        seen.append("override"),
+        f(*a, **k),
+    )[1]
     seen.clear()
     said["override beside"], said["override ran"] = far(both, sample(override, conditioning, latent)), bool(seen)
 

@@ -89,7 +89,10 @@ def test_levels_are_halves_rounded_up():
 def test_off_is_equal_to_the_bit_and_on_is_not(model):
     given = features(model, 2)
     plain = decode(model, given)
-    for off in (dict(locality=0.0), dict(locality=0.0, reference_strength=0.0, references=(Reference(box=HALF),), reference_features=given[:1])):
+    for off in (
+        dict(locality=0.0),
+        dict(locality=0.0, reference_strength=0.0, references=(Reference(box=HALF),), reference_features=given[:1]),
+    ):
         assert torch.equal(plain, decode(call("WeGenRegionalAttention", decoder=model, **off)[0][0], given))
     biased = call("WeGenRegionalAttention", decoder=model, locality=0.5)[0][0]
     assert (decode(biased, given) - plain).abs().max() > 0.01
@@ -119,7 +122,12 @@ def test_a_feature_acts_where_it_lies(model):
 def test_references_change_their_box_in_the_rows_of_pictures(model):
     given, shown = features(model, 2), features(model, 1, 7)
     biased = call(
-        "WeGenRegionalAttention", decoder=model, locality=0.0, reference_strength=50.0, references=(Reference(box=HALF),), reference_features=shown
+        "WeGenRegionalAttention",
+        decoder=model,
+        locality=0.0,
+        reference_strength=50.0,
+        references=(Reference(box=HALF),),
+        reference_features=shown,
     )[0][0]
     assert (decode(biased, given) - decode(model, given)).abs().max() > 0.01
     assert (decode(biased, given, use_default_size=False, width=40, height=24)).shape == (2, 24, 40, 3)
@@ -158,8 +166,20 @@ def test_what_has_no_place_is_refused(model, folder, tmp_path):
     refused("there are boxes but no reference_features", node, decoder=model, references=(Reference(box=HALF),))
     refused("there are reference_features but no boxes", node, decoder=model, reference_features=shown)
     refused("none of the 1 references has a box", node, decoder=model, references=(Reference(picture()),), reference_features=shown)
-    refused("no cell of the 8x8 features is more than half", node, decoder=model, references=(Reference(box=Box(0, 0, 0.05, 0.05)),), reference_features=shown)
-    refused("of the space 'other'", node, decoder=model, references=(Reference(box=HALF),), reference_features=dataclasses.replace(shown, space="other"))
+    refused(
+        "no cell of the 8x8 features is more than half",
+        node,
+        decoder=model,
+        references=(Reference(box=Box(0, 0, 0.05, 0.05)),),
+        reference_features=shown,
+    )
+    refused(
+        "of the space 'other'",
+        node,
+        decoder=model,
+        references=(Reference(box=HALF),),
+        reference_features=dataclasses.replace(shown, space="other"),
+    )
     broken = dataclasses.replace(shown, tokens=shown.tokens * float("nan"))
     refused("reference_features: .* NaN", node, decoder=model, references=(Reference(box=HALF),), reference_features=broken)
     three = call(node, decoder=model, references=(Reference(box=HALF),), reference_features=features(model, 3))[0][0]

@@ -35,7 +35,9 @@ def _parser() -> argparse.ArgumentParser:
     chat.add_argument("--guidance", type=float, default=1.0, help="over features; 1 is off")
     chat.add_argument("--temperature", type=float, default=0.0)
     chat.add_argument("--rewrite", action="store_true", help="let the model describe the picture in its own words first")
-    chat.add_argument("--check", type=int, default=0, metavar="N", help="look at each picture, and draw it again at most N times until it is right")
+    chat.add_argument(
+        "--check", type=int, default=0, metavar="N", help="look at each picture, and draw it again at most N times until it is right"
+    )
 
     encode = sub.add_parser("encode", help="picture -> features (safetensors)")
     _model(encode)

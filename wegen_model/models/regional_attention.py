@@ -77,9 +77,13 @@ class RegionalAttention:
             self.features.check_finite(where)
             note = check_space(self.features, c.space, c.tower, f"the decoder '{config.name}'", where, width=c.width)
             if tuple(self.features.grid) != tuple(c.grid):
-                raise ValueError(f"{where}: their grid is {self.features.grid}, the decoder's {tuple(c.grid)}. Encode the picture with the decoder's model.")
+                raise ValueError(
+                    f"{where}: their grid is {self.features.grid}, the decoder's {tuple(c.grid)}. Encode the picture with the decoder's model."
+                )
             if self.has_references and not self.cells(c.grid):
-                raise ValueError(f"{WHERE}: no cell of the {c.grid[1]}x{c.grid[0]} features is more than half inside a box. Draw larger boxes.")
+                raise ValueError(
+                    f"{WHERE}: no cell of the {c.grid[1]}x{c.grid[0]} features is more than half inside a box. Draw larger boxes."
+                )
         if c.layout_channels:
             return (
                 f"{config.name} reads its features from channels laid out beside the latents and hardly uses cross-attention, so regional "
@@ -94,7 +98,9 @@ class RegionalAttention:
         for box in self.boxes:
             for cell in range(rows * columns):
                 y, x = divmod(cell, columns)
-                share = _overlap(y, y + 1, box.y * rows, (box.y + box.height) * rows) * _overlap(x, x + 1, box.x * columns, (box.x + box.width) * columns)
+                share = _overlap(y, y + 1, box.y * rows, (box.y + box.height) * rows) * _overlap(
+                    x, x + 1, box.x * columns, (box.x + box.width) * columns
+                )
                 if share > 0.5:
                     out.setdefault(cell, []).append(box)
         return out
@@ -103,8 +109,14 @@ class RegionalAttention:
         """(p,n+m) float32: the bias of a level of size (h,w) whose pixels lie on the grid as on the picture. Own tokens come first."""
         y, x = ((torch.arange(side, dtype=torch.float64) + 0.5) / side for side in size)
         rows, columns = grid
-        far = ((y[:, None] * rows - 0.5 - torch.arange(rows)) ** 2)[:, None, :, None] + ((x[:, None] * columns - 0.5 - torch.arange(columns)) ** 2)[:, None]
-        near = -far.reshape(len(y) * len(x), rows * columns) / (2 * self.locality**2) if self.locality else torch.zeros(len(y) * len(x), rows * columns)
+        far = ((y[:, None] * rows - 0.5 - torch.arange(rows)) ** 2)[:, None, :, None] + (
+            (x[:, None] * columns - 0.5 - torch.arange(columns)) ** 2
+        )[:, None]
+        near = (
+            -far.reshape(len(y) * len(x), rows * columns) / (2 * self.locality**2)
+            if self.locality
+            else torch.zeros(len(y) * len(x), rows * columns)
+        )
         if not self.has_references:
             return near.float()
         extra = []
@@ -164,7 +176,9 @@ class AttentionBias:
         own = self.tokens
         tokens = self._keep(("tokens", context.device, context.dtype), lambda: own.to(context.device, context.dtype))
         if len(tokens) not in (1, self.pictures):
-            raise ValueError(f"{WHERE}: reference_features hold {len(tokens)} pictures, and {self.pictures} are painted. Use one for all, or one each.")
+            raise ValueError(
+                f"{WHERE}: reference_features hold {len(tokens)} pictures, and {self.pictures} are painted. Use one for all, or one each."
+            )
         if len(tokens) > 1:
             tokens = tokens.repeat(len(context) // len(tokens), 1, 1)
         return torch.cat([context, tokens.expand(len(context), -1, -1)], 1)
@@ -176,7 +190,9 @@ class AttentionBias:
         if self.tokens is None:
             return with_references[None, None]
         n = self.grid[0] * self.grid[1]
-        without = self._keep((*key, "without"), lambda: torch.cat([with_references[:, :n], torch.full_like(with_references[:, n:], -math.inf)], 1))
+        without = self._keep(
+            (*key, "without"), lambda: torch.cat([with_references[:, :n], torch.full_like(with_references[:, n:], -math.inf)], 1)
+        )
         chunks = [self.conditional[k // self.pictures] for k in range(len(like))]
         return torch.stack([with_references if conditional else without for conditional in chunks])[:, None]
 
@@ -194,7 +210,9 @@ def level(latent: tuple[int, int], pixels: int) -> tuple[int, int]:
     while height * width > pixels:
         height, width = -(-height // 2), -(-width // 2)
     if height * width != pixels:
-        raise ValueError(f"{WHERE}: the UNet has a level of {pixels} pixels, which is none of a {latent[1]}x{latent[0]} latent. Another patch resizes it.")
+        raise ValueError(
+            f"{WHERE}: the UNet has a level of {pixels} pixels, which is none of a {latent[1]}x{latent[0]} latent. Another patch resizes it."
+        )
     return height, width
 
 

@@ -203,9 +203,9 @@ def _primitive(name: str, kind: str, options: dict) -> type:
     return type(name, (), body)
 
 
-STANDINS: dict[str, NodeClass] = {cls.__name__: cls for cls in (LoadImage, SaveImage, PreviewImage, PreviewAny, ComfySwitchNode, StringContains)} | {
-    name: _primitive(name, kind, options) for name, kind, options in PRIMITIVES
-}  # {class type: V1 node class}
+STANDINS: dict[str, NodeClass] = {
+    cls.__name__: cls for cls in (LoadImage, SaveImage, PreviewImage, PreviewAny, ComfySwitchNode, StringContains)
+} | {name: _primitive(name, kind, options) for name, kind, options in PRIMITIVES}  # {class type: V1 node class}
 
 
 def fill_prefix(prefix: str, width: int, height: int, prompt: dict | None = None) -> str:
