@@ -39,7 +39,7 @@ class RegionalPatch:
         if not all(is_ours(p) for p in options.get("patches_replace", {}).get("attn2", {}).values()):
             raise ValueError(BESIDE)
         chunks = [kind == 0 for kind in options.get("cond_or_uncond", [0])]  # 0 is positive
-        bias = self.bias.at(tuple(x.shape[-2:]), len(x) // len(chunks), chunks)
+        bias = self.bias.at((x.shape[-2], x.shape[-1]), len(x) // len(chunks), chunks)
         return executor(x, timesteps, bias.lengthen(context), y, control, {**options, KEY: bias}, **kwargs)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, options: dict) -> Tensor:
