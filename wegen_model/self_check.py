@@ -108,7 +108,7 @@ def draw_checked(
             _fill(correction, request=asked.text if asked else "", answer=answers[-1], lacking=", ".join(lacks[-1])),
             asked.references if asked else (),
         )
-        conversation = model.chat(again, picture="always", seed=seed + attempt + 1, trim_oldest=trim_oldest)
+        conversation = model.chat(again, picture="always", seed=(seed + attempt + 1) % 2**64, trim_oldest=trim_oldest)
     assert best is not None
     return Checked(*best, tuple(answers), tuple(lacks), kept)
 
