@@ -1,4 +1,4 @@
-"""All benchmarks, or those named, one after another: `make bench`, `python -m wegen.benchmarks [model] [nodes] [data] [training] [keep]`.
+"""All benchmarks, or those named, one after another: `make bench`, `python -m wegen.benchmarks [model] [nodes] [data] [training] [keep] …`.
 
 What each prints: README.md beside this file.
 """
@@ -9,7 +9,7 @@ import argparse
 import subprocess
 import sys
 
-NAMES = ("model", "nodes", "data", "training", "keep")
+NAMES = ("model", "nodes", "data", "training", "keep", "references", "regional")
 
 
 def main() -> int:

@@ -12,6 +12,8 @@ from .features import WeGenFeatureArithmetic, WeGenLoadFeatures, WeGenMixFeature
 from .keep import WeGenChangeMask, WeGenKeepOriginal, WeGenOriginalToLatent
 from .load import WeGenLoadDecoder, WeGenLoadModel
 from .panel import WeGenChatPanel
+from .regional_attention import WeGenRegionalAttention, WeGenRegionalAttentionModel
+from .second_look import WeGenSecondLook
 from .train import WeGenDecoderLora, WeGenTrainDecoder
 
 NODE_CLASS_MAPPINGS: dict[str, type] = {
@@ -37,6 +39,9 @@ NODE_CLASS_MAPPINGS: dict[str, type] = {
     "WeGenChangeMask": WeGenChangeMask,
     "WeGenKeepOriginal": WeGenKeepOriginal,
     "WeGenOriginalToLatent": WeGenOriginalToLatent,
+    "WeGenSecondLook": WeGenSecondLook,
+    "WeGenRegionalAttention": WeGenRegionalAttention,
+    "WeGenRegionalAttentionModel": WeGenRegionalAttentionModel,
 }
 NODE_DISPLAY_NAME_MAPPINGS = {
     "WeGenLoadModel": "Load WeGen Model",
@@ -61,4 +66,7 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "WeGenChangeMask": "WeGen Change Mask",
     "WeGenKeepOriginal": "Keep Original Pixels",
     "WeGenOriginalToLatent": "Original to Latent",
+    "WeGenSecondLook": "WeGen Second Look",
+    "WeGenRegionalAttention": "WeGen Regional Attention",
+    "WeGenRegionalAttentionModel": "WeGen Regional Attention (MODEL)",
 }

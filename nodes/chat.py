@@ -18,12 +18,13 @@ class WeGenChat:
     )
     CATEGORY = CATEGORY
     SEARCH_ALIASES = ["wegen", "chat", "prompt", "ask", "vqa", "text to image", "multimodal", "llm", "caption", "edit"]
-    RETURN_TYPES = (CHAT, "STRING", "BOUNDING_BOX")
-    RETURN_NAMES = ("chat", "reply", "boxes")
+    RETURN_TYPES = (CHAT, "STRING", "BOUNDING_BOX", "BOOLEAN")
+    RETURN_NAMES = ("chat", "reply", "boxes", "picture_requested")
     OUTPUT_TOOLTIPS = (
         "The conversation with the answer. Connect it to AR Feature Decode to draw the picture, or to the next WeGen Chat.",
         "What the model answered, as text.",
         "Boxes in the answer, in pixels of the first reference picture (of a 1024x1024 picture when there is none).",
+        "Whether the answer opened a picture that AR Feature Decode can draw: for a switch that runs the drawing only then.",
     )
     FUNCTION = "chat"
     OUTPUT_NODE = True  # a question alone is a whole graph: the reply shows on the node
@@ -142,7 +143,8 @@ class WeGenChat:
             )
             shown = answer.reply or ("(a picture, to be drawn by AR Feature Decode)" if answer.open_image else "(no words)")
             boxes = [] if answer.notice else reply_boxes(answer.last, turn)
-            return host.shown((answer, answer.reply, boxes), notes, shown)
+            drawable = answer.open_image or answer.shown_again is not None
+            return host.shown((answer, answer.reply, boxes, drawable), notes, shown)
 
 
 def reply_boxes(reply, asked) -> list[list[dict]]:

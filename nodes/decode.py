@@ -170,6 +170,16 @@ class WeGenDecode:
                         ),
                     },
                 ),
+                "last_steps": (
+                    "FLOAT",
+                    {
+                        "default": 0.5,
+                        "min": 0.0,
+                        "max": 1.0,
+                        "step": 0.05,
+                        "tooltip": "The share of the denoising steps, counted from the end, that is painted from late_features, where connected.",
+                    },
+                ),
                 "original": (
                     "IMAGE",
                     {
@@ -186,6 +196,13 @@ class WeGenDecode:
                             "White where the original is painted anew, black where it stays; grey blends. From WeGen Change Mask, Bbox Compose, "
                             "or drawn by hand. It is stretched to the original."
                         )
+                    },
+                ),
+                "late_features": (
+                    FEATURES,
+                    {
+                        "tooltip": "Features that take over for the last steps, such as those of WeGen Second Look: features then place, these "
+                        "draw. As many pictures as features."
                     },
                 ),
             },
@@ -210,8 +227,10 @@ class WeGenDecode:
         grow=0.0,
         match_colours=False,
         variations=1,
+        last_steps=0.5,
         original=None,
         mask=None,
+        late_features=None,
     ):
         from ..wegen_model.pipeline import WeGen
 
@@ -224,7 +243,10 @@ class WeGenDecode:
         if variations > 1:
             seed = [(seed + k) % 2**64 for k in range(variations)] * len(features)
             features = features.repeat(variations)
+            late_features = late_features and late_features.repeat(variations)
         options |= {"original": original, "mask": mask, "feather": feather, "grow": grow, "match_colours": match_colours}
+        if late_features is not None:
+            options["late"] = late_features, last_steps
         painter = own_decoder(decoder)
         with host.watch(painter.runtime) as notes:
             image = painter.decode(features, seed=seed, scheduler=SCHEDULER_CHOICES[scheduler], **options)

@@ -15,6 +15,7 @@ from .encoder_pipeline import WeGenEncoder
 from .features import Features, check_space
 from .generation import change_mask, decoder_presets, keep, paint
 from .models.decoder import Decoder
+from .models.regional_attention import AttentionBias, RegionalAttention, biased
 from .runtime import Component, Runtime
 from .validation import check_images, check_number, check_seed
 
@@ -30,6 +31,8 @@ class WeGenDecoder:
         self._make_blank = blank
         self._blank: Features | None = None
         self.loras: tuple[tuple[Path, float], ...] = ()
+        self.regional: RegionalAttention | None = None
+        self._weights_of: WeGenDecoder | None = None  # a decoder whose weights it shares
         self._decoder: Decoder | None = None
         self._components: dict[str, Component] = {}
 
@@ -45,6 +48,20 @@ class WeGenDecoder:
         out = WeGenDecoder(self.folder, self.config, self.runtime, self._make_blank)
         out._blank = self._blank  # shared, not copied
         out.loras = (*self.loras, (Path(path), strength))
+        out.regional = self.regional
+        return out
+
+    def with_regional_attention(self, regional: RegionalAttention) -> WeGenDecoder:
+        """The same decoder, weights shared, whose cross-attention is biased by places (models/regional_attention.py).
+
+        Raises:
+            ValueError: its tokens are on no grid, or the reference features are of another space.
+        """
+        note = regional.check(self.config)
+        if note:
+            self.runtime.warn(note)
+        out = WeGenDecoder(self.folder, self.config, self.runtime, self._make_blank)
+        out.loras, out.regional, out._weights_of, out._blank = self.loras, regional, self, self._blank
         return out
 
     @classmethod
@@ -78,6 +95,8 @@ class WeGenDecoder:
         return self._blank
 
     def _load(self) -> Decoder:
+        if self._decoder is None and self._weights_of is not None:
+            self._decoder, self._components = self._weights_of._load(), self._weights_of._components
         if self._decoder is None:
             c = self.config
             with torch.device("meta"):
@@ -94,6 +113,16 @@ class WeGenDecoder:
             self._components = {name: self.runtime.register_component(name, getattr(decoder, name)) for name in ("unet", "vae")}
             self._decoder = decoder
         return self._decoder
+
+    def _check_late(self, features: Features, late: Features, share: float) -> None:
+        where = "SDXL Feature Decoder, late_features"
+        check_number("SDXL Feature Decoder", "last_steps", share, 0, 1)
+        late.check_finite(where)
+        check_space(
+            late, self.config.decoder.space, self.config.decoder.tower, f"the decoder '{self.name}'", where, width=self.config.decoder.width
+        )
+        if len(late) != len(features):
+            raise ValueError(f"{where}: {len(late)} rows for {len(features)} of features. Both are of the same pictures.")
 
     @property
     def name(self) -> str:
@@ -117,6 +146,7 @@ class WeGenDecoder:
         feather: float = keep.FEATHER,
         grow: float = 0.0,
         match_colours: bool = False,
+        late: tuple[Features, float] | None = None,
     ) -> Tensor:
         """Paint each row of features; with `original` and `mask`, into an original picture of which the rest stays to the bit.
 
@@ -126,6 +156,7 @@ class WeGenDecoder:
             negative: one of config.NEGATIVES, or features. time_ids: of config.TIME_IDS. None as the decoder was made for.
             original: (1 or b,H,W,3) in 0..1, of any size. mask: (m,h,w) or (h,w), 1 where it is painted anew: generation/keep.py, which also
                 explains feather, grow and match_colours.
+            late: as many other features, and the share of the steps, counted from the end, that are painted from them.
         Returns:
             (b,height,width,3) float pictures in 0..1, on the CPU; with an original, of its size.
         """
@@ -150,6 +181,8 @@ class WeGenDecoder:
         stays = self._kept(original, mask, len(features), feather=feather, grow=grow, match_colours=match_colours)
         if stays is not None and not stays.mask.any():
             return stays.picture.expand(len(features), -1, -1, -1).clone()
+        if late is not None:
+            self._check_late(features, *late)
         see = self.blank if self._make_blank or model_folder.files(self.folder, "vision") else None
         blank = decoder_presets.unconditional(self.config, negative, see, self.runtime) if guidance_scale != 1 else None
         decoder = self._load()
@@ -160,7 +193,8 @@ class WeGenDecoder:
         place = self.runtime.place("unet")
         rows = len(features) * (2 if guidance_scale != 1 else 1)
         room = decoder.sampling_bytes(rows, height // f, width // f, place.dtype.itemsize)
-        with self.runtime.use(self._components["unet"], extra_bytes=room) as device:
+        bias = AttentionBias.of(self.regional, (height // f, width // f), c.grid, len(features))
+        with self.runtime.use(self._components["unet"], extra_bytes=room) as device, biased(decoder.unet, bias):
             latents = paint.latents(
                 decoder,
                 features.tokens,
@@ -173,6 +207,7 @@ class WeGenDecoder:
                 scheduler=scheduler,
                 time_ids=time_ids,
                 keep=held,
+                late=None if late is None else (late[0].tokens, late[1]),
                 device=device,
                 dtype=place.dtype,
                 runtime=self.runtime,

@@ -3,9 +3,10 @@
     folders.py        which model folders there are           progress.py   what a node tells the person
     memory.py         the Runtime inside ComfyUI              sampling.py   the decoder as ComfyUI's own MODEL and VAE
     quantization.py   its layer over quantized weights        training.py   folders and memory of a fine-tune
+    regional.py       a bias on its MODEL's cross-attention
 
-ComfyUI is used when it is already loaded (it is, before any pack), and never imported from outside: memory.py and sampling.py
-import comfy.* and are imported late.
+ComfyUI is used when it is already loaded (it is, before any pack), and never imported from outside: memory.py, sampling.py
+and regional.py import comfy.* and are imported late.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ __all__ = [
     "native",
     "nothing",
     "person_folders",
+    "with_regional_attention",
     "runtime",
     "show",
     "shown",
@@ -83,7 +85,22 @@ def native(decoder):
         from .training import patched
 
         model = patched(model, path, strength)
+    if decoder.regional is not None:
+        model = with_regional_attention(model, decoder.regional)
     return model, sampling.vae(decoder)
+
+
+def with_regional_attention(model, bias):
+    """A copy of ComfyUI's MODEL with a `RegionalAttention`.
+
+    Raises:
+        ValueError: outside ComfyUI; a MODEL that cannot have one.
+    """
+    if not inside_comfyui():
+        raise ValueError("WeGen Regional Attention (MODEL) works only inside ComfyUI. Use WeGen Regional Attention on the decoder.")
+    from .regional import patched
+
+    return patched(model, bias)
 
 
 def _register() -> None:

@@ -18,6 +18,7 @@ from wegen.tests.comfyui.server import WORKFLOWS, ComfyError, ComfyServer
 from wegen.wegen_model import workflow as graph
 
 MODEL = os.environ.get("WEGEN_COMFYUI_MODEL")
+NEWER = {"ComfySwitchNode"}  # core's, later than the oldest ComfyUI that the pack runs in; workflows say so in their notes
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -88,6 +89,8 @@ def prompt_of(comfy, nodes, ui_of):
     known = {**comfy.node_classes(), **nodes}
 
     def convert(workflow: Path) -> dict:
+        if new := NEWER & {node["type"] for node in ui_of(workflow)["nodes"]} - set(known):
+            pytest.skip(f"ComfyUI {comfy.version} has no {', '.join(new)}, which this workflow says that it needs")
         loaded = graph.load_workflow(ui_of(workflow), known)
         assert not loaded.problems, loaded.problems
         return loaded.prompt

@@ -9,7 +9,9 @@ from wegen.wegen_model.chat import boxes, chat_state
 from wegen.wegen_model.cli import main as cli
 from wegen.wegen_model.features import Features
 from wegen.wegen_model.generation import feature_ops
+from wegen.wegen_model.models.regional_attention import RegionalAttention
 from wegen.wegen_model.pipeline import WeGen, WeGenDecoder
+from wegen.wegen_model.second_look import look_again
 from wegen.wegen_model.workflow import Folders
 from wegen.wegen_model.workflow.spec import FOLDERS, inputs_of
 
@@ -53,6 +55,9 @@ LIBRARY = [
     ("WeGenFeatureArithmetic", feature_ops.arithmetic),
     ("WeGenPreviewFeatures", feature_ops.portrait),
     ("WeGenBboxCompose", boxes.compose),
+    ("WeGenSecondLook", look_again),
+    ("WeGenRegionalAttention", RegionalAttention),
+    ("WeGenRegionalAttentionModel", RegionalAttention),
 ]
 # A default of a node that is meant to differ from the library's: (node's, library's, why). Workflows and API prompts rest on the node's.
 INTENDED = {
@@ -66,6 +71,8 @@ INTENDED = {
     ("WeGenDecode", "scheduler"): ("from decoder", None, "the widget's word for None"),
     ("WeGenDecode", "negative"): ("from decoder", None, "as scheduler"),
     ("WeGenDecode", "time_ids"): ("from decoder", None, "as scheduler"),
+    ("WeGenRegionalAttention", "locality"): (1.0, 0.0, "who adds the node wants the bias; the library's is off"),
+    ("WeGenRegionalAttentionModel", "locality"): (1.0, 0.0, "as WeGen Regional Attention"),
     ("WeGenPreviewFeatures", "size"): (256, 512, "a preview among other nodes; the library's is for a file"),
 }
 

@@ -177,7 +177,9 @@ def test_past_the_positions(model):
         picture="never",
         max_tokens=200,
     )
-    (chat, reply, _), _ = call("WeGenChat", model=model, message="more " * 60, chat=long, picture="never", max_tokens=200, trim_oldest=True)
+    (chat, reply, *_), _ = call(
+        "WeGenChat", model=model, message="more " * 60, chat=long, picture="never", max_tokens=200, trim_oldest=True
+    )
     assert len(chat.turns) == 4
     refused("lower max_tokens", "WeGenChat", model=model, message="hello", max_tokens=4096)
 

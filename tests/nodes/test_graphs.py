@@ -8,7 +8,7 @@ from wegen.tests.support import picture, tiny_model
 
 
 def paint(model, **options):
-    (chat, reply, _), shown = call("WeGenChat", model=model, message="a cat", picture="always", max_tokens=6, **options)
+    (chat, reply, *_), shown = call("WeGenChat", model=model, message="a cat", picture="always", max_tokens=6, **options)
     (features, drawn), _ = call("WeGenDraw", model=model, chat=chat)
     (image,), _ = call("WeGenDecode", features=features, decoder=model, seed=7)
     return reply, shown, drawn, features, image
@@ -93,7 +93,7 @@ def test_decode_switches(model):
 
 
 def test_question_needs_no_drawing(model):
-    (chat, reply, boxes), shown = call(
+    (chat, reply, boxes, *_), shown = call(
         "WeGenChat", model=model, message="what is in <image_1>?", picture="never", max_tokens=6, image_1=picture()
     )
     assert reply and boxes == [[]] and not chat.open_image

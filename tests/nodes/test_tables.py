@@ -36,6 +36,7 @@ WIDGETS = {
         "grow",
         "match_colours",
         "variations",
+        "last_steps",
     ],
     "WeGenChangeMask": ["seed", "mode", "threshold", "grow"],
     "WeGenEditInBox": ["message", "seed", "guidance", "mode", "feather", "keep_features"],
@@ -52,6 +53,9 @@ WIDGETS = {
     "WeGenLoadFeatures": ["file"],
     "WeGenExamplePicture": ["picture"],
     "WeGenBboxCompose": ["prompt", "box_text", "bbox_format", "width", "height", "canvas"],
+    "WeGenSecondLook": ["strength"],
+    "WeGenRegionalAttention": ["locality", "reference_strength"],
+    "WeGenRegionalAttentionModel": ["locality", "reference_strength"],
     "WeGenChatPanel": ["picture", "rewrite", "temperature", "guidance", "max_tokens", "trim_oldest", "transcript", "keep_rest"],
 }
 

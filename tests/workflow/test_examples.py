@@ -12,7 +12,17 @@ from wegen.wegen_model.mini.world.concepts import COLOURS
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
-CORE = {"SaveImage", "PreviewImage", "PreviewAny", "MarkdownNote", "KSampler", "VAEEncode", "VAEDecode"}
+CORE = {
+    "SaveImage",
+    "PreviewImage",
+    "PreviewAny",
+    "MarkdownNote",
+    "KSampler",
+    "VAEEncode",
+    "VAEDecode",
+    "ComfySwitchNode",
+    "StringContains",
+}
 NEED_COMFYUI = {"KSampler", "VAEEncode", "VAEDecode"}
 
 
@@ -119,6 +129,35 @@ def test_features_are_material(tmp_path):
     (linear, _, masked, calculated), _ = run("feature_mixing", tmp_path)
     assert background(masked[:, :50]) == "white" and background(masked[:, 80:]) == "beige"
     assert background(calculated) == "orange" and background(linear) not in ("orange", "blue")
+
+
+def test_references_are_looked_at_twice(tmp_path):
+    """Painted after the second look, each thing is nearer to its reference, which the collage holds; the rest stays."""
+    pictures, _ = run("references_looked_at_twice", tmp_path)
+    written, collage, twice = pictures[-3:]
+    boxes = [(0.03, 0.4, 0.42, 0.55), (0.55, 0.05, 0.4, 0.45), (0.55, 0.6, 0.4, 0.35)]
+    inside = np.zeros(written.shape[:2], bool)
+    for x, y, w, h in boxes:
+        part = slice(round(128 * y), round(128 * (y + h))), slice(round(128 * x), round(128 * (x + w)))
+        inside[part] = True
+        assert np.square(twice[part] - collage[part]).mean() < 0.8 * np.square(written[part] - collage[part]).mean()
+    assert background(twice) == "beige" and np.abs(twice - written)[~inside].mean() < 0.02
+
+
+def test_it_looks_at_what_it_drew_and_draws_once_more_only_if_something_lacks(tmp_path):
+    name = "it_looks_at_what_it_drew"
+    (_, first, result), texts = run(name, tmp_path / "a")
+    assert "sailboat" not in texts[1] and not np.array_equal(first, result)
+    assert drawn(result, 0.05, 0.3, 0.45, 0.45) > 0.2 > drawn(first, 0.05, 0.6, 0.4, 0.2)
+    (_, first, result), texts = run(name, tmp_path / "b", **{"Is the sailboat there?.substring": "penguin"})
+    assert "penguin" in texts[1] and np.array_equal(first, result)
+
+
+def test_words_or_a_picture(tmp_path):
+    (before, after), _ = run("words_or_a_picture", tmp_path / "a")
+    assert background(before) == "blue" and background(after) == "teal"
+    (before, after), texts = run("words_or_a_picture", tmp_path / "b", **{"WeGenChat.message": "<image_1> what colour is the background?"})
+    assert "blue" in texts and np.array_equal(before, after), "nothing is drawn, the picture passes"
 
 
 def test_the_kept_half_stays(tmp_path):

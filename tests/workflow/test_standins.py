@@ -224,3 +224,34 @@ def test_an_embedded_workflow_that_is_no_json_is_named(tmp_path):
     Image.new("RGB", (3, 3)).save(tmp_path / "w.png", pnginfo=info)
     with pytest.raises(graph.GraphError, match='w.png: its embedded "prompt" is nested too deeply.*; use the workflow\'s own JSON'):
         graph.prompt_from_png(tmp_path / "w.png")
+
+
+def test_the_switch_computes_only_the_side_that_it_takes(tmp_path):
+    """As core's If/Else Switch; the other side here would fail."""
+    Image.fromarray(np.full((4, 4, 3), 51, np.uint8)).save(tmp_path / "there.png")
+
+    class Broken:
+        RETURN_TYPES, FUNCTION, CATEGORY = ("IMAGE",), "fail", ""
+
+        @classmethod
+        def INPUT_TYPES(cls):
+            return {"required": {}}
+
+        def fail(self):
+            raise ValueError("this side was computed")
+
+    for switch in (True, False):
+        sides = {
+            "there": {"class_type": "LoadImage", "inputs": {"image": str(tmp_path / "there.png")}},
+            "broken": {"class_type": "Broken", "inputs": {}},
+        }
+        chosen, other = ("on_true", "on_false") if switch else ("on_false", "on_true")
+        sides["switch"] = {"class_type": "ComfySwitchNode", "inputs": {"switch": switch, chosen: ["there", 0], other: ["broken", 0]}}
+        sides["saved"] = {"class_type": "SaveImage", "inputs": {"images": ["switch", 0], "filename_prefix": f"side_{switch}"}}
+        (saved,) = graph.run(graph.load_workflow(sides, {"Broken": Broken}), {"Broken": Broken}, out_dir=tmp_path / "out")
+        assert np.array(Image.open(saved.path)).max() == 51
+
+
+def test_contains():
+    contains = graph.STANDINS["StringContains"]().execute
+    assert contains("a Fox on teal", "fox", False) == (True,) and contains("a Fox on teal", "fox") == (False,)

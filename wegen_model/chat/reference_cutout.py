@@ -1,4 +1,4 @@
-"""A reference picture pasted into its box: how a small model is shown the subject of a box.
+"""A reference picture pasted into its box: how a small model is shown the subject of a box, and what a second look lays over a painting.
 
     picture (h,w,3), box -> canvas (s,s,3): the subject, cut out of its plain border, at the place and size of the box
 
@@ -32,33 +32,39 @@ def border(picture: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def paste_subject(picture: Tensor, box: Box, size: int) -> Tensor:
-    """Paste a picture's subject into a box of a square canvas.
+    """(size,size,3): a picture's subject in a box of a white canvas of so many pixels: see `lay_subject`."""
+    return lay_subject(picture, box, torch.ones(size, size, 3))
+
+
+def lay_subject(picture: Tensor, box: Box, paper: Tensor) -> Tensor:
+    """Lay a picture's subject over another picture, in a box.
 
     Args:
         picture: (h,w,3) in 0..1. A plain border is cut off, aspect is kept, the subject is centred in the box.
-        box: fractions of the canvas. size: pixels along the canvas.
+        box: fractions of the paper. paper: (H,W,3) in 0..1, which stays as it is.
     Returns:
-        (size,size,3): white around the subject.
+        (H,W,3): the paper around the subject, in its holes and, in part, at its outline.
     """
     picture = picture.float()
+    high, wide = paper.shape[:2]
     colour, subject = border(picture)
     rows, columns = subject.any(1).nonzero(), subject.any(0).nonzero()
     cut = picture[int(rows[0]) : int(rows[-1]) + 1, int(columns[0]) : int(columns[-1]) + 1]
     room = 1 - 2 * MARGIN
-    width, height = box.width * size * room, box.height * size * room
+    width, height = box.width * wide * room, box.height * high * room
     scale = min(width / cut.shape[1], height / cut.shape[0])
-    shape = max(1, min(size, round(cut.shape[0] * scale))), max(1, min(size, round(cut.shape[1] * scale)))
+    shape = max(1, min(high, round(cut.shape[0] * scale))), max(1, min(wide, round(cut.shape[1] * scale)))
     cut = F.interpolate(cut.movedim(-1, 0)[None], shape, mode="bilinear", antialias=True, align_corners=False)[0].movedim(0, -1)
-    top = round((box.y + box.height / 2) * size - shape[0] / 2)
-    left = round((box.x + box.width / 2) * size - shape[1] / 2)
-    top, left = (max(0, min(size - n, at)) for n, at in zip(shape, (top, left)))
+    top = round((box.y + box.height / 2) * high - shape[0] / 2)
+    left = round((box.x + box.width / 2) * wide - shape[1] / 2)
+    top, left = (max(0, min(side - n, at)) for side, n, at in zip((high, wide), shape, (top, left)))
     if subject.all():  # no border that differs from it
-        canvas = torch.ones(size, size, 3)
+        canvas = paper.clone()
         canvas[top : top + shape[0], left : left + shape[1]] = cut
         return canvas
-    canvas = colour.expand(size, size, 3).clone()
+    canvas = colour.expand(high, wide, 3).clone()
     canvas[top : top + shape[0], left : left + shape[1]] = cut
-    return (canvas + (1 - _alpha(canvas, colour))[..., None] * (1 - colour)).clamp(0, 1)
+    return (canvas + (1 - _alpha(canvas, colour))[..., None] * (paper - colour)).clamp(0, 1)
 
 
 def _alpha(canvas: Tensor, colour: Tensor) -> Tensor:

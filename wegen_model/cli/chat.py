@@ -36,6 +36,9 @@ def add(sub) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--guidance", type=float, default=1.0, help="over features; 1 is off")
     parser.add_argument("--temperature", type=float, default=0.0)
+    parser.add_argument(
+        "--check", type=int, default=0, metavar="N", help="look at each picture, and draw it again at most N times until it is right"
+    )
     parser.add_argument("--rewrite", action="store_true", help="let the model describe the picture in its own words first")
 
 
@@ -44,7 +47,10 @@ def run(args) -> int:
     from ..chat.saved import load_conversation
     from ..pipeline import WeGen
     from ..runtime import Runtime
+    from ..self_check import MOST
 
+    if not 0 <= args.check <= MOST:
+        raise ValueError(f"--check is {args.check}: a picture is drawn again 0 (off) to {MOST} times.")
     out = Path(args.out)
     writable(out)
     model = WeGen.load(args.model, runtime=Runtime(progress=sys.stderr.isatty()))
@@ -161,19 +167,32 @@ class Chat:
             say(f"<bbox_{k}>: x {box.x:.2f} y {box.y:.2f} width {box.width:.2f} height {box.height:.2f}")
         if answer.reply:
             sys.stdout.write(f"wegen> {answer.reply}\n")
-        features = answer.shown_again
-        if answer.open_image:
+        features, image = answer.shown_again, None
+        if answer.open_image and self.args.check:
+            features, image, answer = self.checked(answer)
+        elif answer.open_image:
             features, answer = self.model.draw(answer, guidance=self.args.guidance, trim_oldest=True)
         if features is not None:
             if id(features) not in self.pictures:
                 seed = answer.last.seed
-                image = self.model.decode(features, seed=self.args.seed if seed is None else seed)[0]
+                if image is None:
+                    image = self.model.decode(features, seed=self.args.seed if seed is None else seed)[0]
                 path = free(self.out, "chat", ".png")
                 save_picture(image, path)
                 self.pictures[id(features)] = path
             sys.stdout.write(f"wegen> [picture: {self.pictures[id(features)]}]\n")
         sys.stdout.flush()
         self.talk = answer
+
+    def checked(self, answer: Any) -> tuple[Any, Any, Any]:
+        """Features, picture and conversation of a drawing that the model looked at (`--check`)."""
+        from ..self_check import draw_checked
+
+        options = dict(guidance=self.args.guidance, seed=self.args.seed, trim_oldest=True)
+        made = draw_checked(self.model, answer, attempts=self.args.check, **options)
+        for k, (seen, lack) in enumerate(zip(made.answers, made.lacking), 1):
+            say(f"look {k}: «{seen}»" + (f", lacking: {', '.join(lack)}" if lack else ", right"))
+        return made.features, made.image[0], made.conversation
 
     def attach(self, text: str) -> None:
         from ..chat.conversation import Reference

@@ -30,6 +30,7 @@ def latents(
     scheduler: str | None = None,
     time_ids: str | None = None,
     keep: tuple[Tensor, Tensor] | None = None,
+    late: tuple[Tensor, float] | None = None,
     device: torch.device | None = None,
     dtype: torch.dtype | None = None,
     runtime: Runtime | None = None,
@@ -42,6 +43,7 @@ def latents(
         width, height: in pixels. They, steps, guidance_scale, scheduler and time_ids: None takes what the decoder was made for.
         negative: (1,n,c) or (b,n,c) features that guidance pushes away from (decoder_presets.unconditional); None is zeros.
         keep: cells (1 or b,1,h,w) to be painted and latents (1 or b,k,h,w) of what stays: `Decoder.sample`.
+        late: other features (b,n,c), and the share of the steps, counted from the end, that they condition.
         device, dtype: where and in which precision to compute; None as the UNet's weights are.
     """
     c, first = decoder.config, next(decoder.unet.parameters())
@@ -61,6 +63,7 @@ def latents(
         time_ids=time_ids,
         generator=generator,
         keep=None if keep is None else (keep[0].to(device), keep[1].to(device)),
+        late=None if late is None else (*conditions(late[0], device, dtype), late[1]),
         runtime=runtime,
     )
 

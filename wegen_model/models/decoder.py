@@ -124,6 +124,7 @@ class Decoder(nn.Module):
         time_ids: str | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         keep: tuple[Tensor, Tensor] | None = None,
+        late: tuple[Tensor, Tensor, float] | None = None,
         runtime: Runtime | None = None,
     ) -> Tensor:
         """Denoise.
@@ -136,6 +137,7 @@ class Decoder(nn.Module):
             generator: of schedulers that add noise at each step; on the CPU; a list has one a row. None is seed 0.
             keep: cells (1 or b,1,h,w) bool and scaled latents (1 or b,k,h,w) of an original: before the first step and after each, the
                 cells that are not set follow the original, noised to the same time with the *starting* noise; at the end they are its own.
+            late: other tokens and pooled, and the share of the steps, counted from the end, that they condition.
         Returns:
             (b,k,h,w) latents, still scaled.
         """
@@ -144,6 +146,7 @@ class Decoder(nn.Module):
         solver.set_timesteps(steps, device=noise.device)
         height, width = (s * self.factor for s in noise.shape[-2:])
         guided = guidance_scale != 1.0
+        first_late = len(solver.timesteps) - round(late[2] * len(solver.timesteps)) if late else None
         if guided:
             blank = negative or (torch.zeros_like(tokens), torch.zeros_like(pooled))
             tokens, pooled = torch.cat([tokens, blank[0].expand_as(tokens)]), torch.cat([pooled, blank[1].expand_as(pooled)])
@@ -155,6 +158,8 @@ class Decoder(nn.Module):
         if keep is not None:
             latents = self._follow(keep, latents, noise, solver, solver.timesteps[0])
         for i, timestep in enumerate(solver.timesteps):
+            if late and i == first_late:
+                tokens, pooled = (torch.cat([new, old[len(new) :]]) for new, old in zip(late[:2], (tokens, pooled)))
             x = solver.scale_model_input(torch.cat([latents] * 2) if guided else latents, timestep)
             out = self.denoise(x.to(tokens.dtype), timestep, tokens, pooled, sizes)
             out = guide(out, guidance_scale)

@@ -1,6 +1,8 @@
-"""Stand-ins for the few ComfyUI nodes that workflows of this pack need: Load Image, Save Image, Preview Image, Preview Any, primitives.
+"""Stand-ins for the few ComfyUI nodes that workflows of this pack need: Load Image, Save Image, Preview Image, Preview Any, primitives,
+the lazy switch and Contains.
 
-Sockets, widgets and file names are ComfyUI's (0.3.64 nodes.py, comfy_extras/nodes_primitive.py), so a workflow runs the same in both.
+Sockets, widgets and file names are ComfyUI's (0.3.64 nodes.py, comfy_extras/nodes_primitive.py and nodes_string.py; 0.33
+nodes_logic.py), so a workflow runs the same in both.
 IMAGE is float32 (b,h,w,3) in 0..1; MASK is float32 (b,h,w), 1 where the picture is transparent.
 """
 
@@ -139,6 +141,42 @@ class PreviewAny:
         return {"ui": {"text": ("None" if source is None else text,)}}
 
 
+class ComfySwitchNode:
+    """One of two values of any type; only the one that is taken is computed."""
+
+    RETURN_TYPES = ("*",)
+    FUNCTION = "execute"
+    CATEGORY = "utils/logic"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        lazy = ("*", {"lazy": True})
+        return {"required": {"switch": ("BOOLEAN", {})}, "optional": {"on_false": lazy, "on_true": lazy}}
+
+    def check_lazy_status(self, switch, on_false=..., on_true=...):  # None: connected, and not computed yet
+        wanted, value = ("on_true", on_true) if switch else ("on_false", on_false)
+        return [wanted] if value is None else []
+
+    def execute(self, switch, on_false=None, on_true=None):
+        return (on_true if switch else on_false,)
+
+
+class StringContains:
+    """Whether a text stands in another."""
+
+    RETURN_TYPES = ("BOOLEAN",)
+    FUNCTION = "execute"
+    CATEGORY = "utils/string"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        text = ("STRING", {"multiline": True})
+        return {"required": {"string": text, "substring": text, "case_sensitive": ("BOOLEAN", {"default": True})}}
+
+    def execute(self, string, substring, case_sensitive=True):
+        return (substring in string if case_sensitive else substring.lower() in string.lower(),)
+
+
 PRIMITIVES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("PrimitiveInt", "INT", {"min": -sys.maxsize, "max": sys.maxsize, "control_after_generate": True}),
     ("PrimitiveFloat", "FLOAT", {"min": -sys.maxsize, "max": sys.maxsize}),
@@ -165,9 +203,9 @@ def _primitive(name: str, kind: str, options: dict) -> type:
     return type(name, (), body)
 
 
-STANDINS: dict[str, NodeClass] = {cls.__name__: cls for cls in (LoadImage, SaveImage, PreviewImage, PreviewAny)} | {
-    name: _primitive(name, kind, options) for name, kind, options in PRIMITIVES
-}  # {class type: V1 node class}
+STANDINS: dict[str, NodeClass] = {
+    cls.__name__: cls for cls in (LoadImage, SaveImage, PreviewImage, PreviewAny, ComfySwitchNode, StringContains)
+} | {name: _primitive(name, kind, options) for name, kind, options in PRIMITIVES}  # {class type: V1 node class}
 
 
 def fill_prefix(prefix: str, width: int, height: int, prompt: dict | None = None) -> str:
