@@ -125,3 +125,12 @@ def test_the_kept_half_stays(tmp_path):
     (before, after), _ = run("redraw_one_region", tmp_path)
     left = np.abs(before[:, :48] - after[:, :48]).mean()
     assert left < 0.05 < np.abs(before[:, 72:] - after[:, 72:]).mean()
+
+
+def test_a_sticker_is_cut_out_of_its_chequered_ground(tmp_path):
+    """The plan is white around the teddy, the picture lime around it."""
+    (chequered, picture, plan), _ = run("sticker_with_transparency", tmp_path)
+    assert background(picture) == "lime" and drawn(picture, 0.25, 0.25, 0.6, 0.6) > 0.4
+    assert drawn(picture, 0, 0, 0.2, 1) < 0.05 and chequered.shape == (128, 128, 3)
+    corner = plan[round(0.8 * len(plan)) : round(0.83 * len(plan)), round(0.27 * len(plan)) : round(0.29 * len(plan))]
+    assert corner.min() > 0.97
