@@ -248,12 +248,12 @@ def preview(references: Sequence[Reference], width: int, height: int) -> Tensor:
     scale = min(1.0, PREVIEW / max(width, height))
     width, height = max(1, round(width * scale)), max(1, round(height * scale))
     plan = torch.tensor([38.0, 38.0, 42.0]).div(255).expand(height, width, 3).clone()
-    subjects = [r for r in references if r.box is not None and r.picture is not None]
-    for reference in subjects:
-        left, top, right, bottom = edges(reference.box, width, height)
+    subjects = [(r.picture, r.box) for r in references if r.box is not None and r.picture is not None]
+    for _, box in subjects:
+        left, top, right, bottom = edges(box, width, height)
         plan[top:bottom, left:right] = 1
-    for reference in subjects:  # after all boxes: where two overlap, both subjects show
-        laid = torch.cat([x.reshape(*x.shape[:2], -1) for x in cut_out(_colours(reference.picture), reference.box, max(width, height))], -1)
+    for picture, box in subjects:  # after all boxes: where two overlap, both subjects show
+        laid = torch.cat([x.reshape(*x.shape[:2], -1) for x in cut_out(_colours(picture), box, max(width, height))], -1)
         laid = resize_float(laid.movedim(-1, 0)[None], (height, width))[0].movedim(0, -1)
         plan = (laid[..., :3] - (1 - laid[..., 3:]) * (1 - plan)).clamp(0, 1)
     canvas = Image.fromarray((plan * 255).round().byte().numpy())

@@ -155,7 +155,7 @@ def _fit(cut: Tensor, box: Box, size: int) -> tuple[Tensor, int, int]:
     room = 1 - 2 * MARGIN
     width, height = box.width * size * room, box.height * size * room
     scale = min(width / cut.shape[1], height / cut.shape[0])
-    shape = _within(*cut.shape[:2], scale, size)
+    shape = _within(cut.shape[0], cut.shape[1], scale, size)
     cut = F.interpolate(cut.movedim(-1, 0)[None], shape, mode="bilinear", antialias=True, align_corners=False)[0].movedim(0, -1)
     top = round((box.y + box.height / 2) * size - shape[0] / 2)
     left = round((box.x + box.width / 2) * size - shape[1] / 2)
