@@ -223,8 +223,8 @@ def test_a_graph_that_waits_for_a_picture_gets_the_one_that_a_command_brought_ba
     _, _, talk, first, image = paint(model)
     asked = call("WeGenChat", model=model, message="redder", picture="always", max_tokens=4, chat=talk)[0][0]
     second, talk = call("WeGenDraw", model=model, chat=asked)[0]
-    (back, reply, boxes), shown = call("WeGenChat", model=model, message="undo", chat=talk)
-    assert reply.startswith("Taken back.") and shown[0] == reply and boxes == []
+    (back, reply, boxes, drawable), shown = call("WeGenChat", model=model, message="undo", chat=talk)
+    assert reply.startswith("Taken back.") and shown[0] == reply and boxes == [] and drawable
     (features, after), _ = call("WeGenDraw", model=model, chat=back)
     assert torch.equal(features.tokens, first.tokens) and len(after.turns) == 2
     assert torch.equal(call("WeGenDecode", features=features, decoder=model, seed=7)[0][0], image)
