@@ -46,8 +46,11 @@ SCRIPTED: tuple[str, ...] = (
     "cosine_weight",
     "diffusion_weight",
     "gamma",
+    "time_ids",
+    "crop",
+    "save_every",
+    "projector_lr_scale",
 )
-SCRIPTED += ("time_ids", "crop", "save_every", "projector_lr_scale")
 _PAPER_WRITER = dataclasses.replace(
     _RELEASE_WRITER, steps=15_000, batch=2048, learning_rate=5e-4, betas=(0.9, 0.95), eps=1e-6, warmup=1000, clip=5.0, precision="bf16"
 )
