@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import host, ui_messages
-from .sockets import CATEGORY, REFERENCES, SIDE, image_sockets, pictures, tell_numbers
+from .sockets import CATEGORY, REFERENCES, SIDE, image_sockets, mask_sockets, pictures, tell_numbers
 
 
 class WeGenBboxCompose:
@@ -21,7 +21,7 @@ class WeGenBboxCompose:
         "The references in order, for WeGen Chat or another Bbox Compose.",
         "The prompt; its tags were checked against the references.",
         "All boxes in pixels of the canvas.",
-        "The canvas with each picture in its box, outlined and numbered.",
+        "What the miniature is shown: each picture cut out and laid in its box on white, outlined, with its number and label.",
         "One mask a box at canvas size, white inside (one black mask where there are no boxes).",
     )
     FUNCTION = "compose"
@@ -98,6 +98,7 @@ class WeGenBboxCompose:
                     },
                 ),
                 **image_sockets(),
+                **mask_sockets(),
             },
         }
 

@@ -19,7 +19,9 @@ from torch import Tensor
 
 from ..box import Box
 from ..fileio import JSONError, parse_json
+from ..images import resize_float
 from .conversation import Reference, Turn
+from .reference_cutout import cut_out
 
 FORMATS = ("xywh", "xyxy")  # of bare tuples: x, y, width, height | left, top, right, bottom
 SIDE = ("x", "y", "width", "height")
@@ -238,13 +240,23 @@ def masks(references: Sequence[Reference], width: int, height: int) -> Tensor:
 
 
 def preview(references: Sequence[Reference], width: int, height: int) -> Tensor:
-    """(1,h,w,3): the canvas, at most PREVIEW pixels long, with each reference in its box, an outline and its number."""
+    """(1,h,w,3): the canvas, at most PREVIEW pixels long, with each reference as a model is shown it: cut out and laid in its box on
+    white (reference_cutout.py), outlined, with its number and label. The model's picture is square, so another canvas stretches it."""
     import numpy as np
     from PIL import Image, ImageDraw
 
     scale = min(1.0, PREVIEW / max(width, height))
     width, height = max(1, round(width * scale)), max(1, round(height * scale))
-    canvas = Image.new("RGB", (width, height), (38, 38, 42))
+    plan = torch.tensor([38.0, 38.0, 42.0]).div(255).expand(height, width, 3).clone()
+    subjects = [(r.picture, r.box) for r in references if r.box is not None and r.picture is not None]
+    for _, box in subjects:
+        left, top, right, bottom = edges(box, width, height)
+        plan[top:bottom, left:right] = 1
+    for picture, box in subjects:  # after all boxes: where two overlap, both subjects show
+        laid = torch.cat([x.reshape(*x.shape[:2], -1) for x in cut_out(_colours(picture), box, max(width, height))], -1)
+        laid = resize_float(laid.movedim(-1, 0)[None], (height, width))[0].movedim(0, -1)
+        plan = (laid[..., :3] - (1 - laid[..., 3:]) * (1 - plan)).clamp(0, 1)
+    canvas = Image.fromarray((plan * 255).round().byte().numpy())
     draw = ImageDraw.Draw(canvas)
     font = _font(max(12, min(width, height) // 16))
     line = max(2, min(width, height) // 200)
@@ -253,23 +265,26 @@ def preview(references: Sequence[Reference], width: int, height: int) -> Tensor:
             continue
         colour = COLOURS[(k - 1) % len(COLOURS)]
         left, top, right, bottom = edges(reference.box, width, height)
-        if reference.picture is not None:
-            pixels = (_rgb(reference.picture).clamp(0, 1).nan_to_num() * 255).round().byte().numpy()
-            thumb = Image.fromarray(pixels).resize((right - left, bottom - top), Image.Resampling.BILINEAR)
-            canvas.paste(thumb, (left, top))
-        elif reference.features is not None:
+        if reference.picture is None and reference.features is not None:
             draw.rectangle((left, top, right - 1, bottom - 1), fill=tuple(c // 3 for c in colour))
         draw.rectangle((left, top, right - 1, bottom - 1), outline=colour, width=line)
-        tag = draw.textbbox((left + 2 * line, top + 2 * line), str(k), font=font)
+        name = f"{k} {reference.label[:24]}".strip().encode("latin-1", "replace").decode("latin-1")  # what the font has
+        tag = draw.textbbox((left + 2 * line, top + 2 * line), name, font=font)
         draw.rectangle((tag[0] - line, tag[1] - line, tag[2] + line, tag[3] + line), fill=colour)
-        draw.text((left + 2 * line, top + 2 * line), str(k), fill=(255, 255, 255), font=font)
+        draw.text((left + 2 * line, top + 2 * line), name, fill=(255, 255, 255), font=font)
     return torch.from_numpy(np.array(canvas, dtype=np.float32) / 255.0)[None]
 
 
 def _rgb(picture: Tensor) -> Tensor:
-    """(h,w,3) of a picture (1,h,w,1|3|4)."""
-    x = picture[0].detach().float().cpu()
-    return x.expand(*x.shape[:2], 3) if x.shape[-1] == 1 else x[..., :3]
+    """(h,w,3) of a picture (1,h,w,1|3|4), opacity laid over white."""
+    x = _colours(picture)
+    return x if x.shape[-1] == 3 else x[..., :3] * x[..., 3:] + 1 - x[..., 3:]
+
+
+def _colours(picture: Tensor) -> Tensor:
+    """(h,w,3|4) in 0..1 of a picture (1,h,w,1|3|4)."""
+    x = picture[0].detach().float().cpu().nan_to_num().clamp(0, 1)
+    return x.expand(*x.shape[:2], 3) if x.shape[-1] == 1 else x
 
 
 def _font(size: int):
