@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 from . import host
-from .sockets import CATEGORY, CHAT, MAX_TOKENS, MODEL, PICTURE, REFERENCES, SEED, TEMPERATURE, image_sockets, pictures, tell_numbers
+from .sockets import (
+    CATEGORY,
+    CHAT,
+    MAX_TOKENS,
+    MODEL,
+    PICTURE,
+    REFERENCES,
+    SEED,
+    TEMPERATURE,
+    image_sockets,
+    mask_sockets,
+    pictures,
+    tell_numbers,
+)
 
 PAGE = 1024  # pixels: the size that reply boxes are given for when there is no picture
 
@@ -106,6 +119,7 @@ class WeGenChat:
                     },
                 ),
                 **image_sockets(),
+                **mask_sockets(),
             },
         }
 

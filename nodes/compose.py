@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import host, ui_messages
-from .sockets import CATEGORY, REFERENCES, SIDE, image_sockets, pictures, tell_numbers
+from .sockets import CATEGORY, REFERENCES, SIDE, image_sockets, mask_sockets, pictures, tell_numbers
 
 
 class WeGenBboxCompose:
@@ -15,14 +15,15 @@ class WeGenBboxCompose:
     )
     CATEGORY = CATEGORY
     SEARCH_ALIASES = ["bbox", "bounding box", "layout", "compose", "regional", "references", "place", "region"]
-    RETURN_TYPES = (REFERENCES, "STRING", "BOUNDING_BOX", "IMAGE", "MASK")
-    RETURN_NAMES = ("references", "prompt", "boxes", "preview", "masks")
+    RETURN_TYPES = (REFERENCES, "STRING", "BOUNDING_BOX", "IMAGE", "MASK", "IMAGE")
+    RETURN_NAMES = ("references", "prompt", "boxes", "preview", "masks", "plan")
     OUTPUT_TOOLTIPS = (
         "The references in order, for WeGen Chat or another Bbox Compose.",
         "The prompt; its tags were checked against the references.",
         "All boxes in pixels of the canvas.",
         "The canvas with each picture in its box, outlined and numbered.",
         "One mask a box at canvas size, white inside (one black mask where there are no boxes).",
+        "What the miniature is shown: each picture cut out and laid in its box on white, outlined, with its number and label.",
     )
     FUNCTION = "compose"
 
@@ -98,6 +99,7 @@ class WeGenBboxCompose:
                     },
                 ),
                 **image_sockets(),
+                **mask_sockets(),
             },
         }
 
@@ -129,5 +131,5 @@ class WeGenBboxCompose:
                 "pictures": [ui_messages.save_thumb(slot and slot.picture, str(k)) for k, slot in enumerate(slots, 1)],
             }
             return host.shown(
-                (made.references, made.prompt, made.boxes, made.preview, made.masks), notes, ui={"wegen_boxes": [canvas_news]}
+                (made.references, made.prompt, made.boxes, made.preview, made.masks, made.plan), notes, ui={"wegen_boxes": [canvas_news]}
             )

@@ -7,6 +7,7 @@ from ..wegen_model.chat.conversation import Reference, Turn
 CATEGORY = "WeGen"
 MODEL, DECODER, FEATURES, REFERENCES, CHAT = "WEGEN_MODEL", "WEGEN_DECODER", "WEGEN_FEATURES", "WEGEN_REFERENCES", "WEGEN_CHAT"
 SLOTS = tuple(f"image_{k}" for k in range(1, 6))
+MASKS = tuple(f"mask_{k}" for k in range(1, 6))
 # options of widgets that several nodes have; each node adds its own tooltip
 SEED = {"default": 0, "min": 0, "max": 0xFFFFFFFFFFFFFFFF, "control_after_generate": True}
 TEMPERATURE = {"default": 0.0, "min": 0.0, "max": 5.0, "step": 0.05}
@@ -57,8 +58,28 @@ def image_sockets() -> dict:
     }
 
 
+def mask_sockets() -> dict:
+    """mask_1 … mask_5, white where the picture of that number is cut away. They come last: workflows store sockets in order."""
+    return {
+        name: (
+            "MASK",
+            {
+                "tooltip": f"Cuts image_{k} out: white is left away, as in the MASK of Load Image (its transparency). A mask that is white "
+                "on the subject goes through Invert Mask first."
+            },
+        )
+        for k, name in enumerate(MASKS, 1)
+    }
+
+
 def pictures(values: dict, warn) -> list[Reference | None]:
-    """One entry a slot up to the last connected one. Of a batch, the first picture is taken, with a warning."""
+    """One entry a slot up to the last connected one. Of a batch, the first picture is taken, with a warning; a mask becomes its opacity.
+
+    Raises:
+        ValueError: a mask, or a picture's own transparency, that leaves nothing of the picture.
+    """
+    from ..wegen_model.validation import check_reference
+
     out: list[Reference | None] = []
     for name in SLOTS:
         value = values.get(name)
@@ -67,15 +88,59 @@ def pictures(values: dict, warn) -> list[Reference | None]:
                 f"{name} holds {len(value)} pictures: a reference is one, so the first is used. Pick another with «Image From Batch», "
                 "or connect them one by one."
             )
+        mask = values.get(name.replace("image", "mask"))
+        if mask is not None and (value is None or hasattr(value, "tokens")):
+            what = "nothing is" if value is None else "features are"
+            warn(f"{name.replace('image', 'mask')} is ignored: {what} connected at {name}, and a mask cuts out a picture.")
         if value is None:
             out.append(None)
         elif hasattr(value, "tokens"):
             out.append(Reference(features=value[:1]))
         else:
-            out.append(Reference(picture=value[:1].detach().cpu()))
+            picture = value[:1].detach().cpu()
+            if picture.shape[-1] == 4:
+                check_reference(picture, name)
+            out.append(Reference(picture=picture if mask is None else cut_by_mask(picture, mask, name.replace("image", "mask"), warn)))
     while out and out[-1] is None:
         out.pop()
     return out
+
+
+def cut_by_mask(picture, mask, where: str, warn):
+    """A picture (1,h,w,1|3|4) with a mask (h,w) or (b,h,w), 1 where it is left away, as its opacity: (1,h,w,4), or the picture as it was
+    when the mask leaves nothing away (as that of Load Image for a picture without transparency, of 64 x 64).
+
+    Raises:
+        ValueError: no mask, NaN, or one that leaves nothing of the picture.
+    """
+    import torch
+
+    from ..wegen_model.images import resize_float
+
+    if not isinstance(mask, torch.Tensor) or mask.ndim not in (2, 3) or 0 in mask.shape:
+        shape = tuple(getattr(mask, "shape", ())) or type(mask).__name__
+        raise ValueError(f"{where}: {shape} is no mask. Connect a MASK output (batch, height, width).")
+    mask = mask.detach().float().cpu().reshape(-1, *mask.shape[-2:])
+    if len(mask) > 1:
+        warn(f"{where} holds {len(mask)} masks: the first is used.")
+    mask = mask[:1]
+    if not torch.isfinite(mask).all():
+        raise ValueError(f"{where}: it contains NaN or infinite values. Connect another mask.")
+    if mask.max() <= 0:
+        return picture
+    (rows, columns), (height, width) = mask.shape[1:], picture.shape[1:3]
+    if abs(rows * width - columns * height) > max(rows, columns) * 0.02 * min(height, width):
+        warn(f"{where} is {columns}x{rows} and its picture {width}x{height}: of another shape, so it is stretched over the picture.")
+    opacity = 1 - resize_float(mask[None], (height, width))[0].clamp(0, 1)[..., None]
+    if picture.shape[-1] == 4:
+        opacity = opacity * picture[..., 3:]
+    if opacity.max() < 0.02:
+        raise ValueError(
+            f"{where}: it is white everywhere, so nothing of the picture is left. White is left away, as in the MASK of Load Image; "
+            "put Invert Mask before it if it is meant the other way round."
+        )
+    colours = picture.expand(*picture.shape[:3], 3) if picture.shape[-1] == 1 else picture[..., :3]
+    return torch.cat([colours.float(), opacity], -1)
 
 
 def tell_numbers(text: str, chained: tuple[Reference, ...], slots: list[Reference | None], warn) -> tuple[Reference, ...]:

@@ -24,12 +24,14 @@ MESSAGES = {"write_text": "text", "write_features": "features", "denoise": "pain
 
 
 def load_picture(file: dict, where: str):
-    """IMAGE (1,h,w,3). `file` was checked by `wegen_model.transcript`; here its path is made sure to stay inside its folder.
+    """IMAGE (1,h,w,3), or (1,h,w,4) of a picture with transparency.
+
+    `file` was checked by `wegen_model.transcript`; here its path is made sure to stay inside its folder.
 
     Raises:
         ValueError: the file is gone, or no picture; says which turn names it.
     """
-    from ..wegen_model.images import PictureError, read_float
+    from ..wegen_model.images import PictureError, read_reference
     from ..wegen_model.workflow.standins import find_picture
 
     name = "/".join(part for part in (file["subfolder"], file["filename"]) if part)
@@ -41,7 +43,7 @@ def load_picture(file: dict, where: str):
                 raise ValueError(f"{where}: «{name}» leads out of the {file['type']} folder. Take the picture out of the message.")
         else:
             path = find_picture(f"{name} [{file['type']}]", [Path("input"), Path(".")], Path("output"))
-        return read_float(path, name)
+        return read_reference(path, name)
     except (OSError, PictureError) as error:
         reason = error.reason if isinstance(error, PictureError) else error
         raise ValueError(

@@ -194,3 +194,23 @@ class Frame:
 def test_a_video_of_huge_frames_is_refused():
     with pytest.raises(images.PictureError, match="film.mp4"):
         images.from_video(Frame(), 512, "film.mp4")
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_a_reference_keeps_its_transparency(tmp_path, mode):
+    from wegen.wegen_model.images import read_float, read_reference
+
+    whole = Image.new("RGBA", (8, 6), (255, 0, 0, 255))
+    whole.putpixel((0, 0), (0, 255, 0, 0))
+    path = tmp_path / "a.png"
+    if mode == "P":
+        palette = Image.new("P", (8, 6), 1)
+        palette.putpalette([0, 255, 0, 255, 0, 0])
+        palette.putpixel((0, 0), 0)
+        palette.save(path, transparency=0)
+    else:
+        whole.convert(mode).save(path)
+    seen = read_reference(path)
+    assert seen.shape == (1, 6, 8, 4) and seen[0, 0, 0, 3] == 0 and seen[0, 3, 3, 3] == 1
+    whole.convert("RGB").convert("RGBA").save(path)
+    assert read_reference(path).shape == (1, 6, 8, 3) and (read_reference(path) == read_float(path)).all()

@@ -2,6 +2,7 @@
 
     read(source)         (h,w,3) uint8 of the first frame, transparency laid over white: training, datasets, shards
     read_float(source)   the same as IMAGE (1,h,w,3) float in 0..1: chat, command line
+    read_reference(source)  (1,h,w,3), or (1,h,w,4) where the picture has transparency: references of a chat
     read_frames(source)  IMAGE (k,h,w,3) float in 0..1 and MASK (k,h,w) of every frame, as ComfyUI's Load Image gives them
     check(source)        header and checksums only, for lists of many files
 
@@ -63,6 +64,14 @@ def read_float(source: str | Path | bytes, name: str = "") -> Tensor:
     import torch
 
     picture = _first(source, name)
+    return to_float(picture)[None] if picture.dtype == np.uint8 else torch.from_numpy(picture)[None]
+
+
+def read_reference(source: str | Path | bytes, name: str = "") -> Tensor:
+    """`read_float`, but of a picture with transparency (1,h,w,4): its colours as stored, and its opacity. Errors: as `read`."""
+    import torch
+
+    picture = _first(source, name, opacity=True)
     return to_float(picture)[None] if picture.dtype == np.uint8 else torch.from_numpy(picture)[None]
 
 
@@ -251,8 +260,8 @@ def _without_texts(file: Any) -> Any:
     return out
 
 
-def _first(source: str | Path | bytes, name: str, side: int = 0) -> np.ndarray:
-    """(h,w,3) of the first frame over white: uint8, or float32 in 0..1 of a deep picture."""
+def _first(source: str | Path | bytes, name: str, side: int = 0, opacity: bool = False) -> np.ndarray:
+    """(h,w,3) of the first frame over white: uint8, or float32 in 0..1 of a deep picture. With `opacity`, (h,w,4) of a transparent one."""
     from PIL import Image, ImageOps
 
     with _opened(source, name) as image:
@@ -262,7 +271,10 @@ def _first(source: str | Path | bytes, name: str, side: int = 0) -> np.ndarray:
         if _is_deep(upright):
             return np.repeat(_deep_grey(upright)[..., None], 3, axis=-1)
         if _has_alpha(upright) or "transparency" in upright.info:
-            upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright.convert("RGBA"))
+            upright = upright.convert("RGBA")
+            if opacity and np.asarray(upright)[..., 3].min() < 255:
+                return np.array(upright)
+            upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
         upright = upright.convert("RGB")
         factor = min(upright.size) // side if side else 1
         return np.array(upright.reduce(factor) if factor > 1 else upright)

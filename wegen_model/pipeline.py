@@ -18,7 +18,7 @@ from .chat import commands as spoken
 from .chat import prompt
 from .chat.conversation import Conversation, Turn
 from .chat.memory import recall, recalled
-from .chat.reference_cutout import paste_subject
+from .chat.reference_cutout import shown
 from .chat.tokenizer import Tokenizer
 from .checkpoint import model_folder
 from .config import ModelConfig
@@ -30,7 +30,7 @@ from .models.llama import Cache, Language
 from .models.projectors import Projectors
 from .models.quantization import scratch_bytes
 from .runtime import Runtime
-from .validation import check_draw, check_images, check_number, check_seed
+from .validation import check_draw, check_number, check_reference, check_seed
 
 
 class WeGen(WeGenEncoder):
@@ -96,9 +96,9 @@ class WeGen(WeGenEncoder):
             for k, r in enumerate(turn.references, 1):
                 where = f"WeGen Chat, turn {number}, image_{k}"
                 if r.features is None and r.picture is not None and (number > first or number - 1 in carried):
-                    picture = check_images(r.picture[:1], where)
-                    if r.box is not None and self.config.references == "placed":
-                        picture = paste_subject(picture[0], r.box, self.config.vision.image_size)[None]
+                    picture = check_reference(r.picture[:1], where)
+                    if self.config.references == "placed":
+                        picture = shown(picture[0], r.box, self.config.vision.image_size)[None]
                     r = replace(r, features=self.encode(picture, where=where))
                 elif r.features is not None:
                     r.features.check_finite(where)

@@ -54,6 +54,16 @@ def check_draw(conversation: Conversation, config: ModelConfig, guidance: float,
             )
 
 
+def check_reference(picture: Tensor, where: str) -> Tensor:
+    """A reference's picture (1,h,w,3), or (1,h,w,4) with opacity, of whatever `check_images` takes; ValueError too when all is transparent."""
+    whole = check_images(picture, where)
+    if picture.shape[-1] != 4:
+        return whole
+    if not (picture[..., 3] > 0).any():
+        raise ValueError(f"{where}: the picture is transparent everywhere, so there is nothing to show. Connect one with something in it.")
+    return picture.reshape(*whole.shape[:3], 4).float().clamp(0, 1)
+
+
 def check_images(images: Tensor, where: str = "EVA-CLIP Encode, image") -> Tensor:
     """Float pictures (b,h,w,3) in 0..1 of whatever came: greyscale is repeated, alpha laid over white."""
     if images.ndim == 3:

@@ -41,6 +41,21 @@ def test_a_boxed_reference_is_shown_in_training_as_the_pipeline_shows_it():
     assert (whole - used).abs().max() > used.std()  # and laying it matters
 
 
+def test_a_picture_without_a_box_keeps_its_proportions_in_training_as_in_the_pipeline():
+    components = load("wegen-mini", "stage-1", decoder=False)
+    asked = Turn("user", "<image_1> on red", (picture(),), (None,))
+    sample = Sample("subject", (asked, Turn("assistant", "", drawn=picture(1))), "one")
+    shown = model_inputs([sample], components.config, components.need_tokenizer(), np.random.default_rng(0), size=64)
+    assert (shown.target_pixels[0, :10] == 255).all() and (shown.target_pixels[0, 30, 20] < 210).any(), "painted with bars too"
+    trained = tower_features(components, look(shown.pictures, components.config))[0]
+    model, image = WeGen.load("wegen-mini"), torch.from_numpy(picture())[None].float() / 255
+    used = model.encode_references(Conversation().user(asked.text, (Reference(image),))).turns[0].references[0].features.tokens[0]
+    assert (trained - used).abs().max() < 0.02 * used.std()
+    assert (model.encode(image).tokens[0] - used).abs().max() > used.std()
+    with pytest.raises(ValueError, match="turn 1, image_1: the picture is transparent everywhere"):
+        model.encode_references(Conversation().user(asked.text, (Reference(torch.zeros(1, 8, 8, 4)),)))
+
+
 def test_the_tower_sees_the_squashed_picture_and_the_decoder_paints_it_squashed_or_its_middle(tiny):
     config = read_config(tiny)
     wide = np.zeros((20, 40, 3), np.uint8)

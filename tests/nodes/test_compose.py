@@ -89,7 +89,7 @@ def test_box_text(text, expected):
 
 
 def test_outputs_agree():
-    (references, prompt, boxes, preview, masks), shown = call(
+    (references, prompt, boxes, preview, masks, _), shown = call(
         "WeGenBboxCompose",
         prompt="<image_1> at <bbox_1>",
         box_text="0 0 0.5 1\n0.5 0.5 0.25 0.5",
@@ -115,7 +115,7 @@ def test_outputs_agree():
 
 def test_chaining_keeps_order_and_boxes():
     (first, *_), _ = call("WeGenBboxCompose", box_text="0 0 0.5 0.5", image_1=picture(seed=1))
-    (both, _, boxes, _, masks), shown = call(
+    (both, _, boxes, _, masks, _), shown = call(
         "WeGenBboxCompose", prompt="<bbox_1> <bbox_2>", box_text="0.5 0.5 0.5 0.5", references=first, image_1=picture(seed=2)
     )
     assert both[0] is first[0] and torch.equal(both[1].picture, picture(seed=2))
@@ -124,13 +124,13 @@ def test_chaining_keeps_order_and_boxes():
 
 
 def test_places_without_pictures_and_pictures_without_places():
-    (references, _, boxes, _, masks), _ = call("WeGenBboxCompose", box_text="\n0 0 0.5 0.5", image_1=picture(), width=64, height=64)
+    (references, _, boxes, _, masks, _), _ = call("WeGenBboxCompose", box_text="\n0 0 0.5 0.5", image_1=picture(), width=64, height=64)
     assert [(r.has_picture, r.box is not None) for r in references] == [(True, False), (False, True)]
     assert boxes[0][0]["label"] == "bbox_2" and len(masks) == 1
 
 
 def test_nothing_connected_is_nothing():
-    (references, prompt, boxes, preview, masks), _ = call("WeGenBboxCompose", width=128, height=64)
+    (references, prompt, boxes, preview, masks, _), _ = call("WeGenBboxCompose", width=128, height=64)
     assert references == () and prompt == "" and boxes == [[]]
     assert preview.shape == (1, 64, 128, 3) and masks.shape == (1, 64, 128) and masks.max() == 0
 
@@ -143,3 +143,70 @@ def test_connected_boxes_win_over_text():
 def test_preview_of_a_large_canvas_is_small_and_keeps_its_shape():
     preview = call("WeGenBboxCompose", box_text="0 0 1 1", width=4096, height=1024)[0][3]
     assert preview.shape == (1, 192, 768, 3)
+
+
+def red_on_noise():
+    """A red square on noise (1,64,64,3), and its MASK: white around it."""
+    shown = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(0))
+    shown[:, 16:48, 16:48] = torch.tensor([0.9, 0.1, 0.1])
+    mask = torch.ones(1, 64, 64)
+    mask[:, 16:48, 16:48] = 0
+    return shown, mask
+
+
+def composed(**inputs):
+    (references, *_, plan), notes = call("WeGenBboxCompose", box_text="0 0 0.5 0.5", width=128, height=128, **inputs)
+    return references, plan[0], notes
+
+
+def test_a_mask_cuts_its_picture_out_and_the_plan_shows_it():
+    shown, mask = red_on_noise()
+    (reference,), plan, notes = composed(image_1=shown, mask_1=mask)
+    assert reference.picture.shape == (1, 64, 64, 4) and not notes
+    inside = plan[20:60, 20:60]
+    assert (inside - torch.tensor([0.9, 0.1, 0.1])).abs().max() < 0.02 and plan[120, 120].max() < 0.3
+    assert torch.equal(composed(image_1=reference.picture)[1], plan), "the same as alpha"
+
+
+def test_the_blank_mask_of_load_image_changes_nothing():
+    shown, _ = red_on_noise()
+    (reference,), plan, notes = composed(image_1=shown, mask_1=torch.zeros(1, 64, 64))
+    assert torch.equal(reference.picture, shown) and torch.equal(plan, composed(image_1=shown)[1]) and not notes
+    assert composed(image_1=torch.rand(1, 30, 200, 3), mask_1=torch.zeros(1, 64, 64))[2] == []
+
+
+def test_masks_of_other_sizes_batches_and_places_are_taken_with_a_word():
+    shown, mask = red_on_noise()
+    small = torch.nn.functional.interpolate(mask[None], (32, 32))[0]
+    assert composed(image_1=shown, mask_1=small)[0][0].picture.shape == (1, 64, 64, 4)
+    assert composed(image_1=shown, mask_1=mask[0])[2] == []
+    assert "mask_1 holds 2 masks" in composed(image_1=shown, mask_1=mask.repeat(2, 1, 1))[2][0]
+    assert "mask_1 is 64x32 and its picture 64x64" in composed(image_1=shown, mask_1=mask[:, :32])[2][0]
+    assert "mask_2 is ignored: nothing is connected at image_2" in composed(image_1=shown, mask_2=mask)[2][0]
+
+
+@pytest.mark.parametrize(
+    "mask, words",
+    [
+        (torch.ones(1, 64, 64), "mask_1: it is white everywhere.*Invert Mask"),
+        (torch.full((1, 64, 64), torch.nan), "mask_1: it contains NaN"),
+        (torch.zeros(1, 64, 64, 3), "is no mask. Connect a MASK"),
+        ("x", "str is no mask"),
+    ],
+)
+def test_a_mask_that_cannot_be_used_is_refused_in_words(mask, words):
+    with pytest.raises(ValueError, match=words):
+        composed(image_1=red_on_noise()[0], mask_1=mask)
+
+
+def test_a_picture_that_is_transparent_everywhere_is_refused_in_words():
+    with pytest.raises(ValueError, match="image_1: the picture is transparent everywhere"):
+        composed(image_1=torch.zeros(1, 8, 8, 4))
+
+
+def test_both_subjects_show_where_boxes_overlap_and_labels_stand_in_the_plan():
+    shown, mask = red_on_noise()
+    plan = call(
+        "WeGenBboxCompose", box_text="0 0 1 1\n0 0 1 1", width=64, height=64, image_1=shown, image_2=shown * 0, mask_1=mask, mask_2=1 - mask
+    )
+    assert ((plan[0][-1][0] - torch.tensor([0.9, 0.1, 0.1])).abs().amax(-1) < 0.05).any()

@@ -200,3 +200,12 @@ def test_variations_are_one_batch(tmp_path):
     assert all(not np.array_equal(a, b) for i, a in enumerate(pictures) for b in pictures[:i])
     (second,), _ = run("variations_side_by_side", tmp_path / "b", **{"WeGenDecode.seed": 1, "WeGenDecode.variations": 1})
     assert np.abs(pictures[1] - second).max() <= 2 / 255
+
+
+def test_a_sticker_is_cut_out_of_its_chequered_ground(tmp_path):
+    """The plan is white around the teddy, the picture lime around it."""
+    (chequered, picture, plan), _ = run("sticker_with_transparency", tmp_path)
+    assert background(picture) == "lime" and drawn(picture, 0.25, 0.25, 0.6, 0.6) > 0.4
+    assert drawn(picture, 0, 0, 0.2, 1) < 0.05 and chequered.shape == (128, 128, 3)
+    corner = plan[round(0.8 * len(plan)) : round(0.83 * len(plan)), round(0.27 * len(plan)) : round(0.29 * len(plan))]
+    assert corner.min() > 0.97

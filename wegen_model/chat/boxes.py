@@ -1,4 +1,4 @@
-"""Boxes in the forms that other nodes and people write them, and what Bbox Compose shows of them: masks and a preview.
+"""Boxes in the forms that other nodes and people write them, and what Bbox Compose shows of them: masks, a preview and a plan.
 
 Forms read: ComfyUI's native {"x","y","width","height"} (one, a list, or one list per frame), KJNodes' bare tuples (xywh or
 xyxy), JSON text of any of these, and lines of four numbers. Numbers are fractions of the canvas where all of them are below 2,
@@ -19,7 +19,9 @@ from torch import Tensor
 
 from ..box import Box
 from ..fileio import JSONError, parse_json
+from ..images import resize_float
 from .conversation import Reference, Turn
+from .reference_cutout import cut_out
 
 FORMATS = ("xywh", "xyxy")  # of bare tuples: x, y, width, height | left, top, right, bottom
 SIDE = ("x", "y", "width", "height")
@@ -30,13 +32,14 @@ PREVIEW = 768  # pixels, the preview's longer side at most
 
 @dataclass(frozen=True)
 class Composition:
-    """`references` in order; `masks` (boxes,h,w), 1 inside; `preview` (1,h,w,3) in 0..1; `boxes` native, one frame, pixels."""
+    """`references` in order; `masks` (boxes,h,w), 1 inside; `preview` and `plan` (1,h,w,3) in 0..1; `boxes` native, one frame, pixels."""
 
     references: tuple[Reference, ...]
     prompt: str
     boxes: list[list[dict]]
     preview: Tensor
     masks: Tensor
+    plan: Tensor
 
 
 def compose(
@@ -63,7 +66,12 @@ def compose(
         turn.check()
     references = turn.references
     return Composition(
-        references, prompt, native(references, width, height), preview(references, width, height), masks(references, width, height)
+        references,
+        prompt,
+        native(references, width, height),
+        preview(references, width, height),
+        masks(references, width, height),
+        plan(references, width, height),
     )
 
 
@@ -238,38 +246,86 @@ def masks(references: Sequence[Reference], width: int, height: int) -> Tensor:
 
 
 def preview(references: Sequence[Reference], width: int, height: int) -> Tensor:
-    """(1,h,w,3): the canvas, at most PREVIEW pixels long, with each reference in its box, an outline and its number."""
-    import numpy as np
-    from PIL import Image, ImageDraw
+    """(1,h,w,3): the canvas, at most PREVIEW pixels long, with each whole reference over its box, an outline and its number."""
+    from PIL import Image
 
-    scale = min(1.0, PREVIEW / max(width, height))
-    width, height = max(1, round(width * scale)), max(1, round(height * scale))
-    canvas = Image.new("RGB", (width, height), (38, 38, 42))
-    draw = ImageDraw.Draw(canvas)
-    font = _font(max(12, min(width, height) // 16))
-    line = max(2, min(width, height) // 200)
+    canvas, sides = _canvas(width, height)
     for k, reference in enumerate(references, 1):
         if reference.box is None:
             continue
-        colour = COLOURS[(k - 1) % len(COLOURS)]
-        left, top, right, bottom = edges(reference.box, width, height)
+        left, top, right, bottom = edges(reference.box, *sides)
         if reference.picture is not None:
-            pixels = (_rgb(reference.picture).clamp(0, 1).nan_to_num() * 255).round().byte().numpy()
-            thumb = Image.fromarray(pixels).resize((right - left, bottom - top), Image.Resampling.BILINEAR)
-            canvas.paste(thumb, (left, top))
-        elif reference.features is not None:
-            draw.rectangle((left, top, right - 1, bottom - 1), fill=tuple(c // 3 for c in colour))
-        draw.rectangle((left, top, right - 1, bottom - 1), outline=colour, width=line)
-        tag = draw.textbbox((left + 2 * line, top + 2 * line), str(k), font=font)
-        draw.rectangle((tag[0] - line, tag[1] - line, tag[2] + line, tag[3] + line), fill=colour)
-        draw.text((left + 2 * line, top + 2 * line), str(k), fill=(255, 255, 255), font=font)
+            pixels = (_rgb(reference.picture) * 255).round().byte().numpy()
+            canvas.paste(Image.fromarray(pixels).resize((right - left, bottom - top), Image.Resampling.BILINEAR), (left, top))
+        _mark(canvas, reference, k, str(k))
+    return _image(canvas)
+
+
+def plan(references: Sequence[Reference], width: int, height: int) -> Tensor:
+    """(1,h,w,3): what a model with `references="placed"` is shown: each reference cut out and laid in its box on white
+    (reference_cutout.py), outlined, with its number and label. What it is shown is square, so another canvas stretches it."""
+    from PIL import Image
+
+    canvas, (width, height) = _canvas(width, height)
+    laid = _image(canvas)[0]
+    subjects = [(r.picture, r.box) for r in references if r.box is not None and r.picture is not None]
+    for _, box in subjects:
+        left, top, right, bottom = edges(box, width, height)
+        laid[top:bottom, left:right] = 1
+    for picture, box in subjects:  # after all boxes: where two overlap, both subjects show
+        shown, opacity = cut_out(_colours(picture), box, max(width, height))
+        both = resize_float(torch.cat([shown, opacity[..., None]], -1).movedim(-1, 0)[None], (height, width))[0].movedim(0, -1)
+        laid = (both[..., :3] - (1 - both[..., 3:]) * (1 - laid)).clamp(0, 1)
+    canvas = Image.fromarray((laid * 255).round().byte().numpy())
+    for k, reference in enumerate(references, 1):
+        if reference.box is not None:
+            name = f"{k} {reference.label[:24]}".strip().encode("latin-1", "replace").decode("latin-1")  # what the font has
+            _mark(canvas, reference, k, name)
+    return _image(canvas)
+
+
+def _canvas(width: int, height: int):
+    """An empty canvas of this shape, at most PREVIEW pixels long, and its (width, height)."""
+    from PIL import Image
+
+    scale = min(1.0, PREVIEW / max(width, height))
+    sides = max(1, round(width * scale)), max(1, round(height * scale))
+    return Image.new("RGB", sides, (38, 38, 42)), sides
+
+
+def _mark(canvas, reference: Reference, k: int, name: str) -> None:
+    """Outline the box of reference k on the canvas, filled where its features alone are known, and write its name into the corner."""
+    from PIL import ImageDraw
+
+    assert reference.box is not None
+    draw, colour = ImageDraw.Draw(canvas), COLOURS[(k - 1) % len(COLOURS)]
+    font, line = _font(max(12, min(canvas.size) // 16)), max(2, min(canvas.size) // 200)
+    left, top, right, bottom = edges(reference.box, *canvas.size)
+    if reference.picture is None and reference.features is not None:
+        draw.rectangle((left, top, right - 1, bottom - 1), fill=tuple(c // 3 for c in colour))
+    draw.rectangle((left, top, right - 1, bottom - 1), outline=colour, width=line)
+    tag = draw.textbbox((left + 2 * line, top + 2 * line), name, font=font)
+    draw.rectangle((tag[0] - line, tag[1] - line, tag[2] + line, tag[3] + line), fill=colour)
+    draw.text((left + 2 * line, top + 2 * line), name, fill=(255, 255, 255), font=font)
+
+
+def _image(canvas) -> Tensor:
+    """A Pillow picture as IMAGE (1,h,w,3)."""
+    import numpy as np
+
     return torch.from_numpy(np.array(canvas, dtype=np.float32) / 255.0)[None]
 
 
 def _rgb(picture: Tensor) -> Tensor:
-    """(h,w,3) of a picture (1,h,w,1|3|4)."""
-    x = picture[0].detach().float().cpu()
-    return x.expand(*x.shape[:2], 3) if x.shape[-1] == 1 else x[..., :3]
+    """(h,w,3) of a picture (1,h,w,1|3|4), opacity laid over white."""
+    x = _colours(picture)
+    return x if x.shape[-1] == 3 else x[..., :3] * x[..., 3:] + 1 - x[..., 3:]
+
+
+def _colours(picture: Tensor) -> Tensor:
+    """(h,w,3|4) in 0..1 of a picture (1,h,w,1|3|4)."""
+    x = picture[0].detach().float().cpu().nan_to_num().clamp(0, 1)
+    return x.expand(*x.shape[:2], 3) if x.shape[-1] == 1 else x
 
 
 def _font(size: int):
@@ -281,4 +337,4 @@ def _font(size: int):
         return ImageFont.load_default()
 
 
-__all__ = ["Composition", "compose", "edges", "join", "masks", "native", "normalise_boxes", "parse_boxes", "preview"]
+__all__ = ["Composition", "compose", "edges", "join", "masks", "native", "normalise_boxes", "parse_boxes", "plan", "preview"]

@@ -22,7 +22,7 @@ TAG = re.compile(r"<((?ai:image|bbox))_(\d+)>")  # in any case; `Turn.tags` and 
 
 @dataclass(frozen=True)
 class Reference:
-    """A picture (1,h,w,3 in 0..1), or its features, or both; a box or none; a label for people. A box alone is a place."""
+    """A picture (1,h,w,3 in 0..1; a fourth channel is its opacity), or its features, or both; a box or none; a label for people. A box alone is a place."""
 
     picture: Tensor | None = None
     features: Features | None = None

@@ -1,6 +1,6 @@
 """A conversation as one file: exactly what was said, drawn and attached, so that the talk goes on as if it had never stopped.
 
-safetensors. Its tensors are features as they are (b,n,c) and attached pictures (1,h,w,3), in 8 bits where that is exact. Its metadata
+safetensors. Its tensors are features as they are (b,n,c) and attached pictures (1,h,w,3 or 4), in 8 bits where that is exact. Its metadata
 has `format` and, under `conversation`, JSON:
 
     {"tokenizer": hash, "turns": [{"role", "text", "ids", "open_image", "seed", "references": […], "pictures": […]}, …],

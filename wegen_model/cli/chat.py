@@ -196,11 +196,11 @@ class Chat:
 
     def attach(self, text: str) -> None:
         from ..chat.conversation import Reference
-        from ..images import read_float
+        from ..images import read_reference
 
         if not text.strip():
             raise ValueError("write /image and a picture's file, such as /image cat.png.")
-        self.waiting.append(Reference(read_float(path_of(text))))
+        self.waiting.append(Reference(read_reference(path_of(text))))
         say(f"attached as <image_{len(self.waiting)}>")
 
     def save(self, text: str) -> None:

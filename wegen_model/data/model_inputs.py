@@ -2,8 +2,9 @@
 
 b samples · t tokens · m pictures in the order of the prompt, w of them written · s the tower's side, h,w the painted picture's, in pixels
 
-A user's picture with a box is pasted into that box for models with `references="placed"` (chat/reference_cutout.py), as the pipeline does; the
-tower sees pictures squashed to its square; the decoder paints them squashed, or their middle (`crop`, the public stage 1).
+For models with `references="placed"` a user's picture with a box is pasted into that box, and a picture that is not square keeps its
+proportions (chat/reference_cutout.py), as in the pipeline. For all others the tower sees pictures squashed to its square; the decoder paints
+them squashed, or their middle (`crop`, the public stage 1).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from ..chat.conversation import Box
 from ..chat.prompt import Slot
-from ..chat.reference_cutout import paste_subject
+from ..chat.reference_cutout import pad_to_square, shown
 from ..chat.tokenizer import Tokenizer
 from ..config import ModelConfig
 from ..images import resize
@@ -40,10 +41,14 @@ class KeyedPicture:
 
 @dataclass(frozen=True)
 class ShownPicture:
-    """A picture as it is shown: (h,w,3) uint8, or a KeyedPicture, and the box that its subject is pasted into."""
+    """A picture as it is shown: (h,w,3) uint8, or a KeyedPicture, and the box that its subject is pasted into.
+
+    keep_aspect: what is not square is padded, not squashed (pictures with a key are square).
+    """
 
     picture: Picture
     box: Box | None = None
+    keep_aspect: bool = False
 
     @property
     def key(self) -> tuple | None:
@@ -54,9 +59,16 @@ class ShownPicture:
     def pixels(self, config: ModelConfig, fit: str = "squash") -> Tensor:
         """(1,3,s,s) normalised, exactly as in inference."""
         x = torch.from_numpy(np.array(self.picture)).float() / 255
-        if self.box is not None:  # rounded as a picture is
-            x = (paste_subject(x, self.box, config.vision.image_size) * 255).round() / 255
+        if self.box is not None or self.keep_aspect:
+            x = (shown(x, self.box, config.vision.image_size) * 255).round() / 255  # rounded as a picture is
         return prepare(x[None], config.vision, fit)
+
+    def to_paint(self, size: int) -> Tensor:
+        """(size,size,3) uint8, see `target_pixels`."""
+        if not self.keep_aspect:
+            return target_pixels(self.picture, size)
+        x = pad_to_square(torch.from_numpy(np.array(self.picture)).float() / 255, size)
+        return target_pixels((x * 255).round().byte().numpy(), size)
 
 
 @dataclass
@@ -141,7 +153,7 @@ def model_inputs(
     out = ModelInputs(batch, pictures, blank, tasks=tasks, keys=keys, sources=sources, skipped=skipped)
     if size is not None and batch.written.any():
         painted = [pictures[i] for i in batch.written.nonzero().flatten().tolist()]
-        out.target_pixels = torch.stack([target_pixels(shown.picture, size) for shown in painted])
+        out.target_pixels = torch.stack([picture.to_paint(size) for picture in painted])
         out.size_ids = time_ids(config.decoder, size, size, len(painted), torch.device("cpu"), time_ids_kind)
     return out
 
@@ -160,10 +172,10 @@ def look(pictures: Sequence[ShownPicture], config: ModelConfig, fit: str = "squa
 
 
 def shown_at(sample: Sample, slot: Slot, config: ModelConfig) -> ShownPicture:
-    """The picture in a slot of the sample's prompt; a user's with a box is pasted into it for models with `references="placed"`."""
-    turn = sample.turns[slot.turn]
-    whole = turn.role != "user" or config.references != "placed"
-    return ShownPicture(picture_at(sample, slot), None if whole or slot.reference is None else turn.boxes[slot.reference])
+    """The picture in a slot of the sample's prompt; for models with `references="placed"` a user's with a box is pasted into it."""
+    turn, placed = sample.turns[slot.turn], config.references == "placed"
+    whole = turn.role != "user" or not placed
+    return ShownPicture(picture_at(sample, slot), None if whole or slot.reference is None else turn.boxes[slot.reference], placed)
 
 
 def without_words(sample: Sample) -> Sample:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from .art import Art, load_art
@@ -46,6 +47,22 @@ EXAMPLES: Mapping[str, Scene] = {
 }
 
 
+STICKER = "teddy_sticker"  # the teddy as a picture with transparency: a chequered ground lies under it, as image editors show it
+
+
+def sticker(art: Art, size: int = 128) -> Image.Image:
+    """The teddy, opaque, on a transparent chequered ground, as RGBA."""
+    drawing = Image.fromarray(art.sprite(TEDDY)).resize((size * 3 // 4,) * 2, Image.Resampling.LANCZOS)
+    rows, columns = np.mgrid[:size, :size] // 8
+    ground = np.repeat(np.where((rows + columns) % 2, 160, 230).astype(np.uint8)[..., None], 3, -1)
+    colours = Image.fromarray(ground)
+    colours.paste(drawing, (size // 8, size // 8), drawing)
+    opacity = Image.new("L", (size, size))
+    opacity.paste(drawing.getchannel("A"), (size // 8, size // 8))
+    colours.putalpha(opacity)
+    return colours
+
+
 def draw_examples(folder: Path = FOLDER, art: Art | None = None) -> list[Path]:
     """Write every picture as NAME.png, 128 pixels square. The art is fetched where it is not there yet."""
     art = art or load_art(("noto", "3d"))
@@ -54,6 +71,8 @@ def draw_examples(folder: Path = FOLDER, art: Art | None = None) -> list[Path]:
     for name, scene in EXAMPLES.items():
         paths.append(folder / f"{name}.png")
         Image.fromarray(render(scene, art)).save(paths[-1], optimize=True)
+    paths.append(folder / f"{STICKER}.png")
+    sticker(art).save(paths[-1], optimize=True)
     return paths
 
 
