@@ -13,9 +13,15 @@ def _nodes() -> dict[str, type]:
     return NODE_CLASS_MAPPINGS
 
 
+def _names() -> dict[str, str]:
+    from .nodes import NODE_DISPLAY_NAME_MAPPINGS
+
+    return NODE_DISPLAY_NAME_MAPPINGS
+
+
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    return command(argv, _nodes)
+    return command(argv, _nodes, _names)
 
 
 if __name__ == "__main__":

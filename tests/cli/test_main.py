@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from wegen.__main__ import main
+from wegen.wegen_model.cli.output import save_picture
 
 ROOT = Path(__file__).parents[2]
 
@@ -90,6 +92,32 @@ def test_run_paints_from_the_readers_words(tmp_path):
     assert main(["run", workflow, "--set", "WeGenChat.message=a star on a navy background", "--out", str(tmp_path), "--seed", "3"]) == 0
     (saved,) = tmp_path.rglob("*.png")
     assert set(Image.open(saved).text) == {"prompt", "workflow"} and "a star on a navy background" in Image.open(saved).text["workflow"]
+
+
+def test_run_takes_a_name_of_the_canvas_and_says_what_it_made_once(tmp_path, capsys):
+    workflow = str(ROOT / "workflows" / "text_to_picture.json")
+    assert main(["run", workflow, "--set", "WeGen Chat.message=a {star|star} on a navy background // x", "--out", str(tmp_path)]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "WeGen Chat (node 2), message: a star on a navy background " and "[1/5] Load WeGen Model (node 1)" in lines
+    assert [line for line in lines if line.startswith("Save Image (node 5): ")] and len(lines) == len(set(lines))
+
+
+def test_run_into_a_picture_is_refused(capsys):
+    assert main(["run", str(ROOT / "workflows" / "text_to_picture.json"), "--out", "fox.jpg"]) == 2
+    assert "--out fox.jpg: is a folder" in capsys.readouterr().err and not Path("fox.jpg").exists()
+
+
+def test_a_picture_is_written_in_the_format_of_its_name(tmp_path):
+    image = torch.rand(16, 24, 3)
+    for suffix, kind in ((".png", "PNG"), (".jpg", "JPEG"), (".JPEG", "JPEG"), (".webp", "WEBP")):
+        save_picture(image, tmp_path / f"a{suffix}")
+        with Image.open(tmp_path / f"a{suffix}") as picture:
+            assert (picture.format, picture.size) == (kind, (24, 16))
+
+
+def test_decode_refuses_a_format_before_it_loads_a_model(tmp_path, capsys):
+    assert main(["decode", str(tmp_path / "none.safetensors"), str(tmp_path / "a.psd")]) == 2
+    assert "a.psd: pictures are written as .png, .jpg, .jpeg, .webp" in capsys.readouterr().err
 
 
 def test_run_refuses_a_file_that_is_no_workflow(tmp_path, capsys):

@@ -43,6 +43,72 @@ def test_the_frontend_makes_the_prompt_that_our_converter_makes(page, comfy, nod
     assert declared(saved.prompt, info) == declared(ours, info) and not saved.problems
 
 
+TYPED = "a {fox|fox} /* or a {rocket|star} */ on a {teal|{teal|teal}} background // \\{no"
+
+
+def hard(ui: dict) -> dict:
+    """text_to_picture with all that a canvas does to values: choices and comments, a muted link to a widget, a reroute, a note."""
+    chat, draw, decode = ({node["type"]: node for node in ui["nodes"]}[kind] for kind in ("WeGenChat", "WeGenDraw", "WeGenDecode"))
+    chat["widgets_values"][0] = TYPED
+    place = {"pos": [0, 900], "size": [200, 60], "flags": {}, "order": 0, "mode": 0, "properties": {}}
+    steps = {"name": "steps", "type": "INT", "link": 91, "widget": {"name": "steps"}}
+    decode["inputs"] = [*decode["inputs"], steps]
+    (model,) = [entry for entry in draw["inputs"] if entry["name"] == "model"]
+    (old,) = [link for link in ui["links"] if link[0] == model["link"]]
+    ui["nodes"] += [
+        {**place, "id": 90, "type": "PrimitiveInt", "mode": 2, "inputs": [], "widgets_values": [7, "fixed"]}
+        | {"outputs": [{"name": "INT", "type": "INT", "links": [91]}]},
+        {**place, "id": 92, "type": "Reroute", "inputs": [{"name": "", "type": "*", "link": old[0]}]}
+        | {"outputs": [{"name": "", "type": "WEGEN_MODEL", "links": [93]}]},
+    ]
+    target = old[3:5]
+    old[3:5], model["link"] = [92, 0], 93
+    ui["links"] += [[91, 90, 0, decode["id"], len(decode["inputs"]) - 1, "INT"], [93, 92, 0, *target, "WEGEN_MODEL"]]
+    return ui
+
+
+def in_subgraph(ui: dict) -> dict:
+    """text_to_picture with WeGen Chat in a subgraph that shows its message."""
+    chat = next(node for node in ui["nodes"] if node["type"] == "WeGenChat")
+    (into,) = [link for link in ui["links"] if link[3] == chat["id"]]
+    (out,) = [link for link in ui["links"] if link[1] == chat["id"]]
+    name = "11111111-2222-3333-4444-555555555555"
+    message = {"name": "message", "type": "STRING", "link": None, "widget": {"name": "message"}}
+    model = {"name": "model", "type": "WEGEN_MODEL", "link": into[0]}
+    inner = {
+        **chat,
+        "inputs": [{**model, "link": 1}, {**message, "link": 2}],
+        "outputs": [{"name": "chat", "type": "WEGEN_CHAT", "links": [3]}],
+    }
+    inner["widgets_values"] = ["never", *chat["widgets_values"][1:]]
+    keys = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
+    rows = ((1, -10, 0, chat["id"], 0, "WEGEN_MODEL"), (2, -10, 1, chat["id"], 1, "STRING"), (3, chat["id"], 0, -20, 0, "WEGEN_CHAT"))
+    definition = {"id": name, "version": 1, "revision": 0, "state": {}, "config": {}, "name": "Speaker", "groups": [], "widgets": []} | {
+        "inputNode": {"id": -10, "bounding": [0, 0, 120, 80]},
+        "outputNode": {"id": -20, "bounding": [900, 0, 120, 60]},
+        "inputs": [{"id": "a", "name": "model", "type": "WEGEN_MODEL", "linkIds": [1]}]
+        + [{"id": "b", "name": "message", "type": "STRING", "linkIds": [2]}],
+        "outputs": [{"id": "c", "name": "chat", "type": "WEGEN_CHAT", "linkIds": [3]}],
+        "nodes": [inner],
+        "links": [dict(zip(keys, row, strict=True)) for row in rows],
+    }
+    host = {**chat, "id": 40, "type": name, "inputs": [model, message], "widgets_values": [TYPED], "title": "Speaker", "properties": {}}
+    ui["nodes"][ui["nodes"].index(chat)] = host | {"outputs": [{"name": "chat", "type": "WEGEN_CHAT", "links": [out[0]]}]}
+    into[3:5], out[1:3] = [40, 0], [40, 0]
+    return ui | {"definitions": {"subgraphs": [definition]}}
+
+
+@pytest.mark.parametrize("change", [hard, in_subgraph])
+def test_values_are_those_that_the_frontend_queues(page, comfy, nodes, ui_of, change):
+    (path,) = [path for path in WORKFLOWS if path.stem == "text_to_picture"]
+    ui = change(ui_of(path))
+    ours = graph.load_workflow(ui, {**comfy.node_classes(), **nodes})
+    graph.expand(ours)
+    page.load(ui)
+    info = comfy.object_info()
+    assert declared(page.prompt(), info) == declared(ours.prompt, info) and not ours.problems
+
+
 def test_run_shows_a_picture(page, comfy, ui_of, prompt_of, shoot):
     """The Run button, for the first workflow that saves a picture."""
     saving = [path for path in WORKFLOWS if {"SaveImage", "PreviewImage"} & {part["class_type"] for part in prompt_of(path).values()}]

@@ -129,7 +129,7 @@ def command(tmp_path, workflow, **options):
 def test_command_runs_and_tells_what_it_saved(tmp_path):
     code, lines = command(tmp_path, ui(), sets=["1.seed=100"], seed=300)
     assert code == 0 and lines[0] == "[1/3] First (node 1)"
-    assert lines[-1] == f"node 3 (SaveImage): {os.path.join(tmp_path, 'out', 'out', 'cat_00001_.png')}"
+    assert lines[-1] == f"Save Image (node 3): {os.path.join(tmp_path, 'out', 'out', 'cat_00001_.png')}"
     assert pixel(tmp_path / "out" / "out" / "cat_00001_.png") == int(255 * 0.05)  # --set wins over --seed
 
 
@@ -167,5 +167,5 @@ def test_what_was_saved_before_the_end_is_told(tmp_path, stop, code, words):
     (tmp_path / "w.json").write_text(json.dumps(prompt))
     lines = []
     assert graph.run_command(tmp_path / "w.json", nodes=nodes, out=tmp_path / "out", echo=lines.append) == code
-    assert lines[-2] == f"node 3 (SaveImage): {os.path.join(tmp_path, 'out', 'out', 'cat_00001_.png')}"
+    assert lines[-2] == f"Save Image (node 3): {os.path.join(tmp_path, 'out', 'out', 'cat_00001_.png')}"
     assert lines[-1].startswith(words) and (tmp_path / "out/out/cat_00001_.png").is_file()

@@ -12,22 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..config import QUANTIZATIONS
-from . import bench, chat
+from . import bench, chat, run
 from . import train as train_command
-from .output import save_picture, say, writable
+from .output import picture_format, save_picture, say, writable
 
 
 def _parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="wegen", description="WeGen: a chat model that sees and draws.")
     sub = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    run = sub.add_parser("run", help="run a workflow JSON (or a picture that carries one) without ComfyUI")
-    run.add_argument("workflow", help="workflow JSON in UI or API format, or a PNG saved by ComfyUI or by this command")
-    run.add_argument("--set", action="append", default=[], metavar="NODE.WIDGET=VALUE", help="change a widget; NODE: id, title or type")
-    run.add_argument("--seed", type=int, help="set every seed of the workflow")
-    run.add_argument("--out", default="output", help="folder for pictures (default: output)")
-    run.add_argument("--input", default=None, help="folder that Load Image looks in (default: beside the workflow)")
-
+    run.add(sub)
     chat.add(sub)
     encode = sub.add_parser("encode", help="picture -> features (safetensors)")
     _model(encode)
@@ -38,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     decode = sub.add_parser("decode", help="features (safetensors) -> picture")
     _model(decode)
     decode.add_argument("features")
-    decode.add_argument("picture", help="PNG to write")
+    decode.add_argument("picture", help="PNG, JPEG or WebP to write, by the ending of its name")
     decode.add_argument("--steps", type=int)
     decode.add_argument("--guidance-scale", type=float)
     decode.add_argument("--seed", type=int, default=0)
@@ -92,13 +86,18 @@ def _model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="wegen-mini", help="model folder, or wegen-mini (bundled, default)")
 
 
-def main(argv: list[str] | None = None, nodes: Callable[[], dict[str, type]] = dict) -> int:
-    """Run a command; returns the exit code. `nodes` gives {class type: node class} for `wegen run`: the library knows of none itself."""
+def main(argv: list[str] | None = None, nodes: Callable[[], dict[str, type]] = dict, names: Callable[[], dict[str, str]] = dict) -> int:
+    """Run a command; returns the exit code.
+
+    Args:
+        nodes: gives {class type: node class} for `wegen run`: the library knows of none itself.
+        names: gives {class type: display name}.
+    """
     if not _has_torch():
         say("wegen needs PyTorch, which is not installed: `pip install torch`, or `make demo`, which sets up everything; then try again.")
         return 2
     args = _parser().parse_args(argv)
-    args.nodes = nodes
+    args.nodes, args.names = nodes, names
     try:
         return COMMANDS[args.command](args) or 0
     except KeyboardInterrupt:
@@ -123,12 +122,6 @@ def _has_torch() -> bool:
         return False
 
 
-def _run(args) -> int:
-    from .. import workflow
-
-    return workflow.run_command(args.workflow, args.set, args.seed, args.out, args.input, args.nodes(), say)
-
-
 def _load(args):
     from ..pipeline import WeGen
     from ..runtime import Runtime
@@ -149,6 +142,7 @@ def _encode(args) -> None:
 def _decode(args) -> None:
     from ..features import load_features
 
+    picture_format(Path(args.picture))
     writable(Path(args.picture).parent)
     model = _load(args)
     image = model.decode(
@@ -216,7 +210,7 @@ def _data(args) -> int:
 
 
 COMMANDS = {
-    "run": _run,
+    "run": run.run,
     "chat": chat.run,
     "encode": _encode,
     "decode": _decode,

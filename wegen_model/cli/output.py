@@ -21,11 +21,27 @@ def writable(*folders: Path) -> None:
             raise PermissionError(f"{folder} cannot be written: choose another place, or change its permissions.")
 
 
+FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
+    ".png": ("PNG", {}),
+    ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
+    ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
+    ".webp": ("WEBP", {"lossless": True}),
+}
+
+
+def picture_format(path: Path) -> tuple[str, dict[str, Any]]:
+    """(Pillow's name of the format, its options) by the ending of a file's name. ValueError for one that is not written."""
+    if path.suffix.lower() not in FORMATS:
+        raise ValueError(f"{path}: pictures are written as {', '.join(FORMATS)}; give a name with one of these endings.")
+    return FORMATS[path.suffix.lower()]
+
+
 def save_picture(image: Any, path: Path) -> None:
-    """(h,w,3) in 0..1 as a PNG."""
+    """(h,w,3) in 0..1 as a picture file, in the format that its name ends with."""
     from PIL import Image
 
     from ..fileio import atomic
 
+    kind, options = picture_format(path)
     with atomic(path) as part:
-        Image.fromarray((image * 255).round().byte().numpy()).save(part, "PNG")
+        Image.fromarray((image * 255).round().byte().numpy()).save(part, kind, **options)

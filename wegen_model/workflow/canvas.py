@@ -2,8 +2,9 @@
 
 Widget values lie by position in `widgets_values`, in the order of INPUT_TYPES; behind a seed-like INT lies its `control_after_generate`; a
 widget turned into an input keeps its place. Newer files repeat the values by name (`widgets_values_named`): positions hold, names fill in
-where the row stops short. Reroute, PrimitiveNode and notes exist on the canvas only; muted nodes (mode 2) are left out with the links from
-them, bypassed ones (mode 4) pass on the first input of a fitting type; a subgraph's nodes get ids such as "12:3".
+where the row stops short. Some nodes exist on the canvas only (virtual.py); muted nodes (mode 2) are left out with the links from
+them, bypassed ones (mode 4) pass on the first input of a fitting type; a subgraph's nodes get ids such as "12:3". An input whose link
+brings nothing keeps its own value.
 Source: the behaviour of Comfy-Org/ComfyUI_frontend (graphToPrompt and the executable node's resolution of inputs and outputs).
 """
 
@@ -11,11 +12,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from .spec import SEED_NAMES, Cell, NodeClass, inputs_of, name_node
+from .spec import SEED_NAMES, Cell, NodeClass, SubgraphUse, inputs_of, name_node
+from .virtual import GETTERS, PASSING, PRIMITIVE, SETTERS, VIRTUAL, is_group, name_of_pair
 
 MUTED, BYPASSED = 2, 4
-NOTES = {"Note", "MarkdownNote"}
-CANVAS_ONLY = NOTES | {"Reroute", "PrimitiveNode"}
 CONTROL_VALUES = ("fixed", "increment", "decrement", "randomize", "increment-wrap")
 UPLOADS = ("image_upload", "video_upload", "audio_upload", "animated_image_upload")
 
@@ -28,12 +28,12 @@ class Link(NamedTuple):
 
 
 class Source(NamedTuple):
-    """What an input gets: a link, a value with its cell, or (dropped) a link from a muted node."""
+    """What an input gets: a link, or a value with its cell; with neither, its own value holds."""
 
     link: list | None = None
     value: Any = None
     cell: Cell | None = None
-    dropped: bool = False
+    shown_by: tuple[tuple[str, str], ...] = ()  # (node, widget) of the subgraphs in use that show this input
 
 
 class Scope:
@@ -100,7 +100,8 @@ def read_widgets(node: dict, node_class: NodeClass) -> dict[str, tuple[Any, Cell
 class Canvas:
     """The API format of a UI workflow, with the place of each value in it.
 
-    `prompt`, `cells`, `primitives`, `problems`: as in Workflow. Nodes that `table` lacks keep their links only.
+    `prompt`, `cells`, `primitives`, `problems`, `dynamic`, `subgraphs`, `passed_over`: as in Workflow. Nodes that `table` lacks keep
+    their links only.
     """
 
     def __init__(self, ui: dict, table: dict[str, NodeClass]):
@@ -111,6 +112,9 @@ class Canvas:
         self.cells: dict[tuple[str, str], Cell] = {}
         self.primitives: dict[str, dict] = {}
         self.problems: list[str] = []
+        self.dynamic: set[tuple[str, str]] = set()
+        self.subgraphs: dict[str, SubgraphUse] = {}
+        self.passed_over: list[str] = []
         root = Scope(ui)
         self._open(root, ())
         self._emit(root)
@@ -129,6 +133,8 @@ class Canvas:
                 self.problems.append(f"{self._label(scope, node)}: this subgraph contains itself; remove the inner use of it")
                 continue
             scope.children[key] = Subgraph(self.definitions[kind], f"{scope.node_id(node)}:", scope, node)
+            name = str(self.definitions[kind].get("name") or "subgraph")
+            self.subgraphs[scope.node_id(node)] = SubgraphUse(str(node.get("title") or name), name)
             self._open(scope.children[key], (*inside, kind))
 
     def _emit(self, scope: Scope) -> None:
@@ -136,17 +142,22 @@ class Canvas:
             kind = str(node.get("type"))
             if key in scope.children:
                 self._emit(scope.children[key])
-            elif kind == "PrimitiveNode":
+            elif kind == PRIMITIVE:
                 value, cell = self._primitive(node)
                 title = str(node.get("title") or kind)
                 self.primitives[scope.node_id(node)] = {"class_type": kind, "inputs": {"value": value}, "_meta": {"title": title}}
                 self.cells[scope.node_id(node), "value"] = cell
-            elif kind not in CANVAS_ONLY and kind not in self.definitions and node.get("mode") not in (MUTED, BYPASSED):
-                self._emit_node(scope, node, kind)
+            elif kind not in VIRTUAL and kind not in self.definitions and node.get("mode") not in (MUTED, BYPASSED):
+                if kind in self.table or is_group(kind) or any(key in (link.origin, link.target) for link in scope.links.values()):
+                    self._emit_node(scope, node, kind)
+                else:
+                    self.passed_over.append(self._label(scope, node))
 
     def _emit_node(self, scope: Scope, node: dict, kind: str) -> None:
         node_id, inputs = scope.node_id(node), {}
-        widgets = read_widgets(node, self.table[kind]) if kind in self.table else {}
+        declared = inputs_of(self.table[kind]) if kind in self.table else {}
+        widgets = read_widgets(node, self.table[kind]) if declared else {}
+        dynamic = {name for name, entry in declared.items() if entry.is_dynamic}
         for name, (value, cell) in widgets.items():
             inputs[name] = {"__value__": value} if isinstance(value, list) else value
             self.cells[node_id, name] = cell
@@ -154,17 +165,21 @@ class Canvas:
             name, source = entry.get("name"), self._input(scope, node, slot, ())
             if source is None:
                 continue
-            inputs.pop(name, None)
-            self.cells.pop((node_id, name), None)
+            for host_id, shown in source.shown_by:
+                self.subgraphs[host_id].widgets.setdefault(shown, []).append((node_id, name))
             if source.link is not None:
                 inputs[name] = source.link
+                self.cells.pop((node_id, name), None)
             elif source.cell is not None:
                 inputs[name] = {"__value__": source.value} if isinstance(source.value, list) else source.value
                 self.cells[node_id, name] = source.cell
+            if source.link is not None or source.shown_by:  # what a subgraph shows is handed in as it was typed
+                dynamic.discard(name)
+        self.dynamic |= {(node_id, name) for name in dynamic if isinstance(inputs.get(name), str)}
         self.prompt[node_id] = {"inputs": inputs, "class_type": kind, "_meta": {"title": str(node.get("title") or kind)}}
 
     def _input(self, scope: Scope, node: dict, slot: int, seen: tuple, kind: Any = None) -> Source | None:
-        """What an input slot gets; None when nothing is connected, and the node's own value holds."""
+        """What an input slot gets; None when nothing comes in, and the node's own value holds."""
         slots = node.get("inputs") or []
         if slot >= len(slots) or slots[slot].get("link") is None:
             return None
@@ -184,40 +199,63 @@ class Canvas:
         return self._output(scope, origin, link.origin_slot, entry.get("type") if kind is None else kind, seen)
 
     def _output(self, scope: Scope, node: dict, slot: int, kind: Any, seen: tuple) -> Source | None:
-        """What comes out of a slot, past bypassed nodes, reroutes and subgraph borders."""
+        """What comes out of a slot, past bypassed and virtual nodes and subgraph borders; None where nothing does."""
         node_type = str(node.get("type"))
-        if node_type == "PrimitiveNode":
+        if node_type == PRIMITIVE:
             value, cell = self._primitive(node)
             return Source(value=value, cell=cell)
-        if node_type == "Reroute":
-            return self._input(scope, node, 0, seen, kind)
+        if node.get("mode") == MUTED:
+            return None
         if node.get("mode") == BYPASSED:
             passed = _bypass_slot(node, slot, kind)
             return None if passed is None else self._input(scope, node, passed, seen)
-        if node.get("mode") == MUTED or node_type in NOTES:
-            return Source(dropped=True)
+        if node_type in PASSING:
+            return self._input(scope, node, 0, seen, kind)
+        if node_type in GETTERS:
+            return self._got(scope, node, seen, kind)
+        if node_type in VIRTUAL:
+            return None
         child = scope.children.get(str(node["id"]))
         if child is None:
             return Source(link=[scope.node_id(node), slot])
         link = next((link for link in child.links.values() if link.target == child.output_id and link.target_slot == slot), None)
         if link is None:
-            return Source(dropped=True)
+            return None
         if link.origin == child.input_id:
             return self._host_input(child, link.origin_slot, seen)
         origin = child.nodes.get(link.origin)
-        return Source(dropped=True) if origin is None else self._output(child, origin, link.origin_slot, kind, seen)
+        return None if origin is None else self._output(child, origin, link.origin_slot, kind, seen)
+
+    def _got(self, scope: Scope, node: dict, seen: tuple, kind: Any) -> Source | None:
+        """What a Get node gives: what goes into the Set node of its name, in its own graph, else in those around it."""
+        name, around = name_of_pair(node), scope
+        while name:
+            for other in around.nodes.values():
+                if str(other.get("type")) in SETTERS and name_of_pair(other) == name:
+                    return self._input(around, other, 0, seen, kind)
+            if not isinstance(around, Subgraph):
+                break
+            around = around.parent
+        self.problems.append(
+            f'{self._label(scope, node)}: there is no Set node called "{name}"; choose one of the workflow\'s on the canvas, or link its target'
+        )
+        return None
 
     def _host_input(self, scope: Subgraph, slot: int, seen: tuple) -> Source | None:
         """What the subgraph's own input brings in: the link outside, or the value of the widget it is promoted to."""
         declared = scope.graph.get("inputs") or []
         if slot >= len(declared):
             return None
-        name = declared[slot].get("name")
+        name = str(declared[slot].get("name"))
+        source = Source()
         for outer, entry in enumerate(scope.host.get("inputs") or []):
             if entry.get("name") == name and entry.get("link") is not None:
-                return self._input(scope.parent, scope.host, outer, seen)
-        found = self._promoted_values(scope).get(name)
-        return Source(value=found[0], cell=found[1]) if found else None
+                source = self._input(scope.parent, scope.host, outer, seen) or source
+                break
+        else:
+            found = self._promoted_values(scope).get(name)
+            source = Source(value=found[0], cell=found[1]) if found else source
+        return source._replace(shown_by=(*source.shown_by, (scope.parent.node_id(scope.host), name)))
 
     def _promoted_values(self, scope: Subgraph) -> dict[str, tuple[Any, Cell]]:
         """Values that this use of a subgraph keeps for itself. Older files keep none: the inner nodes' values hold."""
@@ -267,9 +305,8 @@ class Canvas:
         value = row.get("value") if isinstance(row, dict) else row[0] if row else None
         return value, Cell(node, "value", 0, [value])
 
-    def _broken(self, scope: Scope, node: dict, entry: dict, text: str) -> Source:
+    def _broken(self, scope: Scope, node: dict, entry: dict, text: str) -> None:
         self.problems.append(f"{self._label(scope, node)}, input {entry.get('name')}: {text}")
-        return Source(dropped=True)
 
     def _label(self, scope: Scope, node: dict) -> str:
         kind = str(node.get("type"))

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..runtime import Cancelled
 from .call import call_node, hidden_values, map_over_lists
+from .dynamic_prompts import expand
 from .spec import Folders, NodeClass, NodeError, Workflow, hidden_of, inputs_of, links_of
 from .standins import PREVIEW_FOLDER, STANDINS
 from .validate import find_problems, folders_of, needed_nodes, output_nodes, raise_problems
@@ -57,6 +58,7 @@ def run(
     """
     import torch
 
+    expand(workflow)
     table, folders = {**STANDINS, **nodes}, folders_of(workflow, input_dir, out_dir)
     problems, foreign = find_problems(workflow, table, folders, only)
     raise_problems(problems + _folder_problems(folders.output), foreign)

@@ -35,9 +35,10 @@ def load_workflow(source: str | Path | dict, nodes: dict[str, NodeClass]) -> Wor
             canvas = Canvas(ui, workflow.table)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise GraphError(f"{name}: its nodes and links are not as ComfyUI writes them ({error!r}); save it again in ComfyUI") from error
-        workflow.cells, workflow.primitives = canvas.cells, canvas.primitives
+        workflow.cells, workflow.primitives, workflow.subgraphs = canvas.cells, canvas.primitives, canvas.subgraphs
         if prompt is None:
             workflow.prompt, workflow.problems = canvas.prompt, canvas.problems
+            workflow.dynamic, workflow.passed_over = canvas.dynamic, canvas.passed_over
     return workflow
 
 

@@ -17,6 +17,7 @@ FOLDERS = (
 WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COLOR"}  # types for which the frontend draws a widget
 NodeClass = type[Any]  # a V1 node class, of this pack or another: what ComfyUI's interface asks of it is looked up as it is needed
 SEED_NAMES = ("seed", "noise_seed")
+TRUE, FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")  # a BOOLEAN as text
 
 
 class GraphError(Exception):
@@ -80,6 +81,11 @@ class Input:
         """Whether the frontend keeps a `control_after_generate` value right behind this widget's."""
         default = self.type == "INT" and self.name in SEED_NAMES
         return bool(self.options.get("control_after_generate", default)) and (self.type == "INT" or self.choices is not None)
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether the frontend chooses among `{a|b}` and drops comments in this text: dynamic_prompts.py."""
+        return self.options.get("dynamicPrompts") is True
 
     @property
     def default(self) -> Any:
@@ -166,6 +172,15 @@ class Cell:
 
 
 @dataclass
+class SubgraphUse:
+    """A subgraph where a node of the canvas uses it."""
+
+    title: str
+    name: str  # of the subgraph
+    widgets: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # what it shows of its inside: {name: [(node id, input)]}
+
+
+@dataclass
 class Workflow:
     """A loaded workflow."""
 
@@ -173,9 +188,13 @@ class Workflow:
     ui: dict | None = None  # what the canvas saved; embedded in PNGs so that the file opens as a graph
     path: Path | None = None  # the file it came from
     table: dict[str, NodeClass] = field(default_factory=dict)  # the node classes it was read with, stand-ins included
+    names: dict[str, str] = field(default_factory=dict)  # {class type: its display name}
     cells: dict[tuple[str, str], Cell] = field(default_factory=dict)  # (node id, input) -> its place in `ui`
     primitives: dict[str, dict] = field(default_factory=dict)  # the canvas' own PrimitiveNodes, in the prompt's form
     problems: list[str] = field(default_factory=list)  # what reading found wrong; `check` reports it with the rest
+    dynamic: set[tuple[str, str]] = field(default_factory=set)  # (node id, input) of texts of which the choices are still to be made
+    subgraphs: dict[str, SubgraphUse] = field(default_factory=dict)  # the subgraphs in use, by the id of the node that stands for each
+    passed_over: list[str] = field(default_factory=list)  # nodes left out because nothing is linked to them and they are not here
 
     @property
     def folder(self) -> Path | None:

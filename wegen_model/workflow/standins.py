@@ -207,6 +207,20 @@ STANDINS: dict[str, NodeClass] = {
     cls.__name__: cls for cls in (LoadImage, SaveImage, PreviewImage, PreviewAny, ComfySwitchNode, StringContains)
 } | {name: _primitive(name, kind, options) for name, kind, options in PRIMITIVES}  # {class type: V1 node class}
 
+NAMES = {  # {class type: display name}, as in ComfyUI 0.33
+    "LoadImage": "Load Image",
+    "SaveImage": "Save Image",
+    "PreviewImage": "Preview Image",
+    "PreviewAny": "Preview as Text",
+    "ComfySwitchNode": "If/Else Switch",
+    "StringContains": "Contains Text",
+    "PrimitiveInt": "Int",
+    "PrimitiveFloat": "Float",
+    "PrimitiveString": "Text",
+    "PrimitiveStringMultiline": "Text (Multiline)",
+    "PrimitiveBoolean": "Boolean",
+}
+
 
 def fill_prefix(prefix: str, width: int, height: int, prompt: dict | None = None) -> str:
     """Fill in the %…% of a filename_prefix: %width%, %year% … as the server, %date:yyyy-MM-dd% and %Node.widget% as the frontend does."""

@@ -13,8 +13,23 @@ from pathlib import Path
 from typing import Any
 
 from .call import hidden_values, map_over_lists
-from .spec import Folders, ForeignNodesError, GraphError, Input, NodeClass, Workflow, hidden_of, inputs_of, is_link, links_of, types_match
+from .spec import (
+    FALSE,
+    TRUE,
+    Folders,
+    ForeignNodesError,
+    GraphError,
+    Input,
+    NodeClass,
+    Workflow,
+    hidden_of,
+    inputs_of,
+    is_link,
+    links_of,
+    types_match,
+)
 from .standins import STANDINS
+from .virtual import is_group
 
 SHOWN_CHOICES = 20
 
@@ -101,7 +116,7 @@ def needed_nodes(prompt: dict[str, dict], outputs: list[str]) -> tuple[list[str]
 
 
 def _foreign_advice(class_type: str, table: dict[str, NodeClass]) -> str:
-    if class_type.startswith(("workflow>", "workflow/")):
+    if is_group(class_type):
         return "is a group node of the old kind; in ComfyUI turn it into a subgraph or ungroup it, and save the workflow again"
     close = difflib.get_close_matches(class_type, table, 1, 0.75)
     advice = f" (is {close[0]} meant?)" if close else ""
@@ -170,6 +185,10 @@ def _check_value(node_id: str, entry: Input, inputs: dict, judged_by_node: bool)
         value = inputs[entry.name] = value["__value__"]
     convert = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}.get(entry.type) if isinstance(entry.type, str) else None
     remedy = f"--set {node_id}.{entry.name}=VALUE"
+    if convert is bool and isinstance(value, str):  # the server takes every text for true, "false" too
+        if value.strip().lower() not in TRUE + FALSE:
+            return f"{value!r} is neither true nor false; set one of the two ({remedy})"
+        value = value.strip().lower() in TRUE
     if convert is not None:
         try:
             value = inputs[entry.name] = convert(value)
