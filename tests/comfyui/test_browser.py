@@ -46,24 +46,29 @@ def test_the_frontend_makes_the_prompt_that_our_converter_makes(page, comfy, nod
 TYPED = "a {fox|fox} /* or a {rocket|star} */ on a {teal|{teal|teal}} background // \\{no"
 
 
-def hard(ui: dict) -> dict:
-    """text_to_picture with all that a canvas does to values: choices and comments, a muted link to a widget, a reroute, a note."""
-    chat, draw, decode = ({node["type"]: node for node in ui["nodes"]}[kind] for kind in ("WeGenChat", "WeGenDraw", "WeGenDecode"))
+PLACE = {"pos": [0, 900], "size": [200, 60], "flags": {}, "order": 0, "mode": 0, "properties": {}}
+
+
+def typed(ui: dict) -> dict:
+    """text_to_picture with choices and comments in the message, and a reroute on the model."""
+    chat, draw = ({node["type"]: node for node in ui["nodes"]}[kind] for kind in ("WeGenChat", "WeGenDraw"))
     chat["widgets_values"][0] = TYPED
-    place = {"pos": [0, 900], "size": [200, 60], "flags": {}, "order": 0, "mode": 0, "properties": {}}
-    steps = {"name": "steps", "type": "INT", "link": 91, "widget": {"name": "steps"}}
-    decode["inputs"] = [*decode["inputs"], steps]
     (model,) = [entry for entry in draw["inputs"] if entry["name"] == "model"]
     (old,) = [link for link in ui["links"] if link[0] == model["link"]]
-    ui["nodes"] += [
-        {**place, "id": 90, "type": "PrimitiveInt", "mode": 2, "inputs": [], "widgets_values": [7, "fixed"]}
-        | {"outputs": [{"name": "INT", "type": "INT", "links": [91]}]},
-        {**place, "id": 92, "type": "Reroute", "inputs": [{"name": "", "type": "*", "link": old[0]}]}
-        | {"outputs": [{"name": "", "type": "WEGEN_MODEL", "links": [93]}]},
-    ]
-    target = old[3:5]
+    reroute = {"id": 92, "type": "Reroute", "inputs": [{"name": "", "type": "*", "link": old[0]}]}
+    ui["nodes"].append({**PLACE, **reroute, "outputs": [{"name": "", "type": "WEGEN_MODEL", "links": [93]}]})
+    ui["links"].append([93, 92, 0, *old[3:5], "WEGEN_MODEL"])
     old[3:5], model["link"] = [92, 0], 93
-    ui["links"] += [[91, 90, 0, decode["id"], len(decode["inputs"]) - 1, "INT"], [93, 92, 0, *target, "WEGEN_MODEL"]]
+    return ui
+
+
+def muted_link(ui: dict) -> dict:
+    """text_to_picture with the decoder's steps linked to a muted node: its own value holds."""
+    (decode,) = [node for node in ui["nodes"] if node["type"] == "WeGenDecode"]
+    decode["inputs"].append({"name": "steps", "type": "INT", "link": 91, "widget": {"name": "steps"}})
+    muted = {"id": 90, "type": "PrimitiveInt", "mode": 2, "inputs": [], "widgets_values": [7, "fixed"]}
+    ui["nodes"].append({**PLACE, **muted, "outputs": [{"name": "INT", "type": "INT", "links": [91]}]})
+    ui["links"].append([91, 90, 0, decode["id"], len(decode["inputs"]) - 1, "INT"])
     return ui
 
 
@@ -98,8 +103,10 @@ def in_subgraph(ui: dict) -> dict:
     return ui | {"definitions": {"subgraphs": [definition]}}
 
 
-@pytest.mark.parametrize("change", [hard, in_subgraph])
+@pytest.mark.parametrize("change", [typed, muted_link, in_subgraph])
 def test_values_are_those_that_the_frontend_queues(page, comfy, nodes, ui_of, change):
+    if change is not typed and page.page.evaluate("window.__COMFYUI_FRONTEND_VERSION__.split('.').map(Number)") < [1, 30]:
+        pytest.skip("the first frontends with subgraphs drop such a value; `wegen run` does as those of today")
     (path,) = [path for path in WORKFLOWS if path.stem == "text_to_picture"]
     ui = change(ui_of(path))
     ours = graph.load_workflow(ui, {**comfy.node_classes(), **nodes})
