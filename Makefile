@@ -9,7 +9,7 @@ export PROMPT
 
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow bench previews pictures lint wheel clean
+.PHONY: demo test test-slow bench previews pictures lint comfy-check registry-check wheel clean
 
 demo: $(READY)
 	@$(VENV)/bin/wegen run workflows/text_to_picture.json --set "WeGenChat.message=$$PROMPT" --out "$(OUT)"
@@ -40,6 +40,14 @@ lint: $(READY)
 	@$(VENV)/bin/ruff format --check .
 	@mkdir -p $(VENV)/lint && ln -sfn $(CURDIR) $(VENV)/lint/wegen  # mypy knows a package by its folder's name
 	@cd $(VENV)/lint && $(abspath $(VENV))/bin/mypy --config-file $(CURDIR)/pyproject.toml -p wegen.wegen_model -p wegen.nodes
+
+# what the pack uses of ComfyUI, name by name, against checkouts: make comfy-check WEGEN_COMFYUI="~/ComfyUI ~/ComfyUI-older"
+comfy-check: $(READY)
+	@$(VENV)/bin/python -m wegen.tests.comfy_check $(or $(WEGEN_COMFYUI),$(error say where ComfyUI is: make comfy-check WEGEN_COMFYUI=folder))
+
+# what the registry would refuse, and what its archive would hold
+registry-check: $(READY)
+	@$(VENV)/bin/python -m wegen.tests.registry
 
 # dist/wegen-VERSION-py3-none-any.whl, the same bytes for the same commit
 wheel: $(READY)
