@@ -98,7 +98,7 @@ def test_run_takes_a_name_of_the_canvas_and_says_what_it_made_once(tmp_path, cap
     workflow = str(ROOT / "workflows" / "text_to_picture.json")
     assert main(["run", workflow, "--set", "WeGen Chat.message=a {star|star} on a navy background // x", "--out", str(tmp_path)]) == 0
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "WeGen Chat (node 2), message: a star on a navy background " and "[1/5] Load WeGen Model (node 1)" in lines
+    assert lines[0] == "WeGen Chat (node 2), message: a star on a navy background" and "[1/5] Load WeGen Model (node 1)" in lines
     assert [line for line in lines if line.startswith("Save Image (node 5): ")] and len(lines) == len(set(lines))
 
 

@@ -286,6 +286,7 @@ def test_a_persons_own_picture_takes_the_place_of_an_examples(tmp_path, monkeypa
     lines, nodes = [], NODES | {"Example": Example}
     options = dict(nodes=nodes, out=tmp_path / "out", echo=lines.append, images=[setting.format("a=b.png")])
     assert graph.run_command(tmp_path / "w.json", **options) == 0, lines
+    assert "[1/4] Mine (node 6)" in lines
     saved = Image.open(tmp_path / "out/out/cat_00001_.png")
     assert saved.getpixel((0, 0))[0] == int(255 * 0.4 / 4)
     (embedded,) = [n for n in json.loads(saved.text["workflow"])["nodes"] if n["id"] == 6]

@@ -110,7 +110,7 @@ def run_command(
         for label in workflow.passed_over:
             echo(f"passed over, as nothing is linked to it and it is not of this pack: {label}")
         for (node_id, widget), text in expand(workflow, seed).items():
-            echo(f"{name(node_id)}, {widget}: {text}")
+            echo(f"{name(node_id)}, {widget}: {' '.join(text.split())}")
         run(workflow, nodes, out_dir=out, input_dir=input_dir, on_node=tell, on_saved=saved.append)
     except GraphError as error:
         kind = "uses nodes that are not here" if isinstance(error, ForeignNodesError) else "cannot be run"

@@ -129,7 +129,10 @@ def set_images(workflow: Workflow, images: list[str]) -> None:
         raise GraphError(problems)
     for node_id, path in changes:
         cell = next((cell for (other, _), cell in workflow.cells.items() if other == node_id), None)
-        workflow.prompt[node_id] |= {"class_type": "LoadImage", "inputs": {"image": path}}
+        node = workflow.prompt[node_id]
+        title = workflow.title(node_id)
+        node["_meta"] = {**(node.get("_meta") or {}), "title": "LoadImage" if title == node["class_type"] else title}
+        node |= {"class_type": "LoadImage", "inputs": {"image": path}}
         if cell is not None:
             cell.node |= {"type": "LoadImage", "widgets_values": [path, "image"]}
             cell.node.pop("widgets_values_named", None)
