@@ -93,7 +93,7 @@ class Reader(ast.NodeVisitor):
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         if not node.level and (node.module or "").split(".")[0] in HOSTS:
             for alias in node.names:
-                self.names[alias.asname or alias.name] = (f"{node.module}.{alias.name}", False)
+                self.names[alias.asname or alias.name] = (f"{node.module}.{alias.name}", self.optional > 0)
                 self._use(node, f"{node.module}.{alias.name}")
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:

@@ -55,7 +55,8 @@ class _Notes(logging.Handler):
 
     def __init__(self, echo: Callable[[str], None]):
         super().__init__(logging.WARNING)
-        self.echo, self.told = echo, set()
+        self.echo = echo
+        self.told: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         self.told.add(record.getMessage())

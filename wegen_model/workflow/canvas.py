@@ -305,8 +305,9 @@ class Canvas:
         value = row.get("value") if isinstance(row, dict) else row[0] if row else None
         return value, Cell(node, "value", 0, [value])
 
-    def _broken(self, scope: Scope, node: dict, entry: dict, text: str) -> None:
+    def _broken(self, scope: Scope, node: dict, entry: dict, text: str) -> Source | None:
         self.problems.append(f"{self._label(scope, node)}, input {entry.get('name')}: {text}")
+        return None
 
     def _label(self, scope: Scope, node: dict) -> str:
         kind = str(node.get("type"))
