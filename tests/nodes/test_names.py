@@ -89,7 +89,8 @@ def test_what_the_registry_reads():
     data = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf8"))
     comfy, project = data["tool"]["comfy"], data["project"]
     assert comfy["PublisherId"] and comfy["DisplayName"] and "comfyui" not in project["name"].lower()
-    assert (ROOT / comfy["Icon"]).read_text(encoding="utf8").lstrip().startswith("<svg")
+    assert (ROOT / "icon.svg").read_text(encoding="utf8").lstrip().startswith("<svg")
+    assert comfy.get("Icon", "https://").startswith("https://")  # an address, once there is one; the rest: tests/test_registry.py
     wanted = {re.split(r"[<>=]", line)[0] for line in (ROOT / "requirements.txt").read_text().splitlines() if line and line[0] != "#"}
     assert not wanted & {"torch", "torchvision", "torchaudio", "transformers"}
     assert wanted <= {re.split(r"[<>=]", line)[0] for line in project["dependencies"]}
