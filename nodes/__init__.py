@@ -14,6 +14,7 @@ from .load import WeGenLoadDecoder, WeGenLoadModel
 from .panel import WeGenChatPanel
 from .regional_attention import WeGenRegionalAttention, WeGenRegionalAttentionModel
 from .second_look import WeGenSecondLook
+from .subject import WeGenModelLora, WeGenTrainSubject
 from .train import WeGenDecoderLora, WeGenTrainDecoder
 
 NODE_CLASS_MAPPINGS: dict[str, type] = {
@@ -29,6 +30,8 @@ NODE_CLASS_MAPPINGS: dict[str, type] = {
     "WeGenDecoderToModel": WeGenDecoderToModel,
     "WeGenDecoderLora": WeGenDecoderLora,
     "WeGenTrainDecoder": WeGenTrainDecoder,
+    "WeGenTrainSubject": WeGenTrainSubject,
+    "WeGenModelLora": WeGenModelLora,
     "WeGenMixFeatures": WeGenMixFeatures,
     "WeGenFeatureArithmetic": WeGenFeatureArithmetic,
     "WeGenPreviewFeatures": WeGenPreviewFeatures,
@@ -56,6 +59,8 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "WeGenDecoderToModel": "Decoder to MODEL + VAE",
     "WeGenDecoderLora": "Decoder LoRA",
     "WeGenTrainDecoder": "WeGen Train Decoder",
+    "WeGenTrainSubject": "WeGen Train Subject",
+    "WeGenModelLora": "WeGen Model LoRA",
     "WeGenMixFeatures": "Mix WeGen Features",
     "WeGenFeatureArithmetic": "WeGen Feature Arithmetic",
     "WeGenPreviewFeatures": "Preview WeGen Features",

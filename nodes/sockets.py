@@ -6,6 +6,7 @@ from ..wegen_model.chat.conversation import Reference, Turn
 
 CATEGORY = "WeGen"
 MODEL, DECODER, FEATURES, REFERENCES, CHAT = "WEGEN_MODEL", "WEGEN_DECODER", "WEGEN_FEATURES", "WEGEN_REFERENCES", "WEGEN_CHAT"
+LOSS = "LOSS_MAP"  # ComfyUI's: {"loss": [numbers]}, for its Plot Loss Graph
 SLOTS = tuple(f"image_{k}" for k in range(1, 6))
 MASKS = tuple(f"mask_{k}" for k in range(1, 6))
 # options of widgets that several nodes have; each node adds its own tooltip

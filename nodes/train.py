@@ -6,7 +6,10 @@ from pathlib import Path
 
 from . import host
 from .host import training
-from .sockets import CATEGORY, DECODER, MODEL, SEED, own_decoder
+from .sockets import CATEGORY, DECODER, LOSS, MODEL, SEED, own_decoder
+
+FOLDER_AS_WRITTEN = "as written in folder"
+ASPECTS = ("squash", "buckets")
 
 
 class WeGenTrainDecoder:
@@ -18,12 +21,15 @@ class WeGenTrainDecoder:
     )
     CATEGORY = CATEGORY
     SEARCH_ALIASES = ["train", "lora", "fine-tune", "finetune", "style", "training"]
-    RETURN_TYPES = (DECODER, "STRING", "IMAGE")
-    RETURN_NAMES = ("decoder", "lora", "samples")
+    RETURN_TYPES = (DECODER, "STRING", "IMAGE", "LORA_MODEL", LOSS, "IMAGE")
+    RETURN_NAMES = ("decoder", "lora", "samples", "lora_model", "loss", "strips")
     OUTPUT_TOOLTIPS = (
         "The decoder with the new LoRA, for SDXL Feature Decoder.",
         "The LoRA's file name in models/loras.",
         "Four of your pictures, then the same four as the trained decoder paints them.",
+        "The LoRA itself, for ComfyUI's Load LoRA Model and Save LoRA Weights.",
+        "The loss over the steps, for Plot Loss Graph.",
+        "The previews, the oldest first: the same pictures and seeds each time.",
     )
     FUNCTION = "train"
     OUTPUT_NODE = True
@@ -88,76 +94,141 @@ class WeGenTrainDecoder:
                         "tooltip": ("Steps between previews, painted by the decoder as it is by then. 0 shows none."),
                     },
                 ),
+                "alpha": (
+                    "FLOAT",
+                    {
+                        "default": 0.0,
+                        "min": 0.0,
+                        "max": 1024.0,
+                        "step": 0.5,
+                        "advanced": True,
+                        "tooltip": "The LoRA is multiplied by alpha / rank. 0: alpha is the rank.",
+                    },
+                ),
+                "aspect": (
+                    list(ASPECTS),
+                    {
+                        "default": "squash",
+                        "tooltip": "squash: every picture is pressed into the decoder's square. buckets: each is cut to the nearest of a few shapes of as many "
+                        "pixels, up to 2:1, and painted in that shape.",
+                    },
+                ),
+                "captions": (
+                    "BOOLEAN",
+                    {
+                        "default": False,
+                        "tooltip": "Pictures with a .txt of their name beside them are, half of the time, painted from what the model writes on that text, as "
+                        "it will be at work. Texts that it draws as something else are left out.",
+                    },
+                ),
+                "preview_count": (
+                    "INT",
+                    {
+                        "default": 1,
+                        "min": 1,
+                        "max": 8,
+                        "advanced": True,
+                        "tooltip": "Pictures side by side in a preview, each with its seed.",
+                    },
+                ),
+                "save_every": (
+                    "INT",
+                    {
+                        "default": 0,
+                        "min": 0,
+                        "max": 1_000_000,
+                        "advanced": True,
+                        "tooltip": "Steps between LoRAs that are kept beside the last, as NAME-000500. 0 keeps the last alone.",
+                    },
+                ),
+                "choose_folder": (
+                    [FOLDER_AS_WRITTEN, *training.folder_choices()],
+                    {
+                        "default": FOLDER_AS_WRITTEN,
+                        "tooltip": "A folder below ComfyUI's input folder, in place of the one that is written.",
+                    },
+                ),
             },
         }
 
     @classmethod
-    def IS_CHANGED(cls, folder, **_):
-        try:
-            place = training.picture_folder(folder)
-        except ValueError:
-            return folder
-        return str(sorted((p.name, p.stat().st_mtime_ns, p.stat().st_size) for p in place.rglob("*") if p.is_file()))
+    def VALIDATE_INPUTS(cls, choose_folder=FOLDER_AS_WRITTEN):
+        return True  # a folder that was made since the page was loaded is no error
+
+    @classmethod
+    def IS_CHANGED(cls, folder, choose_folder=FOLDER_AS_WRITTEN, **_):
+        return training.listing_of(folder if choose_folder == FOLDER_AS_WRITTEN else choose_folder)
 
     def train(
-        self, model, folder, name, steps=1000, learning_rate=1e-4, rank=16, batch=1, seed=0, decoder=None, resolution=0, preview_every=100
+        self,
+        model,
+        folder,
+        name,
+        steps=1000,
+        learning_rate=1e-4,
+        rank=16,
+        batch=1,
+        seed=0,
+        decoder=None,
+        resolution=0,
+        preview_every=100,
+        alpha=0.0,
+        aspect="squash",
+        captions=False,
+        preview_count=1,
+        save_every=0,
+        choose_folder=FOLDER_AS_WRITTEN,
     ):
         import torch
 
         from ..wegen_model.data.image_folder import PictureFolder
         from ..wegen_model.features import check_space
-        from ..wegen_model.images import PictureError, read, to_float
-        from ..wegen_model.progress import ProgressEvent
         from ..wegen_model.train import finetune
 
         painter = own_decoder(decoder if decoder is not None else model)
         if not name.strip() or name != Path(name).name or name.startswith("."):
             raise ValueError(f"name: {name!r} is no file name. Write a word, such as wegen_lora.")
-        source = PictureFolder(training.picture_folder(folder))
-        paths = source.files
+        source = PictureFolder(training.picture_folder(folder if choose_folder == FOLDER_AS_WRITTEN else choose_folder))
         device = training.training_device()
-        s = finetune.lora_settings(steps, learning_rate, rank, batch, seed, resolution, device)
-        key = finetune.identity(painter.folder, paths, s)
+        s = finetune.lora_settings(steps, learning_rate, rank, batch, seed, resolution, device, alpha)
+        more = [word for word, on in (("buckets", aspect == "buckets"), ("captions", captions)) if on]
+        key = finetune.identity(painter.folder, source.files, s, *more)
         with host.watch(model.runtime) as notes:
-            pictures, tokens = [], []
-            enough = 2 * max(
-                s.size or painter.config.decoder.size, model.config.vision.image_size
-            )  # larger photos are reduced as they are read
-            for i, path in enumerate(paths):
-                try:
-                    picture = read(path, side=enough)
-                except (OSError, PictureError) as error:  # a good header, a broken body
-                    source.skipped[path.name] = error.reason if isinstance(error, PictureError) else str(error)
-                    continue
-                pictures.append(picture)
-                tokens.append(model.encode(to_float(picture)[None], where=f"WeGen Train Decoder, {path.name}"))
-                model.runtime.tick(ProgressEvent("tower", i + 1, len(paths)))
-            if not pictures:
-                raise ValueError(f"folder: none of the {len(paths)} pictures can be read ({next(iter(source.skipped.values()))}).")
+            paths, pictures, tokens = finetune.encode_pictures(model, source, s.size or painter.config.decoder.size, aspect == "buckets")
             c = painter.config.decoder
-            note = check_space(tokens[0], c.space, c.tower, f"the decoder '{painter.name}'", "WeGen Train Decoder, model", width=c.width)
+            features = model.features(tokens)
+            note = check_space(features, c.space, c.tower, f"the decoder '{painter.name}'", "WeGen Train Decoder, model", width=c.width)
             for text in (note, *(f"{n} cannot be read and was left out ({why})." for n, why in source.skipped.items())):
                 if text:
                     model.runtime.warn(text)
+            written = finetune.written_on_captions(model, paths, tokens) if captions else {}
+            if captions and not written:
+                model.runtime.warn("captions: the model draws no picture of the folder from a .txt beside it, so none is used.")
             training.make_room()
-            tensors, losses, painted = finetune.finetune(
+            root = training.lora_roots()[0]
+            made = finetune.finetune(
                 painter.folder,
                 painter.config,
-                torch.cat([f.tokens for f in tokens]),
+                tokens,
                 pictures,
                 s,
                 training.work_folder() / f"{name}-{key}",
                 model.runtime,
                 device,
                 preview_every,
+                preview_count=preview_count,
+                written=written,
+                save_every=save_every,
+                saved=lambda step, tensors: finetune.write_lora(root, f"{name}-{step:06d}", tensors, key, painter.config, s),
             )
-            path = finetune.write_lora(training.lora_roots()[0], name, tensors, key, painter.config, s)
-            size = painted.shape[1]
-            shown = torch.stack([finetune.target_pixels(p, size) for p in pictures[: len(painted)]]).float() / 255
+            path = finetune.write_lora(root, name, made.tensors, key, painter.config, s)
+            losses = made.losses
             some = max(1, len(losses) // 5)  # single steps are noisy
             first, last = (sum(row) / some for row in (losses[:some], losses[-some:]))
             text = f"{path.name}: {len(pictures)} pictures, {s.steps} steps, loss {first:.4f} at first, {last:.4f} at last."
-            return host.shown((painter.with_lora(path), path.name, torch.cat([shown, painted])), notes, text)
+            samples = torch.cat([made.shown, made.painted])
+            result = (painter.with_lora(path), path.name, samples, made.tensors, {"loss": losses}, made.strips)
+            return host.shown(result, notes, text)
 
 
 class WeGenDecoderLora:

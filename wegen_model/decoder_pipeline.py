@@ -42,9 +42,13 @@ class WeGenDecoder:
         Raises:
             ValueError: no such adapter, or one for another space of features.
         """
-        from .models.lora import read_lora
+        from .models.lora import of_part, read_lora
 
-        read_lora(path, self.config.decoder.space)
+        tensors = read_lora(path, self.config.decoder.space)
+        if of_part(tensors, "language") and not of_part(tensors, "unet"):
+            raise ValueError(
+                f"lora: {Path(path).name} is of the language model, as WeGen Train Subject writes it: put it on with WeGen Model LoRA."
+            )
         out = WeGenDecoder(self.folder, self.config, self.runtime, self._make_blank)
         out._blank = self._blank  # shared, not copied
         out.loras = (*self.loras, (Path(path), strength))
@@ -104,9 +108,10 @@ class WeGenDecoder:
             for name in ("unet", "vae"):
                 model_folder.load_into(getattr(decoder, name), self.folder, name, self.runtime.place(name).dtype)
             for path, strength in self.loras:
-                from .models.lora import merge, read_lora
+                from .models.lora import merge, of_part, read_lora
 
-                merge(decoder.unet, "unet", read_lora(path), strength, f"lora {path.name}")
+                tensors = read_lora(path)
+                merge(decoder.unet, "unet", of_part(tensors, "unet") or tensors, strength, f"lora {path.name}")
             if decoder.layout is not None:
                 model_folder.load_into(decoder.layout, self.folder, "layout", self.runtime.place("unet").dtype)
                 decoder.unet.wegen_layout = decoder.layout  # moves with the UNet

@@ -39,8 +39,12 @@ class WeGenEncoder:
                 module = self.modules()[name](ops)
             dtype, layer = self.runtime.place(name).dtype, getattr(ops, "QuantizedLinear", QuantizedLinear)
             model_folder.load_into(module, self.folder, name, dtype, self.runtime.blocks, layer)
+            self.adapt(name, module)
             self._components[name] = self.runtime.register_component(name, module)
         return self._components[name]
+
+    def adapt(self, name: str, module: torch.nn.Module) -> None:
+        """Change a component that was just loaded, before it is used: a subclass's adapters."""
 
     def features(self, tokens: Tensor) -> Features:
         """Wrap raw tokens (b,n,c) of this model's space."""

@@ -29,7 +29,7 @@ from .generation import generate
 from .models.llama import Cache, Language
 from .models.projectors import Projectors
 from .models.quantization import scratch_bytes
-from .runtime import Runtime
+from .runtime import Component, Runtime
 from .validation import check_draw, check_number, check_reference, check_seed
 
 
@@ -40,6 +40,9 @@ class WeGen(WeGenEncoder):
         super().__init__(folder, config, runtime)
         self._tokenizer: Tokenizer | None = None
         self._painter: WeGenDecoder | None = None
+        self.loras: tuple[tuple[Path, float], ...] = ()
+        self.subjects: tuple[str, ...] = ()  # names of things that its LoRAs taught it
+        self._base: WeGen | None = None  # whose parts it shares, but for the language model
 
     @classmethod
     def load(
@@ -73,6 +76,44 @@ class WeGen(WeGenEncoder):
         if self._painter is None:
             self._painter = WeGenDecoder.load(self.folder, self.runtime, blank=self.blank)
         return self._painter
+
+    def with_lora(self, path: str | Path, strength: float = 1.0) -> WeGen:
+        """The same model with an adapter (models/lora.py) added: its language model's layers to the language model, which is read again,
+        its UNet's to the decoder. This one stays as it is; all other parts are shared.
+
+        Raises:
+            ValueError: no such adapter, or one for another space of features or another tokenizer.
+        """
+        from .models.lora import of_part, read_lora_and_metadata
+
+        path, space = Path(path), self.config.features.space
+        tensors, meta = read_lora_and_metadata(path)
+        if meta.get("wegen_space", space) != space:
+            raise ValueError(f"lora: {path.name} was trained for the features '{meta['wegen_space']}', this model writes '{space}'.")
+        out = WeGen(self.folder, self.config, self.runtime)
+        out._base, out._tokenizer, out._painter = self, self._tokenizer, self.painter if self.config.unet else None
+        out.loras, out.subjects = self.loras, self.subjects
+        if of_part(tensors, "unet"):
+            out._painter = self.painter.with_lora(path, strength)
+        if of_part(tensors, "language"):
+            if meta.get("wegen_tokenizer", self.tokenizer.hash) != self.tokenizer.hash:
+                raise ValueError(f"lora: {path.name} was trained with another tokenizer than that of '{self.config.name}'. Train it anew.")
+            out.loras = (*out.loras, (path, strength))
+            if name := meta.get("wegen_subject"):
+                out.subjects = (*out.subjects, name)
+        return out
+
+    def component(self, name: str) -> Component:
+        """A loaded component; with adapters, those of the model without them but for the language model."""
+        if self._base is not None and not (name == "language" and self.loras):
+            return self._base.component(name)
+        return super().component(name)
+
+    def adapt(self, name: str, module: torch.nn.Module) -> None:
+        from .models.lora import merge, of_part, read_lora
+
+        for path, strength in self.loras if name == "language" else ():
+            merge(module, "language", of_part(read_lora(path), "language"), strength, f"lora {path.name}")
 
     def modules(self) -> dict[str, Callable[[Any], torch.nn.Module]]:
         c = self.config
@@ -269,6 +310,8 @@ class WeGen(WeGenEncoder):
         if pictures > 3:
             self.runtime.warn(f"{pictures} references: the paper reports that identity suffers past three.")
         known = () if self.config.refuses else self.config.concepts  # a model that refuses says it itself
+        if any(name.lower() in turn.text.lower() for name in self.subjects):
+            return
         words = set(re.findall(r"[a-z]+", self.tokenizer.decode(self.tokenizer.encode(turn.text)).lower()))  # as the model reads it
         names = {form for c in known for form in (c, c + "s", c + "es", c[:-1] + "ies", c[:-2] + "i")}
         if known and picture != "never" and not pictures and not earlier and not words & names:

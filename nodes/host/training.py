@@ -38,6 +38,27 @@ def picture_folder(name: str) -> Path:
     return place
 
 
+def folder_choices() -> list[str]:
+    """Folders below the input folder for a combo, as ComfyUI's own training nodes list them; never empty."""
+    if inside_comfyui():
+        import folder_paths
+
+        found = folder_paths.get_input_subfolders()
+    else:
+        root = Path("input")
+        found = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_dir()) if root.is_dir() else []
+    return found or [""]
+
+
+def listing_of(folder: str) -> str:
+    """Changes with the files below a folder of pictures; the name where there is none."""
+    try:
+        place = picture_folder(folder)
+    except ValueError:
+        return folder
+    return str(sorted((p.name, p.stat().st_mtime_ns, p.stat().st_size) for p in place.rglob("*") if p.is_file()))
+
+
 def work_folder() -> Path:
     """The folder of checkpoints and logs of fine-tunes."""
     if inside_comfyui():

@@ -51,6 +51,7 @@ LIBRARY = [
     ("WeGenChatPanel", WeGen.draw),
     ("WeGenDecode", WeGenDecoder.decode),
     ("WeGenDecoderLora", WeGenDecoder.with_lora),
+    ("WeGenModelLora", WeGen.with_lora),
     ("WeGenMixFeatures", feature_ops.mix),
     ("WeGenFeatureArithmetic", feature_ops.arithmetic),
     ("WeGenPreviewFeatures", feature_ops.portrait),

@@ -10,6 +10,7 @@ from wegen.nodes.load import WeGenLoadModel
 from wegen.nodes.train import WeGenDecoderLora, WeGenTrainDecoder
 from wegen.tests.support import tiny_model
 from wegen.wegen_model.data.image_folder import read_picture
+from wegen.wegen_model.models.lora import read_lora
 from wegen.wegen_model.runtime import Cancelled
 
 
@@ -41,7 +42,9 @@ def test_a_lora_is_trained_written_and_used(place):
     pass_on = model.runtime.tick
     model.runtime.tick = lambda event: (ticks.append((event.label, event.step, event.total, event.preview)), pass_on(event))
     made = train(model)
-    decoder, name, samples = made["result"]
+    decoder, name, samples, tensors, loss, strips = made["result"]
+    assert strips.shape == (2, 32, 32, 3) and len(loss["loss"]) == 3  # at steps 6 and 12; logged at 5, 10 and 12
+    assert sorted(tensors) == sorted(read_lora(place / "models" / "loras" / name))  # what ComfyUI's Save LoRA writes is the same file
     assert name == "look.safetensors" and (place / "models" / "loras" / name).is_file()
     assert samples.shape == (6, 32, 32, 3) and float(samples.min()) >= 0
     assert "3 pictures, 12 steps" in made["ui"]["text"][0] and "broken.jpg cannot be read" in made["ui"]["text"][1]
@@ -75,8 +78,6 @@ def test_cancelling_keeps_the_work_and_the_same_run_goes_on(place):
     assert not (place / "models" / "loras" / "whole2.safetensors").exists()
     model.runtime.tick = pass_on
     train(model, name="whole2")
-    from wegen.wegen_model.models.lora import read_lora
-
     one, two = (read_lora(place / "models" / "loras" / f"{n}.safetensors") for n in ("whole", "whole2"))
     assert expected and all(torch.equal(one[k], two[k]) for k in one)
 
@@ -123,3 +124,89 @@ def test_an_empty_folder_and_a_missing_lora(place):
         train(load(place), folder="empty")
     with pytest.raises(ValueError, match="lora: there is no 'nothing.safetensors' in models/loras. Found: none"):
         WeGenDecoderLora().apply(load(place), "nothing.safetensors")
+
+
+def test_buckets_paint_pictures_in_their_own_shape(place):
+    """Wide, high and square pictures: each is trained in its shape, and every step's pictures are of one."""
+    from wegen.wegen_model.train import finetune
+
+    assert finetune.bucket(480, 640, 1024, 64) == (896, 1216 - 32) or finetune.bucket(480, 640, 1024, 64) == (896, 1152)
+    assert finetune.bucket(100, 1000, 1024, 64) == (704, 1472)  # at most 2:1
+    rows, columns = finetune.bucket(300, 200, 1024, 64)
+    assert rows > columns and abs(rows * columns / 1024**2 - 1) < 0.1
+    folder = place / "input" / "shapes"
+    folder.mkdir()
+    for i, size in enumerate([(80, 40), (84, 40), (40, 40), (40, 80)]):
+        Image.fromarray(np.random.default_rng(i).integers(0, 255, (size[1], size[0], 3), np.uint8)).save(folder / f"{i}.png")
+    seen, own = [], finetune.InGraphDecoderTask.micro_batch
+
+    def look(self, *args):
+        batch = own(self, *args)
+        seen.append((tuple(batch.latents.shape[-2:]), batch.size_ids[0].tolist()))
+        return batch
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(finetune.InGraphDecoderTask, "micro_batch", look)
+        made = train(load(place), folder="shapes", aspect="buckets", preview_count=2)
+    assert {shape for shape, _ in seen} == {(8, 24), (16, 16), (24, 8)}
+    assert all(ids == [2 * h, 2 * w, 0, 0, 2 * h, 2 * w] for (h, w), ids in seen)
+    assert made["result"][2].shape == (4, 16, 48, 3)  # the two wide ones, and their paintings
+    assert made["result"][5].shape == (2, 16, 96, 3)
+    assert made["result"][1] == "look.safetensors" and train(load(place), folder="shapes")["result"][1] == "look_2.safetensors"
+
+
+def test_alpha_steps_that_are_kept_and_a_folder_from_the_list(place):
+    made = train(load(place), folder="nowhere", choose_folder="art", alpha=1.0, save_every=5, preview_every=0)
+    loras = place / "models" / "loras"
+    assert sorted(p.name for p in loras.iterdir()) == ["look-000005.safetensors", "look-000010.safetensors", "look.safetensors"]
+    whole = read_lora(loras / made["result"][1])
+    assert {float(v) for k, v in whole.items() if k.endswith(".alpha")} == {1.0}
+    early = read_lora(loras / "look-000005.safetensors")
+    assert any(not torch.equal(early[k], whole[k]) for k in whole)
+    assert "art" in WeGenTrainDecoder.INPUT_TYPES()["optional"]["choose_folder"][0]
+
+
+def test_captions_are_what_the_model_writes_on_them(place, monkeypatch):
+    from wegen.wegen_model.train import finetune
+
+    (place / "input" / "art" / "1.txt").write_text("a red fox")
+    monkeypatch.setattr(finetune, "FARTHEST", 1e9)  # random weights draw no fox
+    given, whole = [], finetune.finetune
+    monkeypatch.setattr(finetune, "finetune", lambda *args, **more: given.append((args[2], more["written"])) or whole(*args, **more))
+    train(load(place), captions=True, preview_every=0)
+    tokens, written = given[0]
+    assert list(written) == [1] and written[1].shape == tokens[1].shape and not torch.equal(written[1], tokens[1])
+    monkeypatch.setattr(finetune, "FARTHEST", 0.0)
+    assert "captions: the model draws no picture" in str(train(load(place), captions=True, preview_every=0)["ui"])
+
+
+def test_a_photo_is_let_go_once_it_is_seen(place):
+    """Of large photos what stays in memory is what is painted."""
+    from wegen.wegen_model.data.image_folder import PictureFolder
+    from wegen.wegen_model.train.finetune import encode_pictures
+
+    Image.new("RGB", (3000, 2000), "teal").save(place / "input" / "art" / "9.jpg")
+    paths, pictures, tokens = encode_pictures(load(place), PictureFolder(place / "input" / "art"), 32, buckets=False)
+    assert [p.name for p in paths] == ["0.png", "1.png", "2.png", "9.jpg"] and len(tokens) == 4
+    assert {p.shape for p in pictures} == {(32, 32, 3)} and all(p.base is None or p.base.nbytes == p.nbytes for p in pictures)
+
+
+def test_a_subject_is_trained_written_and_used(place, monkeypatch):
+    """WeGen Train Subject and WeGen Model LoRA, from a folder and from pictures of other nodes."""
+    from wegen.nodes.subject import WeGenModelLora, WeGenTrainSubject
+    from wegen.wegen_model.train import subject
+
+    monkeypatch.setattr(subject, "REHEARSED", 8)
+    monkeypatch.setattr(subject, "PATTERNS", 2)
+    options = dict(steps=10, rank=2, learning_rate=1e-2, preview_every=0)
+    with torch.inference_mode():
+        made = WeGenTrainSubject().train(load(place), "art", "mochi", **options)
+        model, name, samples, loss = made["result"]
+        assert name == "mochi.safetensors" and samples.shape == (5, 32, 32, 3) and len(loss["loss"]) == 2
+        assert "«mochi» from 3 pictures, 10 steps" in made["ui"]["text"][0] and "broken.jpg cannot be read" in str(made["ui"])
+        assert model.subjects == ("mochi",)
+        assert WeGenModelLora().apply(load(place), name, 0.5)[0].loras[0][1] == 0.5
+        again = WeGenTrainSubject().train(load(place), "nowhere", "mochi", images=torch.rand(1, 40, 40, 3), **options)
+        assert again["result"][1] == "mochi_2.safetensors"
+        with pytest.raises(ValueError, match="there is no folder 'nowhere'"):
+            WeGenTrainSubject().train(load(place), "nowhere", "mochi", **options)

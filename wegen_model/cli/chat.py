@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from .loras import add_lora, with_loras
 from .output import save_picture, say, writable
 
 HELP = """\
@@ -39,6 +40,7 @@ def add(sub) -> None:
     parser.add_argument(
         "--check", type=int, default=0, metavar="N", help="look at each picture, and draw it again at most N times until it is right"
     )
+    add_lora(parser)
     parser.add_argument("--rewrite", action="store_true", help="let the model describe the picture in its own words first")
 
 
@@ -53,7 +55,7 @@ def run(args) -> int:
         raise ValueError(f"--check is {args.check}: a picture is drawn again 0 (off) to {MOST} times.")
     out = Path(args.out)
     writable(out)
-    model = WeGen.load(args.model, runtime=Runtime(progress=sys.stderr.isatty()))
+    model = with_loras(WeGen.load(args.model, runtime=Runtime(progress=sys.stderr.isatty())), args.lora)
     chat = Chat(model, args, out)
     say(
         f"{model.config.name}. It knows {model.config.knows or 'what its training data holds'}.\nWrite a message; /help lists what else there is."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .loras import add_lora, on_loaders
 from .output import say
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
@@ -28,6 +29,7 @@ def add(sub) -> None:
     )
     run.add_argument("--seed", type=int, help="set every seed of the workflow, and choose in {a|b} by it")
     run.add_argument("--out", default="output", help="folder for pictures (default: output)")
+    add_lora(run)
     run.add_argument("--input", default=None, help="folder that Load Image looks in (default: beside the workflow)")
 
 
@@ -39,6 +41,5 @@ def run(args) -> int:
         raise ValueError(
             f"--out {args.out}: is a folder, in which pictures are named by their Save Image; give a folder, such as --out output."
         )
-    return workflow.run_command(
-        args.workflow, args.set, args.seed, args.out, args.input, args.nodes(), say, images=args.image, names=args.names()
-    )
+    nodes = on_loaders(args.nodes(), args.lora)
+    return workflow.run_command(args.workflow, args.set, args.seed, args.out, args.input, nodes, say, images=args.image, names=args.names())

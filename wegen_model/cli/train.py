@@ -1,11 +1,13 @@
 """`wegen train`: the stages, their presets, launch configurations, and what a run would cost.
 
 wegen train stage-1 --preset paper --model DIR --data DATA --folder runs/stage-1 --micro 4
+wegen train subject mochi --data pictures
 accelerate launch --config_file $(wegen train configs fsdp2) -m wegen.wegen_model train stage-1 …
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shlex
 import sys
@@ -65,6 +67,17 @@ def add(sub) -> None:
         stage.add_argument("--held-out-every", type=int, default=0, help="steps between those measurements (default: save_every)")
         stage.add_argument("--stop-after", type=float, metavar="SECONDS", help="save and stop; the same command goes on")
         stage.add_argument("--cpu", action="store_true", help="train on the CPU even where there is a GPU")
+    subject = what.add_parser("subject", help="one thing of yours, by a name: a LoRA of the language model on 3 to 8 pictures")
+    subject.add_argument("name", help="what it will be called, in quotes if it has spaces: mochi")
+    subject.add_argument("--data", required=True, metavar="FOLDER", help="pictures of the thing, each showing it alone")
+    subject.add_argument("--model", default="wegen-mini", help="model folder, or wegen-mini (bundled, default)")
+    subject.add_argument("--kind", default="", help="a word that the model knows and that says what it is, such as cat")
+    subject.add_argument("--folder", default="runs/subject", help="work folder: checkpoints and log (default: runs/subject)")
+    subject.add_argument(
+        "--loras", default="models/loras", metavar="FOLDER", help="where NAME.safetensors is written (default: models/loras)"
+    )
+    subject.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting: steps, learning_rate, lora …")
+    subject.add_argument("--cpu", action="store_true", help="train on the CPU even where there is a GPU")
     join = what.add_parser("start", help="join converted stock parts into the model folder that training begins with")
     for part, text in (("tower", "EVA-CLIP"), ("language", "LLaMA-2, --initialise"), ("decoder", "SDXL with its VAE, --initialise")):
         join.add_argument(f"--{part}", required=True, metavar="FOLDER", help=f"model folder that `wegen convert` made of {text}")
@@ -93,6 +106,8 @@ def run(args) -> int:
         from ..train.presets import LEGEND, table
 
         sys.stdout.write(f"{table()}\n{LEGEND}\n")
+    elif args.what == "subject":
+        sys.stdout.write(f"{_subject(args)}\n")
     elif args.what == "start":
         from ..checkpoint.join import start
 
@@ -116,6 +131,24 @@ def changes(pairs: list[str], option: str = "--set") -> dict[str, str]:
         if "=" not in text:
             raise ValueError(f"{option} {text}: write NAME=VALUE, as in {option} steps=2000.")
     return dict(text.split("=", 1) for text in pairs)
+
+
+def _subject(args) -> Path:
+    """Train a subject, and write its LoRA: the file."""
+    from ..pipeline import WeGen
+    from ..runtime import Runtime
+    from ..train import subject
+    from ..train.presets import SUBJECT
+    from ..train.settings import changed
+
+    changed_ones = changes(args.set)
+    asked = changed(dataclasses.replace(SUBJECT, warmup=0), changed_ones, "stage-1")  # subject_settings fits warm-up to the steps
+    runtime = Runtime("cpu" if args.cpu else None, progress=sys.stderr.isatty())
+    model = WeGen.load(args.model, runtime=runtime)
+    s = subject.subject_settings(model.config, runtime.device, **{name: getattr(asked, name) for name in changed_ones})
+    pictures = subject.read_pictures(Path(args.data), runtime.warn)
+    made = subject.train_subject(model, pictures, args.name, s, Path(args.folder), kind=args.kind)
+    return subject.write_subject(Path(args.loras), made, model, s)
 
 
 def _configs(name: str | None) -> str:

@@ -202,8 +202,7 @@ class PictureFolder:
         for row in rows(self.seed, step, parts * count, len(self))[part * count : (part + 1) * count]:
             path = self.files[row]
             picture = KeyedPicture(str(path), _once(self._read, int(row))) if self.keyed else self._read(int(row))
-            caption = path.with_suffix(".txt")
-            if caption.is_file() and (text := _text(caption)):
+            if text := caption_of(path):
                 turns = (Turn("user", text), Turn("assistant", "", drawn=picture))
                 out.append(Sample("text-to-picture", turns, path.name))
             else:
@@ -231,6 +230,12 @@ class PictureFolder:
 def _once(read: Callable[[int], np.ndarray], row: int) -> Callable[[], np.ndarray]:
     """Reads the picture when it is first asked for, and remembers it as long as its sample lives."""
     return lru_cache(maxsize=1)(lambda: read(row))
+
+
+def caption_of(path: Path) -> str:
+    """The text of the .txt of a picture's name beside it; empty where there is none."""
+    caption = path.with_suffix(".txt")
+    return _text(caption) if caption.is_file() else ""
 
 
 def _text(path: Path) -> str:

@@ -24,6 +24,7 @@ TARGETS = {
     "language": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
 }
 PREFIX = {"unet": "lora_unet_", "language": "lora_te_"}
+NAMES = {"unet": "decoder", "language": "language model"}  # for people
 
 
 class Adapter(nn.Module):
@@ -93,6 +94,11 @@ def read_lora(path: str | Path, space: str = "") -> dict[str, Tensor]:
     Raises:
         ValueError: it is damaged or none, or was trained for a decoder of another feature space than `space`.
     """
+    return read_lora_and_metadata(path, space)[0]
+
+
+def read_lora_and_metadata(path: str | Path, space: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
+    """`read_lora`, and what the file says of itself: `wegen_space`, of a subject `wegen_subject`, its name, and `wegen_tokenizer`."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -105,7 +111,12 @@ def read_lora(path: str | Path, space: str = "") -> dict[str, Tensor]:
         raise ValueError(f"lora: {Path(path).name} holds no LoRA of the names that WeGen writes (lora_unet_….lora_down.weight).")
     if space and meta.get("wegen_space", space) != space:
         raise ValueError(f"lora: {Path(path).name} was trained for the features '{meta['wegen_space']}', this decoder reads '{space}'.")
-    return tensors
+    return tensors, meta
+
+
+def of_part(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+    """Those of an adapter file that belong to a part, a key of PREFIX."""
+    return {key: value for key, value in tensors.items() if key.startswith(PREFIX[part])}
 
 
 @torch.no_grad()
@@ -131,7 +142,7 @@ def merge(module: nn.Module, part: str, tensors: Mapping[str, Tensor], strength:
             raise ValueError(f"{name}: {key} is for a layer of {up.shape[0]}x{down.shape[1]}, this model's is {tuple(weight.shape)}.")
         if not weight.is_floating_point():
             raise ValueError(
-                f"{name}: the decoder is loaded in a quantized precision, to which no LoRA can be added. Load it in another dtype."
+                f"{name}: the {NAMES[part]} is loaded in a quantized precision, to which no LoRA can be added. Load it in another dtype."
             )
         scale = float(tensors.get(f"{key}.alpha", torch.tensor(float(len(down))))) / len(down)
         changed = weight.float() + strength * scale * (up @ down).to(weight.device)

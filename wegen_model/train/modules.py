@@ -94,13 +94,14 @@ def load(
     lora: bool = False,
     decoder: bool = True,
     language: bool = False,
+    tower: bool = True,
 ) -> Components:
     """The components that a stage needs, on the CPU: trained ones in float32, frozen ones in the precision `frozen`.
 
     Args:
         lora: the UNet, or the language model, is frozen.
         decoder: the language stages need it for the diffusion loss and for sample pictures. language: stages of the decoder need it for
-            what the model itself writes.
+            what the model itself writes. tower: False for language stages whose pictures' features are known.
     Raises:
         CheckpointError: no model folder, or one that lacks a part; it names what is missing. Or what is trained is quantized.
     """
@@ -108,10 +109,11 @@ def load(
     config = model_folder.read_config(folder)
     writing = stage in ("stage-1", "stage-2")
     _check_blocks(folder, writing and not lora)
-    with torch.device("meta"):
-        tower = VisionTower(config.vision)
-    _fill(tower, folder, "vision", torch.float32 if stage == "tower" else frozen)
-    out = Components(config, tower, None)
+    out = Components(config, None, None)
+    if tower:
+        with torch.device("meta"):
+            out.tower = VisionTower(config.vision)
+        _fill(out.tower, folder, "vision", torch.float32 if stage == "tower" else frozen)
     if stage == "tower":
         out.tokenizer = Tokenizer.load(folder)
         return out

@@ -167,6 +167,24 @@ LORA = Settings(
     save_every=100,
 )
 
+# an adapter of the language model on a handful of pictures of one thing (subject.py, which fits it to the model)
+SUBJECT = Settings(
+    steps=600,
+    batch=8,
+    learning_rate=2e-3,
+    betas=(0.9, 0.99),
+    eps=1e-8,
+    weight_decay=0.01,
+    warmup=20,
+    min_lr_ratio=0.1,
+    clip=1.0,
+    lora=16,
+    diffusion_weight=0.0,
+    unconditional=0.04,
+    save_every=50,
+    log_every=5,
+)
+
 
 def settings(preset: str, stage: str, changes: dict[str, str] | None = None) -> Settings:
     """A row of the table, with changes given as text.

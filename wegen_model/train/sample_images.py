@@ -86,9 +86,9 @@ class SampleImages:
         return {name: float(np.mean(values)) for name, values in by_task.items()}
 
 
-def paint(components: Components, tokens: Tensor, steps: int = STEPS, seed: int = 0) -> Tensor:
-    """(b,h,w,3) in 0..1 of features (b,n,c), as the decoder was made to paint them."""
-    return painting.paint(components.need_decoder(), tokens, seed=seed, steps=steps, negative=blank_features(components))
+def paint(components: Components, tokens: Tensor, steps: int = STEPS, seed: int = 0, **sides: int) -> Tensor:
+    """(b,h,w,3) in 0..1 of features (b,n,c), as the decoder was made to paint them; `width` and `height` in pixels."""
+    return painting.paint(components.need_decoder(), tokens, seed=seed, steps=steps, negative=blank_features(components), **sides)
 
 
 def save(path: Path, originals: list, made: Tensor) -> None:

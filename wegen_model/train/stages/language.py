@@ -76,13 +76,26 @@ def inputs_of(samples: list[Sample], config: ModelConfig, tokenizer: Tokenizer, 
 class LanguageTask(TrainingTask):
     """See above. `source` gives samples (data/image_folder.py)."""
 
-    def __init__(self, name: str, components: Components, source: Any, settings: Settings, encoded: EncodedPictures | None = None):
-        """`encoded`: pictures whose features are known; with `settings.cache` they are kept as they come."""
+    def __init__(
+        self,
+        name: str,
+        components: Components,
+        source: Any,
+        settings: Settings,
+        encoded: EncodedPictures | None = None,
+        adapter_alone: bool = False,
+    ):
+        """`encoded`: pictures whose features are known; with `settings.cache` they are kept as they come. `adapter_alone`: the projectors
+        are frozen, so that an adapter file holds all that was learned."""
         s, writer = settings, components.need_language()
         self.language, self.projectors = writer.language, writer.projectors
-        trained = (
-            AdaptedLanguageModule(Adapters("language", self.language, s.lora, s.lora_alpha or None), self.projectors) if s.lora else writer
-        )
+        trained: nn.Module = writer
+        if s.lora:
+            trained = Adapters("language", self.language, s.lora, s.lora_alpha or None)
+            if adapter_alone:
+                self.projectors.requires_grad_(False)
+            else:
+                trained = AdaptedLanguageModule(trained, self.projectors)
         super().__init__(name, trained, s)
         self.components, self.source = components, source
         self.tokenizer = components.need_tokenizer()
