@@ -69,10 +69,10 @@ def test_without_boxes_all_stand_in_one_place():
     """The median: a thin thing's pattern is not smaller than a wide one's."""
     sides = (0.2, 0.5, 0.6)
     free = [answered(PLAIN[0], drawn(Box(0.5 - s / 2, 0.5 - s / 2, s, s), side=80)) for s in sides]
-    own = answered(PLAIN[1], drawn(Box(0, 0, 0.4, 0.4)), "a cat <bbox_1>", (Box(0, 0, 0.4, 0.4),))
+    own = answered(PLAIN[1], drawn(Box(0.1, 0.1, 0.4, 0.4)), "a cat <bbox_1>", (Box(0.1, 0.1, 0.4, 0.4),))
     places = subject_samples.one_place([(a, place_of(a)) for a in (*free, own)])
     assert [box.width for _, (box, _) in places[:3]] == pytest.approx([0.5 / 0.92] * 3)
-    assert places[3][1][0] == Box(0, 0, 0.4, 0.4)
+    assert places[3][1][0] == Box(0.1, 0.1, 0.4, 0.4)
 
 
 def test_of_a_pair_the_left_one_is_replaced_and_the_right_one_stays():
