@@ -168,7 +168,8 @@ def encode_pictures(model: Any, source: PictureFolder, size: int, buckets: bool)
             source.skipped[path.name] = error.reason if isinstance(error, PictureError) else str(error)
             continue
         if buckets:
-            picture = cover(picture, *bucket(*picture.shape[:2], size, CELL if size >= 512 else 16))
+            height, width = picture.shape[:2]
+            picture = cover(picture, *bucket(height, width, size, CELL if size >= 512 else 16))
         paths.append(path)
         tokens.append(model.encode(to_float(picture)[None], where=f"WeGen Train Decoder, {path.name}").tokens)
         pictures.append(picture if buckets else target_pixels(picture, size).numpy())

@@ -86,7 +86,7 @@ class SampleImages:
         return {name: float(np.mean(values)) for name, values in by_task.items()}
 
 
-def paint(components: Components, tokens: Tensor, steps: int = STEPS, seed: int = 0, **sides: int) -> Tensor:
+def paint(components: Components, tokens: Tensor, steps: int = STEPS, seed: int = 0, **sides: Any) -> Tensor:
     """(b,h,w,3) in 0..1 of features (b,n,c), as the decoder was made to paint them; `width` and `height` in pixels."""
     return painting.paint(components.need_decoder(), tokens, seed=seed, steps=steps, negative=blank_features(components), **sides)
 
