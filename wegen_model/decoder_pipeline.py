@@ -16,7 +16,7 @@ from .features import Features, check_space
 from .generation import change_mask, decoder_presets, keep, paint
 from .models.decoder import Decoder
 from .models.regional_attention import AttentionBias, RegionalAttention, biased
-from .runtime import Component, Runtime
+from .runtime import Component, Runtime, check_result
 from .validation import check_images, check_number, check_seed
 
 MASK_MODES = ("paint", "probe")
@@ -274,6 +274,7 @@ class WeGenDecoder:
             change = change_mask.probe(
                 decoder, before.tokens, after.tokens, latents, seed=seed, device=device, dtype=place.dtype, runtime=self.runtime
             )
+        check_result(change, "a comparison", unet=decoder.unet)
         return change_mask.mask_of(change, size, threshold, grow)
 
     def _kept(self, original: Tensor | None, mask: Tensor | None, rows: int, **options) -> keep.Kept | None:
@@ -298,4 +299,5 @@ class WeGenDecoder:
         decoder = self._load()
         room = decoder.painting_bytes(height, width, self.runtime.place("vae").dtype.itemsize)
         with self.runtime.use(self._components["vae"], extra_bytes=room) as device:
-            return decoder.original_latents(stays.pixels(height, width), device)
+            made = decoder.original_latents(stays.pixels(height, width), device)
+            return check_result(made, "latents of the original", vae=decoder.vae)

@@ -14,7 +14,7 @@ from .config import ModelConfig
 from .features import Features, pool
 from .models import eva_clip
 from .models.quantization import QuantizedLinear, scratch_bytes
-from .runtime import Component, Runtime
+from .runtime import Component, Runtime, check_result
 from .validation import check_images
 
 BATCH = 8  # pictures through the tower at once
@@ -68,7 +68,7 @@ class WeGenEncoder:
             for chunk in images.split(BATCH):
                 pixels = eva_clip.prepare(chunk.to(device), self.config.vision, fit).to(place.dtype)
                 out.append(pool(part.module(pixels, self.runtime), (rows, columns)).float().cpu())
-        return self.features(torch.cat(out))
+        return self.features(check_result(torch.cat(out), "features", vision=part.module))
 
     def blank(self) -> Features:
         """Features (1,n,c) of a blank picture: all zero once normalised, the mean colour (Emu2's unconditional input)."""

@@ -275,7 +275,6 @@ class WeGen(WeGenEncoder):
                 self._model(device), context, guidance=guidance, mode=mode, readout=readout, keep=kept, runtime=self.runtime
             )
         features = self.features(tokens[None])
-        features.check_finite("AR Feature Decode, the written features")
         last = conversation.turns[-1]
         ids = None if last.ids is None else (*last.ids, *prompt.picture_ids(n, self.tokenizer))
         turn = replace(last, ids=ids, pictures=(*last.pictures, features), open_image=False)

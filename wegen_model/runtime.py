@@ -16,10 +16,15 @@ from .config import check_kind
 from .progress import ProgressEvent
 
 PARTS = ("vision", "language", "projectors", "unet", "vae")
+WORDS = {"vision": "tower (vision)", "language": "language model", "projectors": "projectors", "unet": "UNet", "vae": "VAE"}
 
 
 class Cancelled(Exception):
     """The person cancelled; nothing of the call is kept."""
+
+
+class NotANumber(ValueError):
+    """What a part made holds NaN or infinity; the text names the part and what to try."""
 
 
 class Placement(NamedTuple):
@@ -94,3 +99,46 @@ class Runtime:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def check_result(made: torch.Tensor, what: str, **modules: torch.nn.Module) -> torch.Tensor:
+    """`made`, any shape, unchanged; one look over it, and only where it is no number over the weights.
+
+    Args:
+        what: its name in the error. modules: part (one of PARTS) -> module of those that made it, the one that made it last first.
+    Raises:
+        NotANumber: NaN or infinity in it.
+    """
+    if bool(torch.isfinite(made).all()):
+        return made
+    for part, module in modules.items():
+        if name := not_finite(module):
+            raise NotANumber(
+                f"The {WORDS[part]} made {what} with NaN or infinity in it, because its weights hold some ({name}): its file is damaged, or "
+                "a LoRA that was added is. Copy or convert the model again (`wegen convert` names such weights), or leave the LoRA out."
+            )
+    part, module = next(iter(modules.items()))
+    dtype = str(next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)).removeprefix("torch.")
+    wider = "float32" if dtype == "bfloat16" else "bfloat16 or float32"
+    advice = (
+        "Its weights are numbers, but too large or not of this configuration: copy or convert the model again."
+        if dtype == "float32"
+        else f"It computes in {dtype}, which some models overflow. Load the model in {wider} (dtype of the loader node, `WeGen.load(dtype=…)`)."
+    )
+    raise NotANumber(f"The {WORDS[part]} made {what} with NaN or infinity in it. {advice}")
+
+
+def not_finite(module: torch.nn.Module) -> str:
+    """The name of the first floating-point weight of a module that holds NaN or infinity; empty where none does."""
+    for name, tensor in module.state_dict().items():
+        if isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and not tensor.is_meta and not is_finite(tensor):
+            return name
+    return ""
+
+
+def is_finite(tensor: torch.Tensor) -> bool:
+    """Whether a floating-point tensor holds numbers alone; piece by piece, so that little memory is taken beside it."""
+    for piece in tensor.detach().reshape(-1).split(1 << 22):
+        if not bool(torch.isfinite(piece.float() if piece.element_size() == 1 else piece).all()):
+            return False
+    return True

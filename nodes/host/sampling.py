@@ -27,6 +27,7 @@ from torch import Tensor
 from ...wegen_model.checkpoint import model_folder
 from ...wegen_model.config import SDXL_VAE, DecoderConfig, ModelConfig
 from ...wegen_model.models.decoder import Decoder, FeatureToLatent
+from ...wegen_model.runtime import check_result
 from .memory import layers, register_leaves
 
 PREDICTIONS = {"epsilon": comfy.model_base.ModelType.EPS, "v_prediction": comfy.model_base.ModelType.V_PREDICTION}
@@ -275,7 +276,7 @@ class Coder(torch.nn.Module):
         return out.latent if hasattr(out, "latent") else out.latent_dist.mode()
 
     def decode(self, latents: Tensor, *_, **__) -> Tensor:
-        return self.vae.decode(latents, return_dict=False)[0]
+        return check_result(self.vae.decode(latents, return_dict=False)[0], "a picture", vae=self.vae)
 
 
 def vae(decoder) -> comfy.sd.VAE:

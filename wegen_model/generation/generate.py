@@ -24,7 +24,7 @@ from ..models.pointer import Shown
 from ..models.projectors import Projectors
 from ..models.prompt_embedding import embed_prompts
 from ..progress import ProgressEvent
-from ..runtime import Runtime
+from ..runtime import Runtime, check_result
 
 CELL = 16  # pixels of a feature in previews
 
@@ -140,7 +140,9 @@ def write_text(
     banned[min(t.size, size) :] = True
     out: list[int] = []
     for step in range(max_tokens):
-        logits = model.language.logits(hidden)[0].float().cpu().masked_fill(banned, -torch.inf)
+        logits = model.language.logits(hidden)[0].float().cpu()
+        check_result(logits, "scores of words", language=model.language, projectors=model.projectors)
+        logits = logits.masked_fill(banned, -torch.inf)
         if rewrite and not out:
             logits[[t.image_start, t.eos]] = -torch.inf
         token = choose(logits, temperature, top_p, generator)
@@ -180,6 +182,8 @@ def write_features(
         keep: (tokens (n,c), mask (n,) bool), or (b,n,c) and (b,n): kept cells are fed back and returned as they are.
     Returns:
         (n,c) raw features of one prompt, (b,n,c) of several; float32 on the CPU.
+    Raises:
+        NotANumber: NaN or infinity in them.
     """
     prompts = [prompt] if isinstance(prompt, Prompt) else list(prompt)
     if any(p.ids[-1] != model.tokenizer.image_start for p in prompts):
@@ -188,6 +192,7 @@ def write_features(
         out = _parallel(model, prompts, guidance, runtime or Runtime())
     else:
         out = _autoregressive(model, prompts, guidance, readout == "released", keep, runtime or Runtime())
+    check_result(out, "features", projectors=model.projectors, language=model.language)
     return out[0] if isinstance(prompt, Prompt) else out
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..models.decoder import Decoder, noise
-from ..runtime import Runtime
+from ..runtime import Runtime, check_result
 
 
 @torch.no_grad()
@@ -45,6 +45,8 @@ def latents(
         keep: cells (1 or b,1,h,w) to be painted and latents (1 or b,k,h,w) of what stays: `Decoder.sample`.
         late: other features (b,n,c), and the share of the steps, counted from the end, that they condition.
         device, dtype: where and in which precision to compute; None as the UNet's weights are.
+    Raises:
+        NotANumber: NaN or infinity in them.
     """
     c, first = decoder.config, next(decoder.unet.parameters())
     device, dtype = first.device if device is None else device, first.dtype if dtype is None else dtype
@@ -52,7 +54,7 @@ def latents(
     generator: Any = torch.Generator().manual_seed(seed) if isinstance(seed, int) else [torch.Generator().manual_seed(s) for s in seed]
     start = noise(len(tokens), decoder.vae.config.latent_channels, height // decoder.factor, width // decoder.factor, generator)
     given, pooled = conditions(tokens, device, dtype)
-    return decoder.sample(
+    made = decoder.sample(
         given,
         pooled,
         start.to(device),
@@ -66,11 +68,13 @@ def latents(
         late=None if late is None else (*conditions(late[0], device, dtype), late[1]),
         runtime=runtime,
     )
+    return check_result(made, "latents", unet=decoder.unet)
 
 
 def pictures(decoder: Decoder, latents: Tensor, runtime: Runtime | None = None) -> Tensor:
-    """(b,H,W,3) in 0..1, on the CPU, of scaled latents (b,k,h,w) on the VAE's device."""
-    return ((decoder.to_pixels(latents, runtime) + 1) / 2).clamp(0, 1).movedim(1, -1)
+    """(b,H,W,3) in 0..1, on the CPU, of scaled latents (b,k,h,w) on the VAE's device. NotANumber: as `latents`."""
+    pixels = check_result(decoder.to_pixels(latents, runtime), "a picture", vae=decoder.vae)
+    return ((pixels + 1) / 2).clamp(0, 1).movedim(1, -1)
 
 
 def paint(decoder: Decoder, tokens: Tensor, *, runtime: Runtime | None = None, **options: Any) -> Tensor:
