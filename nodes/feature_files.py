@@ -7,12 +7,11 @@ its folders to the nodes as a hidden input.
 from __future__ import annotations
 
 import hashlib
-import os
 import struct
 from pathlib import Path
 from typing import Any
 
-from ..wegen_model.fileio import parse_json
+from ..wegen_model.fileio import parse_json, stays_inside
 from . import host
 
 SUFFIX = ".safetensors"
@@ -34,6 +33,8 @@ def folders_of(given: Any = None) -> dict[str, list[Path]]:
 def is_features(path: Path) -> bool:
     """Whether a file's header says that it holds features. Only the header is read."""
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return False
         with open(path, "rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             header = parse_json(file.read(length), str(path)) if length <= HEADER else {}
@@ -47,7 +48,7 @@ def list_features(folders: dict[str, list[Path]]) -> list[str]:
     found = []
     for place, ending in (("input", ""), ("output", " [output]")):
         for root in folders[place]:
-            paths = (Path(folder) / name for folder, _, names in os.walk(root, followlinks=True) for name in names)
+            paths = (Path(folder) / name for folder, names in host.walk(root) for name in names)
             found += sorted(p.relative_to(root).as_posix() + ending for p in paths if p.suffix == SUFFIX and is_features(p))
     return list(dict.fromkeys(found))
 
@@ -63,8 +64,8 @@ def find_features(name: str, folders: dict[str, list[Path]]) -> Path:
     where = " or ".join(str(r.absolute()) for r in roots) or "any folder (no input folder is set)"
     for root in roots:
         path = root / plain.replace("\\", "/")
-        if not path.resolve().is_relative_to(root.resolve()) and not _given_headless(plain):
-            raise ValueError(f"«{plain}» leads out of the {place} folder {root.absolute()}. Put the file into it.")
+        if plain and not stays_inside(plain) and not _given_headless(plain):  # folders that a person linked there are within
+            raise ValueError(f"«{plain[:200]}» leads out of the {place} folder {root.absolute()}. Put the file into it.")
         if plain and path.is_file():
             if not is_features(path):
                 raise ValueError(f"{path} holds no WeGen features. Save WeGen Features and `wegen encode` write them.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from . import feature_files, host, ui_messages
 from .sockets import CATEGORY, FEATURES
 
@@ -177,13 +179,14 @@ class WeGenSaveFeatures:
 
     def save(self, features, filename_prefix="wegen/features", prompt=None, folders=None):
         from ..wegen_model.features import save_features
+        from ..wegen_model.fileio import write_new
         from ..wegen_model.workflow.standins import fill_prefix, next_place
 
         features.check_finite("features")
         root = feature_files.folders_of(folders)["output"][0]
         folder, name, number = next_place(root, fill_prefix(filename_prefix, *features.grid[::-1], prompt))
-        path = folder / f"{name}_{number:05}_{feature_files.SUFFIX}"
-        save_features(features, path)
+        paths = (folder / f"{name}_{n:05}_{feature_files.SUFFIX}" for n in itertools.count(number))
+        path = write_new(paths, lambda part: save_features(features, part))
         host.show(f"Saved {path.relative_to(root).as_posix()} in the output folder.")
         entry = {"filename": path.name, "subfolder": folder.relative_to(root).as_posix(), "type": "output"}
         return {"ui": {"wegen_files": [entry]}, "result": ()}

@@ -1,8 +1,7 @@
 """What a model is made of: dataclasses with one comment a field, and the table of presets.
 
 Sources: the public WeGen configuration (tower of EVA-02-CLIP-E/14+ at 448 px, LLaMA-2-7B with 32330 tokens, an SDXL UNet
-with cross-attention 1792 and an added condition of 3328) and this project's miniature. Fields with a comment "miniature" are
-options of the common code that the public checkpoints leave off.
+with cross-attention 1792 and an added condition of 3328) and this project's miniature. Fields marked "miniature" are off in the public checkpoints.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from . import bounds
 from .fileio import from_dict
 
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ class VisionConfig:
     eps: float = 1e-6
     mean: tuple[float, ...] = CLIP_MEAN
     std: tuple[float, ...] = CLIP_STD
+
+    def __post_init__(self):
+        bounds.check_vision(self)
 
     @property
     def side(self) -> int:
@@ -57,6 +60,9 @@ class LanguageConfig:
     rope_theta: float = 10000.0
     positions: int = 4096  # longest conversation, in tokens
 
+    def __post_init__(self):
+        bounds.check_language(self)
+
     def bytes(self, tokens: int, dtype: torch.dtype) -> int:
         """What reading so many tokens at once holds beside weights and cache: one layer's activations, the mask, one row of logits."""
         return tokens * (4 * self.mlp_width + 8 * self.width) * dtype.itemsize + tokens**2 + self.vocab_size * 4
@@ -76,6 +82,9 @@ class FeatureConfig:
     pointer_blocks: int = 0  # miniature: residual blocks between what is pointed at and what is made of it
     regions: bool = False  # miniature: slots get an embedding of the box that covers them (models/box_embedding.py)
     parallel: bool = False  # were the weights trained to write all features at once from placeholders?
+
+    def __post_init__(self):
+        bounds.check_features(self)
 
     @property
     def count(self) -> int:
@@ -99,6 +108,9 @@ class DecoderConfig:
     layout_factor: int = 2  # latent cells along one side of a token's cell
     preset: str = "wegen"  # name of the InferencePreset whose settings it has
     latent_rgb: tuple[tuple[float, ...], ...] = ()  # (k+1,3): latent channels to RGB in 0..1 for previews, last row the bias
+
+    def __post_init__(self):
+        bounds.check_decoder(self, TIME_IDS, NEGATIVES)
 
 
 # --- choices that nodes, command line and code share: one table each -------------------------------------------------
@@ -179,6 +191,7 @@ class ModelConfig:
 
 
 # --- diffusers configurations -------------------------------------------------------------------------------------
+
 
 SDXL_UNET: dict[str, Any] = dict(
     sample_size=128,

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .bounds import STEPS
 from .checkpoint import formats, model_folder
 from .config import ModelConfig
 from .encoder_pipeline import WeGenEncoder
@@ -171,6 +172,7 @@ class WeGenDecoder:
         width, height = c.size if width is None else width, c.size if height is None else height
         if steps < 1:
             raise ValueError(f"steps is {steps}: at least 1 denoising step is needed (this decoder's default is {c.steps}).")
+        check_number("SDXL Feature Decoder", "steps", steps, 1, STEPS)
         check_number("SDXL Feature Decoder", "guidance_scale", guidance_scale, 0, hint=f" (this decoder's default is {c.guidance_scale})")
         for one in [seed] if isinstance(seed, int) else seed:
             check_seed("SDXL Feature Decoder", one)

@@ -28,7 +28,7 @@ class Features:
 
     def __post_init__(self):
         t = self.tokens
-        if t.ndim != 3 or t.shape[1] != self.grid[0] * self.grid[1]:
+        if min(self.grid) < 1 or t.ndim != 3 or t.shape[1] != self.grid[0] * self.grid[1]:
             raise ValueError(f"features: tokens are {tuple(t.shape)}, expected (b, {self.grid[0] * self.grid[1]}, c).")
 
     @property
@@ -127,6 +127,9 @@ def load_features(path: str | Path) -> Features:
         with safe_open(path, "pt") as f:
             meta, tokens = f.metadata() or {}, f.get_tensor("tokens")
         rows, columns = meta["grid"].split("x")
-        return Features(tokens, (int(rows), int(columns)), meta["space"], meta["tower"])
-    except (SafetensorError, KeyError) as error:
+        if not tokens.is_floating_point() or not tokens.numel():
+            raise ValueError(f"tokens are {tuple(tokens.shape)} of {str(tokens.dtype).removeprefix('torch.')}")
+        wide = tokens if tokens.dtype == torch.float32 else tokens.float()
+        return Features(wide, (int(rows), int(columns)), meta["space"], meta["tower"])
+    except (SafetensorError, KeyError, ValueError) as error:
         raise ValueError(f"{path} holds no WeGen features ({error}). `wegen encode` and the save node write them.") from error

@@ -2,6 +2,8 @@
 
     with atomic(path) as part: …     write to `part`; it takes the place of `path` when the block ends, and goes when it fails
     write_text(path, text)           the same for a text
+    write_new(paths, write)          under the first of several names that is free, which two processes never both get
+    stays_inside(name)               may a name from outside be joined to a folder?
     read_json(path), parse_json(text, where)     JSON within bounds of length, depth and numbers
     from_dict(cls, values, where)    a dataclass of it, each value checked against its field's annotation
 
@@ -20,7 +22,7 @@ import secrets
 import time
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -30,6 +32,7 @@ DATASET_BYTES = 4 << 30  # of one dataset's annotations
 MAX_DEPTH = 64  # lists and objects inside one another
 OLD = 24 * 3600  # seconds after which a file that a killed process left counts as abandoned
 UNKEPT = "it is NaN or infinite, has more than 64 bits, or is too large for a float"
+DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in "123456789")}  # of Windows, in any folder
 BOMS = (  # the longer first: UTF-32's begins with UTF-16's
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -81,6 +84,55 @@ def write_text(path: str | Path, text: str, sync: bool = False) -> None:
     """UTF-8, whole or not at all."""
     with atomic(path, sync) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def write_new(paths: Iterable[Path], write: Callable[[Path], Any]) -> Path:
+    """A file that takes the first of `paths` that is free, and never another process's. All are in one folder.
+
+    Args:
+        write: writes the file that it is given.
+    Returns:
+        the path that it got.
+    """
+    names = iter(paths)
+    path = next(names)
+    with contextlib.ExitStack() as stack:
+        part = beside(path)
+        stack.callback(lambda: part.unlink(missing_ok=True))
+        write(part)
+        while True:
+            try:
+                _put_new(part, path)
+                return path
+            except FileExistsError:
+                path = next(names)
+
+
+def _put_new(part: Path, path: Path) -> None:
+    """Give a file its name unless the name is taken: FileExistsError."""
+    if os.name == "nt":
+        os.rename(part, path)
+        return
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a disk without hard links
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        os.replace(part, path)
+
+
+def stays_inside(name: Any) -> bool:
+    """Whether a name from outside is a relative path that leads down and to a file, on every system: no way up, no root, drive, UNC path
+    or stream, no device of Windows, no control character."""
+    if not isinstance(name, str) or not name or len(name) > 1000:
+        return False
+    return all(
+        part not in ("", ".", "..")
+        and not any(c == ":" or c < " " for c in part)
+        and part.partition(".")[0].rstrip(" ").upper() not in DEVICES
+        for part in name.replace("\\", "/").split("/")
+    )
 
 
 def _literal(name: str) -> str:

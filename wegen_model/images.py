@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_PIXELS = 178_956_970  # pixels x frames: where Pillow, and so ComfyUI, refuses a picture; 2 GiB of float32 (h,w,3)
+MAX_FRAMES = 2000  # of an animation: one has to be decoded to know the next
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 ORIENTATION = (b"Raw profile type exif", b"XML:com.adobe.xmp")  # texts that say how a picture is turned
@@ -225,7 +226,7 @@ def _opened(source: str | Path | bytes, name: str, frames: bool = False) -> Iter
             data: Any = io.BytesIO(source) if isinstance(source, bytes) else stack.enter_context(open(source, "rb"))
             image = stack.enter_context(Image.open(_without_texts(data)))
             _check_size(image.size[0] * image.size[1], name)
-            count = getattr(image, "n_frames", 1) if frames and image.format != "MPO" else 1
+            count = _frames(image, name) if frames else 1
             _check_size(image.size[0] * image.size[1] * count, name, count)
             yield image
     except PictureError:
@@ -240,6 +241,24 @@ def _opened(source: str | Path | bytes, name: str, frames: bool = False) -> Iter
         _check_size(MAX_PIXELS + 1, name)
     except Exception as error:  # noqa: BLE001 damaged files raise whatever Pillow's decoders stumble over
         raise PictureError(name, f"it is damaged, or not a picture that can be read ({error or type(error).__name__})") from error
+
+
+def _frames(image: Image.Image, name: str) -> int:
+    """How many frames are to be read, 1 of an MPO; none is decoded. PictureError past MAX_FRAMES."""
+    if image.format == "MPO":
+        return 1
+    count = 0
+    if image.format == "TIFF":  # where Pillow's count takes the square of their number
+        with contextlib.suppress(EOFError):
+            while count <= MAX_FRAMES:
+                image.seek(count)
+                count += 1
+        image.seek(0)
+    else:
+        count = getattr(image, "n_frames", 1)
+    if count > MAX_FRAMES:
+        raise PictureError(name, f"it has more than {MAX_FRAMES} frames, the most that is read", "Shorten it.")
+    return count
 
 
 def _without_texts(file: Any) -> Any:

@@ -17,7 +17,19 @@ import sys
 import torch
 
 from ...wegen_model.config import QUANTIZATIONS
-from .folders import BUNDLED, FOLDER, bundled, check_model, fingerprint, inside_comfyui, knows, list_models, model_roots, person_folders
+from .folders import (
+    BUNDLED,
+    FOLDER,
+    bundled,
+    check_model,
+    fingerprint,
+    inside_comfyui,
+    knows,
+    list_models,
+    model_roots,
+    person_folders,
+    walk,
+)
 from .folders import register as register_folder
 from .progress import NodeRuntime, executing_node, nothing, show, shown, watch
 
@@ -43,6 +55,7 @@ __all__ = [
     "runtime",
     "show",
     "shown",
+    "walk",
     "watch",
 ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 BUNDLED = "wegen-mini"
@@ -59,18 +60,30 @@ def list_models(kind: str) -> list[str]:
 
 
 def _folders(root: Path):
-    """Folders with a config.json, the topmost of each branch. Links are followed, but not back to a folder that contains them."""
+    """Folders with a config.json, the topmost of each branch."""
+    for path, names, files in _walk(root):
+        names[:] = sorted(n for n in names if not n.startswith("."))  # dot folders: a conversion on its way
+        if "config.json" in files and Path(path) != root:
+            names.clear()
+            yield Path(path)
+
+
+def walk(root: Path) -> Iterator[tuple[str, list[str]]]:
+    """Each folder from a root down, linked ones too, with the names of its files."""
+    for path, _, files in _walk(root):
+        yield path, files
+
+
+def _walk(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """os.walk that follows links, but not back to a folder that contains them."""
     above: dict[str, frozenset[str]] = {}  # walked folder: real paths of itself and all above it
     for path, names, files in os.walk(root, followlinks=True):
-        names[:] = sorted(n for n in names if not n.startswith("."))  # dot folders: a conversion on its way
         real, outer = os.path.realpath(path), above.get(os.path.dirname(path), frozenset())
         if real in outer:
             names.clear()
             continue
         above[path] = outer | {real}
-        if "config.json" in files and Path(path) != root:
-            names.clear()
-            yield Path(path)
+        yield path, names, files
 
 
 def check_model(name: str, kind: str) -> bool | str:

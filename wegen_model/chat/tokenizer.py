@@ -60,7 +60,7 @@ class Tokenizer:
             backend: Any = _Fast(data, own, folder / "tokenizer.json")
         elif (folder / "tokenizer.model").is_file():
             raw = (folder / "tokenizer.model").read_bytes()
-            backend = _SentencePiece(raw)
+            backend = _SentencePiece(raw, folder / "tokenizer.model")
             special = special or special_tokens(backend.size)
         else:
             raise FileNotFoundError(
@@ -125,10 +125,15 @@ class _SentencePiece:
     """LLaMA's sentencepiece model. Each piece carries the word mark, as in transformers 4.30.2, with which the release was trained
     (`legacy` in the release's tokenizer_config.json came later and is not read there)."""
 
-    def __init__(self, raw: bytes):
+    def __init__(self, raw: bytes, path: Path):
         import sentencepiece
 
-        self._sp = sentencepiece.SentencePieceProcessor(model_proto=raw)
+        try:
+            self._sp = sentencepiece.SentencePieceProcessor(model_proto=raw)
+        except RuntimeError as error:
+            raise ValueError(f"{path}: not a valid tokenizer. {AGAIN}") from error
+        if not raw or not self._sp.get_piece_size():
+            raise ValueError(f"{path}: it is empty. {AGAIN}")
         self.size = self._sp.get_piece_size()
         self.bos, self.eos = self._sp.bos_id(), self._sp.eos_id()
 

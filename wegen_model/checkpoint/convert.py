@@ -9,15 +9,16 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from .. import locks
 from ..chat.tokenizer import special_tokens
 from ..config import ModelConfig, check_kind
+from ..fileio import atomic
 from ..generation.decoder_presets import describe
 from ..progress import ProgressEvent
 from ..runtime import Runtime
@@ -59,7 +60,7 @@ def convert(
         what was written, what is missing and what was dropped and why.
     Raises:
         CheckpointError: with the file, the tensor and what to do; the target is then as it was. After an interruption the same call goes
-            on behind the files that were finished.
+            on behind the files that were finished. Busy: another process writes this target.
     """
     runtime = runtime or Runtime()
     found, target = scan(source, whole), Path(target).expanduser()
@@ -70,7 +71,6 @@ def convert(
     if words is not None:
         added = _added_tokens(words, planned.config)
     files = {part: shards(WEIGHT_FILES[part], tensors, shard) for part, tensors in planned.parts.items()}
-    work = Staging(target, _fingerprint(found, planned, files))
     report = Report(
         target,
         "WeGen model folder",
@@ -83,35 +83,39 @@ def convert(
         decoder=describe(planned.config) if "unet" in planned.parts else "",
     )
     total, done = sum(len(tensors) for tensors in planned.parts.values()), itertools.count(1)
-    try:
-        work.room({name: sum(planned.parts[part][key][0].bytes for key in keys) for part in files for name, keys in files[part].items()})
-        for part, tensors in planned.parts.items():
-            for name, keys in files[part].items():
-                work.write(
-                    name,
-                    {key: tensors[key] for key in keys},
-                    lambda key: runtime.tick(ProgressEvent("convert", next(done), total, text=key)),
-                )
-            if len(files[part]) > 1:
-                names = {Path(name).name: keys for name, keys in files[part].items()}
-                (work.files / f"{WEIGHT_FILES[part]}.safetensors.index.json").write_text(shard_index(names, tensors))
-            report.parts.append(summarise(part, list(files[part]), [spec for spec, _ in tensors.values()]))
-        work.files.mkdir(parents=True, exist_ok=True)
-        write_config(work.files, planned.config)
-        if words is not None:
-            shutil.copy(words, work.files / words.name)
-            (work.files / "added_tokens.json").write_text(json.dumps(added, indent=1) + "\n")
-            report.tokenizer = words.name
-        work.finish()
-    except OSError as error:
-        raise CheckpointError(
-            f"{target}: could not be written ({error.strerror or error}). What was there before is unchanged.{work.left()}"
-        ) from error
-    except BaseException:
-        left = work.left()
-        if left:
-            runtime.warn(f"{target}: not finished.{left}")
-        raise
+    with locks.held(target.resolve().with_name(f".{target.resolve().name}.lock"), f"convert {source}"):
+        work = Staging(target, _fingerprint(found, planned, files))
+        try:
+            work.room(
+                {name: sum(planned.parts[part][key][0].bytes for key in keys) for part in files for name, keys in files[part].items()}
+            )
+            for part, tensors in planned.parts.items():
+                for name, keys in files[part].items():
+                    work.write(
+                        name,
+                        {key: tensors[key] for key in keys},
+                        lambda key: runtime.tick(ProgressEvent("convert", next(done), total, text=key)),
+                    )
+                if len(files[part]) > 1:
+                    names = {Path(name).name: keys for name, keys in files[part].items()}
+                    (work.files / f"{WEIGHT_FILES[part]}.safetensors.index.json").write_text(shard_index(names, tensors))
+                report.parts.append(summarise(part, list(files[part]), [spec for spec, _ in tensors.values()]))
+            work.files.mkdir(parents=True, exist_ok=True)
+            write_config(work.files, planned.config)
+            if words is not None:
+                shutil.copy(words, work.files / words.name)
+                (work.files / "added_tokens.json").write_text(json.dumps(added, indent=1) + "\n")
+                report.tokenizer = words.name
+            work.finish()
+        except OSError as error:
+            raise CheckpointError(
+                f"{target}: could not be written ({error.strerror or error}). What was there before is unchanged.{work.left()}"
+            ) from error
+        except BaseException:
+            left = work.left()
+            if left:
+                runtime.warn(f"{target}: not finished.{left}")
+            raise
     report.missing = [p for p in (*PARTS, "tokenizer") if p not in planned.parts and not (p == "tokenizer" and report.tokenizer)]
     return report
 
@@ -203,15 +207,11 @@ def export(
     if parts and without or not tensors:
         raise CheckpointError(f"the layout {layout} («{exports()[layout].name}») has no place for {', '.join(without)}.")
     done = itertools.count(1)
-    part_file = target.with_name(target.name + ".part")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_file(part_file, tensors, lambda key: runtime.tick(ProgressEvent("export", next(done), len(tensors), text=key)))
-        os.replace(part_file, target)
+        with atomic(target) as part_file:
+            write_file(part_file, tensors, lambda key: runtime.tick(ProgressEvent("export", next(done), len(tensors), text=key)))
     except OSError as error:
         raise CheckpointError(f"{target}: could not be written ({error.strerror or error}).") from error
-    finally:
-        part_file.unlink(missing_ok=True)
     specs: list[Spec] = [spec for spec, _ in tensors.values()]
     written = ", ".join(part for part in planned.parts if part not in without)
     return Report(

@@ -10,7 +10,7 @@ from typing import Any
 
 from . import formats
 from .formats.public_format import EVERYTHING, PublicFormat
-from .model_paths import CheckpointError, read_json
+from .model_paths import CheckpointError, index_names, read_json
 
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\..+)")
 
@@ -62,15 +62,13 @@ def shards_of(path: Path) -> list[Path]:
     """
     if path.suffix == ".json":
         listed = read_json(path).get("weight_map")
-        if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
-            raise CheckpointError(f"{path}: not an index of weights (no «weight_map» of file names). Copy it again.")
-        names = sorted(set(listed.values()))
+        names = index_names(listed, path)
     elif found := _SHARD.fullmatch(path.name):
         stem, _, count, suffix = found.groups()
         names = [f"{stem}-{i:05d}-of-{count}{suffix}" for i in range(1, int(count) + 1)]
     else:
         return [path]
-    missing = [name for name in names if Path(name).name != name or not (path.parent / name).is_file()]
+    missing = [name for name in names if not (path.parent / name).is_file()]
     if missing:
         raise CheckpointError(
             f"{path.parent}: {', '.join(missing[:5])} {'are' if len(missing) > 1 else 'is'} not there; the weights are "
@@ -90,6 +88,8 @@ def llama_config(path: Path) -> dict:
         return {}
     heads = values.get("num_attention_heads", 0)
     rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
+    if not isinstance(rope, dict):
+        raise CheckpointError(f"{path}: rope_scaling is {str(rope)[:40]!r}, not an object. Copy or download it again.")
     scaled = rope.get("rope_type", rope.get("type", "default"))
     shared = values.get("num_key_value_heads") or heads
     problems = [f"{shared} key heads for {heads} query heads"] if shared != heads else []

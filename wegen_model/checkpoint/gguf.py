@@ -29,6 +29,8 @@ from .model_paths import CheckpointError
 PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}  # kinds that are no blocks
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
+COUNTS = ("split.count", "llama.attention.head_count", "llama.attention.head_count_kv", "llama.context_length")
+NUMBERS = ("llama.attention.layer_norm_rms_epsilon", "llama.rope.freq_base")
 _KEPT = 64  # longer arrays (the vocabulary) are represented by their length
 _ROWS = 1024  # dequantised at once
 
@@ -95,6 +97,11 @@ def language_config(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
     kind = metadata.get("general.architecture")
     if kind != "llama":
         raise CheckpointError(f"{path}: a GGUF file of the architecture {kind!r}; WeGen's language model is a «llama».")
+    for key in COUNTS + NUMBERS:
+        value = metadata.get(key, 0)
+        right = type(value) is int or type(value) is float and key in NUMBERS
+        if not right or not 0 <= value < 2**40:  # NaN too
+            raise CheckpointError(f"{path}: {key} is {str(value)[:40]}, not a number that a model has. Copy or download it again.")
     if metadata.get("split.count", 1) > 1:
         raise CheckpointError(
             f"{path}: one of {metadata['split.count']} pieces of a split GGUF. Join them with llama.cpp's gguf-split --merge."
@@ -120,7 +127,7 @@ def read_header(path: Path) -> tuple[dict[str, Any], list[Entry]]:
     with path.open("rb") as f:
         try:
             return _header(f, path, size)
-        except (struct.error, UnicodeDecodeError, MemoryError, OverflowError) as error:
+        except (struct.error, UnicodeDecodeError, MemoryError, OverflowError, RecursionError) as error:
             raise CheckpointError(f"{path}: a damaged or incomplete GGUF header ({error}). Copy or download it again.") from error
 
 
@@ -138,18 +145,28 @@ def _header(f: BufferedReader, path: Path, size: int) -> tuple[dict[str, Any], l
         shape = tuple(reversed([_one(f, "Q") for _ in range(min(_one(f, "I"), 8))]))
         tensors.append((key, shape, _one(f, "I"), _one(f, "Q")))
     align = metadata.get("general.alignment", 32)
+    if not isinstance(align, int) or not 1 <= align <= 1 << 20:
+        raise struct.error(f"an alignment of {str(align)[:40]}")
     start = -(-f.tell() // align) * align
     routed, _ = GGUF.route([key for key, *_ in tensors])
     targets = {key: (target, rule.how) for key, target, rule in routed if rule.part}
     entries = []
     for key, shape, number, offset in tensors:
         kind, count_bytes = _size(path, key, shape, number)
+        how = targets.get(key, ("", "copy"))[1]
         if start + offset + count_bytes > size:
             raise CheckpointError(
                 f"{path}: incomplete: {key} would end at byte {start + offset + count_bytes:,} of {size:,}. Copy or download it again."
             )
+        if how == "rotary" and (not shape or math.prod(shape[:-1]) % (2 * _heads(metadata))):
+            raise struct.error(f"{key} of {shape}, which its heads do not divide")
         entries.append(Entry(key, *targets.get(key, ("", "copy")), kind, shape, start + offset, count_bytes))
     return metadata, entries
+
+
+def _heads(metadata: dict[str, Any]) -> int:
+    heads = metadata.get("llama.attention.head_count")
+    return heads if isinstance(heads, int) and heads > 0 else 1
 
 
 def _one(f: BufferedReader, code: str) -> Any:

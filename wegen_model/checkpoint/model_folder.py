@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..bounds import check_diffusers
 from ..config import ModelConfig
 from ..fileio import parse_json, write_text
 from ..models.quantization import KINDS, QuantizedLinear, dequantize, is_quantized, quantize, replace_linears
@@ -60,6 +61,10 @@ def read_config(folder: str | Path) -> ModelConfig:
     for name, file in (("unet", "unet/config.json"), ("vae", "vae/config.json"), ("scheduler", "scheduler/scheduler_config.json")):
         if (folder / file).is_file():
             extra[name] = read_json(folder / file)
+            try:
+                check_diffusers(extra[name], str(folder / file))
+            except ValueError as error:
+                raise CheckpointError(f"{error}. Copy or convert the model again.") from error
     return dataclasses.replace(config, **extra)
 
 

@@ -10,6 +10,7 @@ import glob
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -86,14 +87,25 @@ def files(folder: str | Path, part: str) -> list[Path]:
     index = base.with_name(base.name + ".safetensors.index.json")
     if index.is_file():
         listed = read_json(index).get("weight_map")
-        if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
-            raise CheckpointError(f"{index}: not an index of safetensors (no «weight_map» of file names). Copy it again.")
-        names = sorted(set(listed.values()))
+        names = index_names(listed, index)
         missing = [n for n in names if not (base.parent / n).is_file()]
         if missing:
             raise CheckpointError(f"{base.parent}: {index.name} lists {', '.join(missing)}, which is not there. Copy it again.")
         return [base.parent / n for n in names]
     return []
+
+
+def index_names(listed: Any, index: Path) -> list[str]:
+    """The file names of an index's «weight_map», each once. CheckpointError: it is none, or one of its names leaves the folder."""
+    if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
+        raise CheckpointError(f"{index}: not an index of weights (no «weight_map» of file names). Copy it again.")
+    names = sorted(set(listed.values()))
+    for name in names:
+        if not fileio.stays_inside(name) or Path(name).name != name:
+            raise CheckpointError(
+                f"{index}: it names {name[:80]!r}, which is no file beside it. Copy it again, from a source that you trust."
+            )
+    return names
 
 
 def parts(folder: str | Path) -> list[str]:
@@ -154,6 +166,9 @@ def replacing(folder: str | Path) -> Iterator[Path]:
     """
     folder = Path(folder).resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.*/new"):  # of a killed process; one with `old` holds a model
+        if not (left.parent / "old").exists() and all(time.time() - p.stat().st_mtime > fileio.OLD for p in (left, *left.rglob("*"))):
+            shutil.rmtree(left.parent, ignore_errors=True)
     beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     new, old = beside / "new", beside / "old"
     try:

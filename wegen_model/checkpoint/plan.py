@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..bounds import check_diffusers
 from ..config import PRESETS, ModelConfig
 from ..models.quantization import INSIDE
 from . import initialise as start
@@ -136,6 +137,8 @@ def configure(
             values[part][name] = sizes[part][name]
     try:
         full = ModelConfig.from_dict(values)
+        for name in ("unet", "vae", "scheduler"):
+            check_diffusers(getattr(full, name), name)
     except (ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"the configuration given with config is not valid: {error}") from error
     _check_widths(full, sizes, found)

@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from ..fileio import write_text
+from ..fileio import read_json, stays_inside, write_text
 from .model_paths import CheckpointError, replacing
 from .tensor_file import Spec, write_file
 
@@ -74,7 +74,7 @@ class Staging:
         record = self.folder / "progress.json"
         done = {}
         try:
-            found = json.loads(record.read_text())
+            found = read_json(record)
             if found["plan"] == self.plan:
                 done = {name: entry for name, entry in found["done"].items() if self._whole(name, entry)}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -85,7 +85,7 @@ class Staging:
 
     def _whole(self, name: str, entry: dict) -> bool:
         path = self.files / name
-        return path.is_file() and path.stat().st_size == entry["bytes"] and digest(path) == entry["sha256"]
+        return stays_inside(name) and path.is_file() and path.stat().st_size == entry["bytes"] and digest(path) == entry["sha256"]
 
     def room(self, sizes: dict[str, int]) -> None:
         """Refuse, before the work, when the disk has too little room."""
@@ -119,6 +119,8 @@ class Staging:
     def finish(self) -> None:
         """Put the files in the target's place and the index beside them."""
         write_text(self.files / INDEX, json.dumps({"files": dict(sorted(self.done.items()))}, indent=1) + "\n")
+        for left in self.files.rglob("*.part"):  # of a process that was killed
+            left.unlink()
         with replacing(self.target) as new:
             new.rmdir()
             os.replace(self.files, new)
@@ -140,11 +142,14 @@ def verify(folder: Path) -> list[str]:
     if not path.is_file():
         raise CheckpointError(f"{folder}: no {INDEX}, so there is nothing to compare with. `wegen convert` writes one.")
     try:
-        entries = json.loads(path.read_text())["files"]
+        entries = read_json(path)["files"]
         return [
             name
             for name, entry in entries.items()
-            if not (folder / name).is_file() or (folder / name).stat().st_size != entry["bytes"] or digest(folder / name) != entry["sha256"]
+            if not stays_inside(name)
+            or not (folder / name).is_file()
+            or (folder / name).stat().st_size != entry["bytes"]
+            or digest(folder / name) != entry["sha256"]
         ]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: not a valid index of files. Convert the folder again.") from error

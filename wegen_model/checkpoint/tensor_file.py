@@ -26,6 +26,7 @@ from torch import Tensor
 
 from ..fileio import parse_json
 from ..models.quantization import KINDS, dequantize
+from ..runtime import is_finite
 from .model_folder import BLOCKS, block_kinds
 from .model_paths import CheckpointError
 
@@ -45,6 +46,7 @@ NAMES = {
     torch.float8_e5m2: "F8_E5M2",
 }
 DTYPES = {name: dtype for dtype, name in NAMES.items()}
+AGAIN = "Copy or download it again."
 WRAPPERS = ("state_dict", "module", "model")  # a state dict may sit one level down, under one of these
 
 
@@ -123,10 +125,18 @@ def _open_safetensors(path: Path) -> TensorFile:
                 raise ValueError("the header is cut off")
             header = parse_json(f.read(length), "its header", MAX_HEADER)
         kinds = block_kinds(path, header.pop("__metadata__", None))
-        places = {key: [int(v) for v in value["data_offsets"]] for key, value in header.items()}
+        for key, value in header.items():
+            if not all(type(n) is int and n >= 0 for n in (*value["shape"], *value["data_offsets"])) or len(value["shape"]) > 8:
+                raise ValueError(f"{key[:80]} has no proper shape and place")
+        places = {key: value["data_offsets"] for key, value in header.items()}
         end = 8 + length + max((stop for _, stop in places.values()), default=0)
         if end != size:
             raise ValueError(f"{end:,} bytes were announced")
+        at = 0
+        for start, stop in sorted(places.values()):
+            if start != at:
+                raise ValueError("its tensors overlap, or leave gaps")
+            at = stop
         specs = {key: Spec(tuple(value["shape"]), DTYPES[value["dtype"]]) for key, value in header.items()}
         wrong = [key for key, spec in specs.items() if places[key][1] - places[key][0] != spec.bytes]
         if wrong:
@@ -175,10 +185,15 @@ def _open_torch(path: Path, mapped: bool) -> TensorFile:
     tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, dict) else {}
     if not tensors:
         raise CheckpointError(f"{path}: no tensors in it, so it is not a checkpoint.")
+    for key, tensor in tensors.items():
+        if not isinstance(key, str) or tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+            raise CheckpointError(f"{path}: {str(key)[:80]} is no plain tensor. Ask its author for safetensors.")
     specs = {key: Spec(tuple(v.shape), v.dtype) for key, v in tensors.items()}
 
     def read(key: str) -> Tensor:
         tensor = tensors[key].detach()
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():  # one value, repeated without end
+            raise CheckpointError(f"{path}: {key} says that it is {tuple(tensor.shape)}, for which the file holds too little. {AGAIN}")
         if not mapped:
             return tensor
         out = tensor.clone(memory_format=torch.contiguous_format)
@@ -246,6 +261,11 @@ def write_file(path: Path, tensors: dict[str, tuple[Spec, Callable[[], Tensor]]]
             tensor = make().detach().to(spec.dtype)
             if tuple(tensor.shape) != spec.shape:
                 raise CheckpointError(f"{path.name}: {key} is {tuple(tensor.shape)}, {spec.shape} was announced.")
+            if tensor.is_floating_point() and not is_finite(tensor):
+                raise CheckpointError(
+                    f"{key} holds NaN or infinity{'' if spec.dtype == torch.float32 else f' in {spec.name}'}: what is made with it would be no "
+                    "picture. Copy or download the source again; where values are too large for 16 bits, choose --dtype float32."
+                )
             data = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
             f.write(data)
             digest.update(data)

@@ -7,14 +7,18 @@ the conversation; so does Ctrl-C while the model answers.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shlex
 import sys
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from ..fileio import write_new
 from .loras import add_lora, with_loras
 from .output import save_picture, say, writable
 
@@ -179,9 +183,7 @@ class Chat:
                 seed = answer.last.seed
                 if image is None:
                     image = self.model.decode(features, seed=self.args.seed if seed is None else seed)[0]
-                path = free(self.out, "chat", ".png")
-                save_picture(image, path)
-                self.pictures[id(features)] = path
+                self.pictures[id(features)] = write_new(free(self.out, "chat", ".png"), partial(save_picture, image))
             sys.stdout.write(f"wegen> [picture: {self.pictures[id(features)]}]\n")
         sys.stdout.flush()
         self.talk = answer
@@ -210,20 +212,23 @@ class Chat:
 
         if not self.talk.turns and not self.talk.drawn:
             raise ValueError("there is nothing to save: nothing was said yet.")
-        path = path_of(text) if text.strip() else free(self.out, "talk", ".safetensors")
-        if path.exists() and path.resolve() not in self.files:
+        if not text.strip():
+            path = write_new(free(self.out, "talk", ".safetensors"), partial(save_conversation, self.talk))
+        elif (path := path_of(text)).exists() and path.resolve() not in self.files:
             raise ValueError(f"{path} is there already: choose another name, so that nothing is lost.")
-        writable(path.parent)
-        save_conversation(self.talk, path)
+        else:
+            writable(path.parent)
+            save_conversation(self.talk, path)
         self.files.add(path.resolve())
         unsent = f" ({len(self.waiting)} attached, not yet sent: not in it)" if self.waiting else ""
         say(f"saved: {path}{unsent}")
 
 
-def free(folder: Path, name: str, suffix: str) -> Path:
-    """The next file NAME_001, NAME_002, … after those that are there."""
+def free(folder: Path, name: str, suffix: str) -> Iterator[Path]:
+    """The files NAME_001, NAME_002, … after those that are there, for `write_new`."""
     taken = (p.stem[len(name) + 1 :] for p in folder.glob(f"{name}_*{suffix}"))
-    return folder / f"{name}_{max((int(n) for n in taken if n.isdigit()), default=0) + 1:03d}{suffix}"
+    first = max((int(n) for n in taken if n.isdigit()), default=0) + 1
+    return (folder / f"{name}_{n:03d}{suffix}" for n in itertools.count(first))
 
 
 def path_of(text: str) -> Path:

@@ -53,7 +53,8 @@ class Decoder(nn.Module):
         self.scheduler_config = dict(scheduler)
         self.unet: Any
         self.vae: Any  # diffusers' own classes; None where a configuration is empty
-        self.unet = diffusers.UNet2DConditionModel.from_config(_plain(unet)) if unet else None
+        with _described("UNet", "unet/config.json"):
+            self.unet = diffusers.UNet2DConditionModel.from_config(_plain(unet)) if unet else None
         self.vae = self.make_vae(vae) if vae else None
         self.layout = FeatureToLatent(config, operations) if unet and config.layout_channels else None
 
@@ -65,7 +66,8 @@ class Decoder(nn.Module):
         kind = vae.get("_class_name", "AutoencoderKL")
         if kind not in VAES:
             raise ValueError(f"decoder: a VAE of class {kind!r} is not one of {', '.join(VAES)}.")
-        return getattr(diffusers, kind).from_config(_plain(vae))
+        with _described("VAE", "vae/config.json"):
+            return getattr(diffusers, kind).from_config(_plain(vae))
 
     @property
     def factor(self) -> int:
@@ -108,7 +110,8 @@ class Decoder(nn.Module):
         name = name or own
         if name not in SAMPLERS.values():
             raise ValueError(f"decoder: scheduler {name!r} is not one of {', '.join(SAMPLERS.values())}.")
-        return getattr(diffusers, name).from_config({k: v for k, v in config.items() if not k.startswith("_")})
+        with _described("noise schedule", "scheduler/scheduler_config.json"):
+            return getattr(diffusers, name).from_config({k: v for k, v in config.items() if not k.startswith("_")})
 
     @torch.no_grad()
     def sample(
@@ -143,7 +146,8 @@ class Decoder(nn.Module):
         """
         runtime = runtime or Runtime()
         solver = self.scheduler(scheduler)
-        solver.set_timesteps(steps, device=noise.device)
+        with _described("noise schedule", "scheduler/scheduler_config.json"):
+            solver.set_timesteps(steps, device=noise.device)
         height, width = (s * self.factor for s in noise.shape[-2:])
         guided = guidance_scale != 1.0
         first_late = len(solver.timesteps) - round(late[2] * len(solver.timesteps)) if late else None
@@ -251,6 +255,18 @@ def time_ids(config: DecoderConfig, height: int, width: int, rows: int, device: 
     if kind not in sizes:
         raise ValueError(f"decoder: time_ids is {kind!r}; choose {', '.join(TIME_IDS)}.")
     return torch.tensor([sizes[kind]], device=device).expand(rows, -1)
+
+
+@contextlib.contextmanager
+def _described(what: str, file: str) -> Iterator[None]:
+    """Whatever diffusers raises over a configuration, as a ValueError that says which file it is."""
+    try:
+        yield
+    except Exception as error:
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(
+            f"decoder: {file} describes no {what} that diffusers can make ({said}). Copy or convert the model again."
+        ) from error
 
 
 def _plain(config: dict) -> dict:

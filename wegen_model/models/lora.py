@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..fileio import atomic
+from ..runtime import is_finite
 
 TARGETS = {
     "unet": ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"),
@@ -105,12 +106,15 @@ def read_lora_and_metadata(path: str | Path, space: str = "") -> tuple[dict[str,
         with safe_open(path, "pt") as file:
             meta = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}
-    except (SafetensorError, FileNotFoundError) as error:
+    except (SafetensorError, OSError) as error:
         raise ValueError(f"lora: {path} cannot be read ({error}). Choose a LoRA that WeGen Train Decoder wrote.") from error
     if not any(key.endswith(".lora_down.weight") for key in tensors):
         raise ValueError(f"lora: {Path(path).name} holds no LoRA of the names that WeGen writes (lora_unet_….lora_down.weight).")
     if space and meta.get("wegen_space", space) != space:
         raise ValueError(f"lora: {Path(path).name} was trained for the features '{meta['wegen_space']}', this decoder reads '{space}'.")
+    for key, tensor in tensors.items():
+        if tensor.is_floating_point() and not is_finite(tensor):
+            raise ValueError(f"lora: {Path(path).name} is damaged: {key} holds NaN or infinity. Copy or train it again.")
     return tensors, meta
 
 

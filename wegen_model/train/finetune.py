@@ -21,6 +21,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from .. import locks
 from ..chat.conversation import Conversation
 from ..config import ModelConfig
 from ..data.image_folder import PictureFolder, caption_of, rows
@@ -248,6 +249,11 @@ def finetune(
             decoder.vae.cpu()  # its place is the training's
             return made
 
+        with locks.held(work / ".lock", "train a decoder"):
+            train(task, work, Ticks(runtime, device, preview_every, preview), alone=True)
+        decoder.vae.to(device)
+        with torch.no_grad():
+            painted = paint(components, shown.to(device), steps=config.decoder.steps)
         strips: list[Tensor] = []
 
         def preview(step: int) -> Tensor:

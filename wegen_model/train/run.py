@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from .. import locks
 from ..checkpoint import model_folder
 from ..runtime import Runtime
 from .held_out import HeldOut
@@ -81,18 +82,19 @@ def run_stage(
     task = make_task(stage, components, source, s, folder)
     if sample_every:
         task.images = SampleImages(components, samples or source, stage, measured=samples is not None)
-    reached = train(
-        task,
-        folder,
-        runtime,
-        stop_after,
-        accumulate=accumulate,
-        workers=workers,
-        trackers=trackers,
-        sample_every=sample_every,
-        held_out=held_out,
-        record=record,
-    )
+    with locks.held(folder / ".lock", f"train {stage}", main):
+        reached = train(
+            task,
+            folder,
+            runtime,
+            stop_after,
+            accumulate=accumulate,
+            workers=workers,
+            trackers=trackers,
+            sample_every=sample_every,
+            held_out=held_out,
+            record=record,
+        )
     weights = reached.weights()  # on every process: shards are gathered
     if not reached.finished:
         return f"{folder}: stopped on the way; the same command goes on."

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from .spec import SEED_NAMES, Cell, NodeClass, SubgraphUse, inputs_of, name_node
+from .spec import SEED_NAMES, Cell, GraphError, NodeClass, SubgraphUse, inputs_of, name_node
 from .virtual import GETTERS, PASSING, PRIMITIVE, SETTERS, VIRTUAL, is_group, name_of_pair
 
 MUTED, BYPASSED = 2, 4
+MOST_NODES = 20_000  # of a workflow with all its subgraphs unfolded
+MOST_DEPTH = 64  # of subgraphs in subgraphs
 CONTROL_VALUES = ("fixed", "increment", "decrement", "randomize", "increment-wrap")
 UPLOADS = ("image_upload", "video_upload", "audio_upload", "animated_image_upload")
 
@@ -115,6 +117,8 @@ class Canvas:
         self.dynamic: set[tuple[str, str]] = set()
         self.subgraphs: dict[str, SubgraphUse] = {}
         self.passed_over: list[str] = []
+        self._unfolded = 0  # nodes so far
+        self._known: dict[int, dict[str, bool]] = {}  # what _promoted found of a subgraph
         root = Scope(ui)
         self._open(root, ())
         self._emit(root)
@@ -124,7 +128,11 @@ class Canvas:
             }
 
     def _open(self, scope: Scope, inside: tuple[str, ...]) -> None:
-        """Make a scope of every subgraph in use, all the way down."""
+        """Make a scope of every subgraph in use, all the way down. GraphError where that is more than any workflow holds."""
+        self._unfolded += len(scope.nodes)
+        if self._unfolded > MOST_NODES or len(inside) > MOST_DEPTH:
+            what = f"{MOST_NODES} nodes" if self._unfolded > MOST_NODES else f"{MOST_DEPTH} levels"
+            raise GraphError(f"its subgraphs unfold to more than {what}; make it smaller, or split it into several workflows")
         for key, node in scope.nodes.items():
             kind = str(node.get("type"))
             if kind not in self.definitions or node.get("mode") in (MUTED, BYPASSED):
@@ -280,7 +288,11 @@ class Canvas:
 
     def _promoted(self, graph: dict, inside: tuple[str, ...]) -> dict[str, bool]:
         """{subgraph input that shows as a widget: whether its inner widget has control_after_generate}, in order."""
-        scope, found = Scope(graph), {}
+        if id(graph) in self._known:
+            return self._known[id(graph)]
+        if len(inside) > MOST_DEPTH:
+            return {}
+        scope, found = Scope(graph), self._known.setdefault(id(graph), {})
         for slot, entry in enumerate(graph.get("inputs") or []):
             for key, link in scope.links.items():
                 node = scope.nodes.get(link.target)

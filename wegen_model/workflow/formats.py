@@ -33,6 +33,10 @@ def load_workflow(source: str | Path | dict, nodes: dict[str, NodeClass]) -> Wor
     if ui is not None:
         try:
             canvas = Canvas(ui, workflow.table)
+        except GraphError as error:
+            raise GraphError([f"{name}: {problem}" for problem in error.problems]) from error
+        except RecursionError as error:
+            raise GraphError(f"{name}: its links run through too many reroutes or subgraphs; connect the nodes directly") from error
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise GraphError(f"{name}: its nodes and links are not as ComfyUI writes them ({error!r}); save it again in ComfyUI") from error
         workflow.cells, workflow.primitives, workflow.subgraphs = canvas.cells, canvas.primitives, canvas.subgraphs

@@ -9,7 +9,7 @@ import difflib
 from pathlib import Path
 from typing import Any
 
-from .spec import FALSE, SEED_NAMES, TRUE, GraphError, Input, Workflow, inputs_of, is_link
+from .spec import FALSE, SEED_NAMES, TRUE, GraphError, Input, Workflow, inputs_of, is_link, values_of
 from .validate import list_choices
 
 
@@ -42,10 +42,10 @@ def set_seed(workflow: Workflow, seed: int) -> int:
     targets: dict[tuple[str, str], None] = {}  # in order, each once
     for node_id, node in workflow.prompt.items():
         for name in SEED_NAMES:
-            value = (node.get("inputs") or {}).get(name) if isinstance(node, dict) else None
+            value = values_of(node).get(name)
             if is_link(value):
                 origin = workflow.prompt.get(value[0])
-                if isinstance(origin, dict) and origin.get("class_type") == "PrimitiveInt" and not is_link(origin["inputs"].get("value")):
+                if isinstance(origin, dict) and origin.get("class_type") == "PrimitiveInt" and not is_link(values_of(origin).get("value")):
                     targets[value[0], "value"] = None
             elif value is not None:
                 targets[node_id, name] = None
@@ -173,7 +173,7 @@ def _read(workflow: Workflow, node_id: str, name: str, text: str) -> Any:
         raise GraphError(f"{workflow.label(node_id)} is not a node of this pack, so its widgets are not known; use ComfyUI to change it")
     declared = inputs_of(node_class)
     widgets = {
-        key: entry for key, entry in declared.items() if entry.is_widget or (key in node["inputs"] and not is_link(node["inputs"][key]))
+        key: entry for key, entry in declared.items() if entry.is_widget or (key in values_of(node) and not is_link(values_of(node)[key]))
     }
     if name not in widgets:
         close = difflib.get_close_matches(name, widgets, 1)
@@ -186,7 +186,7 @@ def _read(workflow: Workflow, node_id: str, name: str, text: str) -> Any:
         raise GraphError(
             f"{workflow.label(node_id)}{', ' + name if name in declared else ''}{kind}; its widgets are {', '.join(widgets) or 'none'}"
         )
-    link = node["inputs"].get(name)
+    link = values_of(node).get(name)
     if is_link(link):
         raise GraphError(
             f"{workflow.label(node_id)}, input {name}, gets its value from {workflow.label(link[0])}; set it there, or unlink it in ComfyUI"
@@ -235,10 +235,12 @@ def _read_like(value: Any, text: str) -> Any:
 def _write(workflow: Workflow, node_id: str, name: str, value: Any) -> None:
     """Set a value in the prompt and the UI workflow, and everywhere else that shows the same place of the UI workflow."""
     nodes, cell = _all_nodes(workflow), workflow.cells.get((node_id, name))
+    if not isinstance(nodes[node_id].get("inputs"), dict):
+        nodes[node_id]["inputs"] = {}
     nodes[node_id]["inputs"][name] = value
     if cell is None:
         return
     cell.set(value)
     for (other, key), shared in workflow.cells.items():
-        if shared.key == cell.key and other in nodes and not is_link(nodes[other]["inputs"].get(key)):
+        if shared.key == cell.key and other in nodes and not is_link(values_of(nodes[other]).get(key)):
             nodes[other]["inputs"][key] = value

@@ -129,7 +129,13 @@ def is_link(value: Any) -> TypeGuard[list]:
 
 def links_of(node: dict) -> dict[str, list]:
     """{input name: link} of a node of the prompt."""
-    return {name: value for name, value in node.get("inputs", {}).items() if is_link(value)}
+    return {name: value for name, value in values_of(node).items() if is_link(value)}
+
+
+def values_of(node: Any) -> dict[str, Any]:
+    """The inputs of a node of the prompt; none where the file holds something else, which `check` tells."""
+    inputs = node.get("inputs") if isinstance(node, dict) else None
+    return inputs if isinstance(inputs, dict) else {}
 
 
 def types_match(received: Any, wanted: Any) -> bool:

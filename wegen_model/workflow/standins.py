@@ -8,6 +8,7 @@ IMAGE is float32 (b,h,w,3) in 0..1; MASK is float32 (b,h,w), 1 where the picture
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -15,12 +16,14 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..fileio import stays_inside, write_new
 from ..images import PictureError, read_frames
 from .png import save_png, text_chunks
-from .spec import FOLDERS, Folders, NodeClass
+from .spec import FOLDERS, Folders, NodeClass, values_of
 
 PREVIEW_FOLDER = "preview"  # in the output folder; ComfyUI uses its temp folder
 HIDDEN = {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO", "folders": FOLDERS}
@@ -100,9 +103,14 @@ class SaveImage:
         saved = []
         for i, image in enumerate(images):
             pixels = np.clip(255.0 * image.detach().cpu().float().numpy(), 0, 255).astype(np.uint8)
-            file = f"{name.replace('%batch_num%', str(i))}_{counter + i:05}_.png"
-            save_png(Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels), folder / file, info, self.compress_level)
-            saved.append({"filename": file, "subfolder": os.path.dirname(os.path.normpath(prefix)), "type": self.kind})
+            picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+            stem = name.replace("%batch_num%", str(i))
+            path = write_new(
+                (folder / f"{stem}_{number:05}_.png" for number in itertools.count(counter)),
+                partial(save_png, picture, info=info, compress_level=self.compress_level),
+            )
+            counter = int(path.stem[len(stem) + 1 : -1]) + 1
+            saved.append({"filename": path.name, "subfolder": os.path.dirname(os.path.normpath(prefix)), "type": self.kind})
         return {"ui": {"images": saved}}
 
 
@@ -243,7 +251,7 @@ def fill_prefix(prefix: str, width: int, height: int, prompt: dict | None = None
             return re.sub(r"yyyy|yy|MM?|dd?|hh?|mm?|ss?", date, key[5:] or "yyyyMMddhhmmss")
         title, _, widget = key.rpartition(".")
         for node in (prompt or {}).values():
-            value = node.get("inputs", {}).get(widget)
+            value = values_of(node).get(widget)
             if title and title in ((node.get("_meta") or {}).get("title"), node.get("class_type")) and isinstance(value, str | int | float):
                 return re.sub(r'[/?<>\\:*|"\x00-\x1f\x7f]', "_", str(value))
         return match.group()
@@ -251,10 +259,13 @@ def fill_prefix(prefix: str, width: int, height: int, prompt: dict | None = None
     return re.sub(r"%([^%]+)%", fill, prefix)
 
 
-def next_place(out_dir: Path, prefix: str) -> tuple[Path, str, int]:
-    """(folder, made if absent; name; next number) for a filled-in filename_prefix. ValueError where it leads out of the output folder."""
+def next_place(out_dir: Path, prefix: str, windows: bool = os.name == "nt") -> tuple[Path, str, int]:
+    """(folder, made if absent; name; next number) for a filled-in filename_prefix. ValueError where it leads out of the output folder, or
+    (`windows`) is a drive, a stream or a device there."""
     subfolder, name = os.path.split(os.path.normpath(prefix))
     folder = out_dir / subfolder
+    if windows and not stays_inside(prefix) or "\0" in prefix:
+        raise ValueError(f'filename_prefix "{prefix}" is no name for a file on this system; use letters, numbers, - and _')
     if not folder.resolve().is_relative_to(out_dir.resolve()):
         raise ValueError(
             f'filename_prefix "{prefix}" leads out of the output folder {out_dir.absolute()}; use a name or subfolder inside it'

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ...fileio import parse_json
+from ...fileio import MAX_BYTES, parse_json
 from ..items import Skips
 from ..optional import MissingLibrary, need
 from ..record import Unreadable, decode
@@ -24,6 +24,7 @@ from .files import decoded, shown
 PICTURES = ("jpg", "jpeg", "png", "webp")  # extensions in a tar, columns of img2dataset's parquet
 HELD_OUT = ("test", "dev", "valid")  # beginnings of the names of files or folders that are not for training
 BLOCK = 512  # of a tar
+MOST = 64  # files of one record
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,10 @@ def _of_tar(path: Path, skips: Skips) -> Iterator[Member]:
                     yield Member(f"{path.name}/{key}", files)
                     files = {}
                 key = stem
+                if member.size > MAX_BYTES or len(files) == MOST:
+                    why = f"larger than {MAX_BYTES >> 20} MiB" if member.size > MAX_BYTES else f"the record has more than {MOST} files"
+                    skips.add(f"{path.name}/{member.name}", why)
+                    continue
                 content = tar.extractfile(member)
                 assert content is not None, "it is a file"
                 files[extension.lower()] = content.read()
