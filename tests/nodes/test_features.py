@@ -1,5 +1,7 @@
 """The nodes that treat features as material, and the file picker."""
 
+import os
+
 import pytest
 import torch
 from wegen.nodes import NODE_CLASS_MAPPINGS, feature_files
@@ -76,6 +78,52 @@ def test_a_picker_is_validated_again(disk, two):
     assert check(None) is True
     with pytest.raises(ValueError, match="there is no features file"):
         load(file="gone.safetensors")
+
+
+def test_one_bad_file_costs_itself(disk, two):
+    folder = disk / "input"
+    save_features(two, folder / "a.safetensors")
+    text = b'{"a":' + b"[" * 200_000
+    (folder / "deep.safetensors").write_bytes(len(text).to_bytes(8, "little") + text)
+    (folder / "folder.safetensors").mkdir()
+    assert feature_files.list_features(feature_files.folders_of()) == ["a.safetensors"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_not_waited_for(disk):
+    os.mkfifo(disk / "input/a.safetensors")
+    assert feature_files.list_features(feature_files.folders_of()) == []
+
+
+def test_links_are_followed_but_not_for_ever_and_what_is_listed_opens(disk, two):
+    try:
+        for name in ("a", "b"):
+            (disk / "input" / name).symlink_to(".")  # two: 2**40 ways before the system gives up
+        (disk / "far").mkdir()
+        (disk / "input/far").symlink_to(disk / "far")
+    except OSError as error:
+        pytest.skip(f"no links here: {error}")
+    save_features(two, disk / "far/x.safetensors")
+    folders = feature_files.folders_of()
+    assert feature_files.list_features(folders) == ["far/x.safetensors"]
+    assert feature_files.find_features("far/x.safetensors", folders).is_file()
+
+
+@pytest.mark.parametrize("name", ["../far/x.safetensors", "a\0b", "a" * 5000, "C:x.safetensors", "CON.safetensors"])
+def test_names_that_lead_out_are_refused_in_words(disk, name):
+    with pytest.raises(ValueError, match="leads out of the input folder"):
+        feature_files.find_features(name, feature_files.folders_of())
+
+
+def test_two_saves_that_counted_at_once_are_both_kept(disk, two, monkeypatch):
+    from wegen.wegen_model.workflow import standins
+
+    monkeypatch.setattr(standins, "next_counter", lambda folder, name: 1)
+    for row in (two[:1], two[1:]):
+        call("WeGenSaveFeatures", features=row)
+    saved = sorted((disk / "output/wegen").iterdir())
+    assert [p.name for p in saved] == ["features_00001_.safetensors", "features_00002_.safetensors"]
+    assert torch.equal(load_features(saved[1]).tokens, two[1:].tokens)
 
 
 def test_a_changed_file_runs_again(disk, two):

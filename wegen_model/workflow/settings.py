@@ -235,8 +235,8 @@ def _read_like(value: Any, text: str) -> Any:
 def _write(workflow: Workflow, node_id: str, name: str, value: Any) -> None:
     """Set a value in the prompt and the UI workflow, and everywhere else that shows the same place of the UI workflow."""
     nodes, cell = _all_nodes(workflow), workflow.cells.get((node_id, name))
-    if not isinstance(nodes[node_id].get("inputs"), dict):
-        nodes[node_id]["inputs"] = {}
+    if not isinstance(nodes[node_id].setdefault("inputs", {}), dict):
+        return  # `check` tells it
     nodes[node_id]["inputs"][name] = value
     if cell is None:
         return
