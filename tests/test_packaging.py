@@ -90,3 +90,19 @@ def test_a_wheel_is_the_same_bytes_twice_and_works(tmp_path):
             [sys.executable, "-m", "wegen", *arguments], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300
         )
         assert done.returncode == 0 and said in done.stdout, (arguments, done.stdout, done.stderr)
+
+
+def test_every_test_that_the_threat_model_names_is_there():
+    rows = [row for row in (ROOT / "SECURITY.md").read_text(encoding="utf-8").splitlines() if row.startswith("| ") and "test" in row]
+    cells = [row.rsplit("|", 2)[1] for row in rows if "`test_" in row]
+    assert len(cells) > 20
+    for cell in cells:
+        names: list[str] = []
+        for found in re.finditer(r"`(test_\w+)`|\((tests/[\w/]+\.py)\)", cell):
+            if found[1]:
+                names.append(found[1])
+                continue
+            text = (ROOT / found[2]).read_text(encoding="utf-8")
+            assert names and all(f"def {name}(" in text for name in names), f"{found[2]}: {names}"
+            names = []
+        assert not names, f"no file is named for {names}"

@@ -13,6 +13,7 @@ from PIL import Image
 from wegen.tests.cli.test_train import train
 from wegen.tests.support import tiny_model
 from wegen.tests.train.test_checkpoint import Toy, run
+from wegen.wegen_model import locks
 from wegen.wegen_model.checkpoint import model_folder
 from wegen.wegen_model.data.image_folder import PictureFolder
 from wegen.wegen_model.mini.dataset import open_dataset
@@ -55,6 +56,15 @@ def go_on(place, folder, *more: str) -> int:
 
 def kept(folder) -> dict:
     return json.loads((folder / "checkpoint" / "run.json").read_text())
+
+
+def test_a_second_training_in_one_folder_is_refused(place, begun, capsys):
+    before = kept(begun)
+    with locks.held(begun / ".lock", "train stage-1"):
+        assert go_on(place, begun) != 0
+    assert re.search(r"run: process \d+ on .* is at work there \(train stage-1\).*another folder", capsys.readouterr().err)
+    assert kept(begun) == before
+    assert go_on(place, begun, "--stop-after", "0") == 0, "and goes on when the other is done"
 
 
 def test_a_checkpoint_says_what_it_was_made_with(place):
