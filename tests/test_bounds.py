@@ -6,9 +6,11 @@ import json
 import shutil
 import struct
 import tarfile
+import time
 
 import pytest
 import torch
+from PIL import Image
 from wegen.tests.support import tiny_model
 from wegen.wegen_model import bounds, images
 from wegen.wegen_model.chat.tokenizer import Tokenizer
@@ -310,12 +312,36 @@ def test_a_small_animation_of_many_frames_is_refused(tmp_path):
     head = b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0x80, 0, 0) + bytes(6)
     frame = b"\x2c" + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\x00"
     path = tmp_path / "a.gif"
-    path.write_bytes(head + frame * 20_000 + b"\x3b")
+    path.write_bytes(head + frame * 100_000 + b"\x3b")
+    begun = time.process_time()
     with pytest.raises(images.PictureError, match="a.gif.*more than 2000 frames.*Shorten"):
         images.read_frames(path)
+    assert time.process_time() - begun < 2, "and not looked through to its end"
     assert images.read(path).shape == (1, 1, 3), "its first frame is a picture"
-    path.write_bytes(head + frame * 3 + b"\x3b")
+    path.write_bytes(head + (b"\x21\xf9\x04" + bytes(5) + frame) * 3 + b"\x3b")
     assert images.read_frames(path)[0].shape == (3, 1, 1, 3)
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.tif", "a.webp"])
+@pytest.mark.parametrize("count, fits", [(4, True), (5, True), (6, False), (7, False)])
+def test_as_many_frames_as_the_bound_are_read(tmp_path, monkeypatch, name, count, fits):
+    monkeypatch.setattr(images, "MAX_FRAMES", 5)
+    frames = [Image.new("RGB", (8, 8), (40 * k, 255 - 30 * k, 0)) for k in range(count)]
+    frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+    if fits:
+        assert len(images.read_frames(tmp_path / name)[0]) == count
+        return
+    with pytest.raises(images.PictureError, match="more than 5 frames"):
+        images.read_frames(tmp_path / name)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "1"])
+def test_frames_of_a_gif_are_counted_as_pillow_does(tmp_path, mode):
+    frames = [Image.new("RGB", (40, 30), (8 * k, 255 - 8 * k, k)).convert(mode) for k in range(7)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], comment=b"x" * 600, loop=0, duration=50)
+    with Image.open(tmp_path / "a.gif") as image:
+        assert images._gif_frames(image.fp) == image.n_frames
+    assert len(images.read_frames(tmp_path / "a.gif")[0]) == image.n_frames
 
 
 def test_large_members_and_crowded_records_of_a_tar_are_passed_over(tmp_path, monkeypatch):

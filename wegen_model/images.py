@@ -250,14 +250,33 @@ def _frames(image: Image.Image, name: str) -> int:
     count = 0
     if image.format == "TIFF":  # where Pillow's count takes the square of their number
         with contextlib.suppress(EOFError):
-            while count <= MAX_FRAMES:
+            for count in range(MAX_FRAMES + 2):
                 image.seek(count)
-                count += 1
         image.seek(0)
-    else:
+    elif image.format != "GIF" or (count := _gif_frames(getattr(image, "fp"))) <= MAX_FRAMES:
         count = getattr(image, "n_frames", 1)
     if count > MAX_FRAMES:
         raise PictureError(name, f"it has more than {MAX_FRAMES} frames, the most that is read", "Shorten it.")
+    return count
+
+
+def _gif_frames(file: Any) -> int:
+    """Frames of an open GIF, counted by its blocks up to MAX_FRAMES + 1: Pillow's own count takes a minute for some 10 MB."""
+
+    def table(flags: int, extra: int = 0) -> None:  # pass over a colour table
+        file.seek((3 << (flags & 7) + 1 if flags & 128 else 0) + extra, 1)
+
+    here, count = file.tell(), 0
+    file.seek(10)
+    table(file.read(3)[0])
+    while count <= MAX_FRAMES and (kind := file.read(1)) not in (b"", b";"):
+        if kind not in (b"!", b","):
+            continue
+        count += kind == b","
+        table(file.read(9).ljust(9, b"\0")[8] if kind == b"," else 0, extra=1)
+        while (length := file.read(1)) > b"\0":  # data, up to an empty block
+            file.seek(length[0], 1)
+    file.seek(here)
     return count
 
 
