@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import Linear
-from wegen.wegen_model.runtime import Cancelled, Runtime
+from wegen.wegen_model.runtime import Cancelled, NotANumber, Runtime
 from wegen.wegen_model.train import checkpoint
 from wegen.wegen_model.train.settings import Settings
 from wegen.wegen_model.train.trainer import NotFinite, Trained, TrainingTask, train
@@ -144,6 +144,17 @@ def test_a_batch_that_is_no_number_is_saved(tmp_path):
     saved = torch.load(tmp_path / "not-finite-step7-part0.pt", weights_only=True)
     assert saved["step"] == 7 and saved["batch"].shape == (8, 4) and saved["batch"].isnan().all()
     assert checkpoint.step_of(tmp_path / "checkpoint") == 7
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), NotANumber("The VAE made a picture with NaN")])
+def test_sample_pictures_that_fail_cost_themselves(tmp_path, caplog, error):
+    def images(step, folder):
+        raise error
+
+    task = Toy()
+    task.images = images
+    made = run(task, tmp_path, CPU, alone=True, sample_every=5)
+    assert made.finished and f"({error}); training goes on" in caplog.text
 
 
 def test_cancelling_keeps_what_was_learned(tmp_path):

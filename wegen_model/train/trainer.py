@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from ..progress import ProgressEvent
-from ..runtime import Runtime
+from ..runtime import NotANumber, Runtime
 from . import optimizer as optimizers
 from .backend import AccelerateBackend, SingleDevice
 from .batches import ahead, shares_of
@@ -222,7 +222,7 @@ def _sample(task: TrainingTask, backend: Backend, model: nn.Module, step: int, f
         if backend.main or backend.kind != "whole":
             try:
                 numbers = task.sample(step, folder)
-            except OSError as error:  # only a checkpoint is worth stopping for
+            except (OSError, NotANumber) as error:  # only a checkpoint is worth stopping for
                 _log.warning("The sample pictures of step %d could not be written (%s); training goes on.", step, error)
     model.train()
     if backend.main and task.images is not None:
