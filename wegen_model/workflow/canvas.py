@@ -16,8 +16,7 @@ from .spec import SEED_NAMES, Cell, GraphError, NodeClass, SubgraphUse, inputs_o
 from .virtual import GETTERS, PASSING, PRIMITIVE, SETTERS, VIRTUAL, is_group, name_of_pair
 
 MUTED, BYPASSED = 2, 4
-MOST_NODES = 20_000  # of a workflow with all its subgraphs unfolded
-MOST_DEPTH = 64  # of subgraphs in subgraphs
+MOST_NODES, MOST_DEPTH = 20_000, 64  # of a workflow with all its subgraphs unfolded; of subgraphs in subgraphs
 CONTROL_VALUES = ("fixed", "increment", "decrement", "randomize", "increment-wrap")
 UPLOADS = ("image_upload", "video_upload", "audio_upload", "animated_image_upload")
 
