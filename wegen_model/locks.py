@@ -3,7 +3,8 @@
     with held(path, "convert"): …    `path` is the lock's file; beside it, PATH.who says who holds it, for messages
 
 The lock is the system's (filelock: flock, on Windows msvcrt), so it goes with its process however that ends, and nothing is left to be
-taken over by guessing at process ids. The empty lock file stays: removing it would let two processes hold "the" lock at once.
+taken over by guessing at process ids. The empty file is removed by its holder before it lets go, and
+whoever locks one that has no name any more asks again; what a killed process leaves of it holds nobody up.
 """
 
 from __future__ import annotations
@@ -43,8 +44,9 @@ def held(path: Path, what: str, wanted: bool = True) -> Iterator[None]:
         yield
     finally:
         if lock is not None:
-            with contextlib.suppress(OSError):
-                who.unlink()
+            for left in (who, path):
+                with contextlib.suppress(OSError):  # Windows removes no open file: there the empty lock file stays
+                    left.unlink()
             lock.release()
 
 
@@ -56,6 +58,9 @@ def _acquire(path: Path, who: Path) -> Any:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
+        while not path.exists():  # its holder removed it between our opening and our locking it
+            lock.release()
+            lock.acquire(timeout=0)
     except filelock.Timeout:
         raise Busy(f"{path.parent}: {_told(who)}. Wait until it is done, stop it, or name another folder.") from None
     except (OSError, NotImplementedError):
