@@ -96,6 +96,7 @@ def write_new(paths: Iterable[Path], write: Callable[[Path], Any]) -> Path:
     """
     names = iter(paths)
     path = next(names)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         part = beside(path)
         stack.callback(lambda: part.unlink(missing_ok=True))

@@ -249,11 +249,6 @@ def finetune(
             decoder.vae.cpu()  # its place is the training's
             return made
 
-        with locks.held(work / ".lock", "train a decoder"):
-            train(task, work, Ticks(runtime, device, preview_every, preview), alone=True)
-        decoder.vae.to(device)
-        with torch.no_grad():
-            painted = paint(components, shown.to(device), steps=config.decoder.steps)
         strips: list[Tensor] = []
 
         def preview(step: int) -> Tensor:
@@ -264,7 +259,8 @@ def finetune(
             return strip
 
         keep = None if saved is None else lambda step: saved(step, adapters.tensors())
-        train(task, work, Ticks(runtime, device, preview_every, preview, save_every, keep), alone=True)
+        with locks.held(work / ".lock", "train a decoder"):
+            train(task, work, Ticks(runtime, device, preview_every, preview, save_every, keep), alone=True)
         painted = painting(4, config.decoder.steps)
     log = [json.loads(line) for line in (work / "log.jsonl").read_text().splitlines()]
     originals = torch.stack([torch.from_numpy(np.array(pictures[row])) for row in first[: len(painted)]]).float() / 255
