@@ -61,14 +61,32 @@ export function upstream(node, name) {
   return found;
 }
 
-/** The node with an id as the server has it ("7:3": node 3 in subgraph 7); undefined where this workflow has none. */
-export function nodeOf(id) {
-  let node, graph = app.graph;
+/** The nodes that an id names as the server has it ("7:3": subgraph 7, and node 3 in it), from outside in; fewer where this workflow lacks some. */
+export function nodesOf(id) {
+  const nodes = [];
+  let graph = app.graph;
   for (const part of String(id ?? "").split(":")) {
-    node = graph?.getNodeById(part);
+    const node = graph?.getNodeById(part);
+    if (node) nodes.push(node);
     graph = node?.subgraph;
   }
-  return node;
+  return nodes;
+}
+
+/** The node with such an id; undefined where this workflow has none. */
+export function nodeOf(id) {
+  const nodes = nodesOf(id);
+  return nodes.length === String(id ?? "").split(":").length ? nodes.at(-1) : undefined;
+}
+
+/** Run `after` once the method there was before has run. */
+export function chain(object, method, after) {
+  const before = object[method];
+  object[method] = function (...args) {
+    const answer = before?.apply(this, args);
+    after.apply(this, args);
+    return answer;
+  };
 }
 
 /** Every picture shown in the graph at hand: [{title, file}]. */

@@ -1,13 +1,14 @@
 // The pack's extension: two editors as widgets, the sidebar tab, colours of sockets, previews of features, the mark of demo weights.
 
-import { boxesWidget, chain } from "./boxes/widget.js";
+import { boxesWidget } from "./boxes/widget.js";
 import { listen } from "./chat/session.js";
 import { chatWidget, sidebarTab } from "./chat/widget.js";
-import { api, app, nodeOf, setPicture, TYPE } from "./comfy.js";
+import { api, app, chain, nodeOf, setPicture, TYPE } from "./comfy.js";
 import { el } from "./dom.js";
 import { readFile } from "./boxes/state.js";
 import { showFeatures } from "./features.js";
 import { hostInOldNodes2 } from "./old_nodes2.js";
+import { showReasons } from "./reasons.js";
 
 const SOCKET = "#e0a458";
 const TYPES = ["WEGEN_MODEL", "WEGEN_DECODER", "WEGEN_FEATURES", "WEGEN_REFERENCES", "WEGEN_CHAT"];
@@ -77,6 +78,7 @@ app.registerExtension({
     }
     app.extensionManager?.registerSidebarTab?.(sidebarTab);
     listen();
+    showReasons();
     api.addEventListener("wegen.features", ({ detail }) => {
       const node = nodeOf(detail?.node);
       if (node) showFeatures(node, [detail.cells], detail.n);

@@ -140,6 +140,7 @@ class WeGenChat:
     ):
         from ..wegen_model.chat.conversation import Conversation
 
+        host.check_later()
         with host.watch(model.runtime) as notes:
             chained = tuple(references or ())
             slots = pictures(images, model.runtime.warn)

@@ -104,6 +104,7 @@ class WeGenChatPanel:
         from ..wegen_model.chat.chat_state import parse_transcript
         from ..wegen_model.chat.commands import CommandError
 
+        host.check_later()
         script = parse_transcript(transcript)
         with host.watch(model.runtime, ui_messages.chat_progress(script.id)) as notes:
             if script.ignored:

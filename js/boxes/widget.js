@@ -1,6 +1,6 @@
 // Bbox Compose's canvas widget: the editor bound to its node. One widget is both the value (JSON text) and the view.
 
-import { changed, passThrough, shownBy, tell, upload, upstream, view } from "../comfy.js";
+import { chain, changed, passThrough, shownBy, tell, upload, upstream, view } from "../comfy.js";
 import { BoxEditor } from "./editor.js";
 import { readText } from "./reading.js";
 import { digest, readFile } from "./state.js";
@@ -70,14 +70,4 @@ export function boxesWidget(node, name) {
   }
 
   return { widget, minWidth: 580, minHeight: 700 };
-}
-
-/** Run `after` once the method there was before has run. */
-export function chain(object, method, after) {
-  const before = object[method];
-  object[method] = function (...args) {
-    const answer = before?.apply(this, args);
-    after.apply(this, args);
-    return answer;
-  };
 }

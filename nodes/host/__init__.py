@@ -3,7 +3,7 @@
     folders.py        which model folders there are           progress.py   what a node tells the person
     memory.py         the Runtime inside ComfyUI              sampling.py   the decoder as ComfyUI's own MODEL and VAE
     quantization.py   its layer over quantized weights        training.py   folders and memory of a fine-tune
-    regional.py       a bias on its MODEL's cross-attention
+    regional.py       a bias on its MODEL's cross-attention   later.py      whether what follows a node can run
 
 ComfyUI is used when it is already loaded (it is, before any pack), and never imported from outside: memory.py, sampling.py
 and regional.py import comfy.* and are imported late.
@@ -19,6 +19,8 @@ import torch
 from ...wegen_model.config import QUANTIZATIONS
 from .folders import BUNDLED, FOLDER, bundled, check_model, fingerprint, inside_comfyui, knows, list_models, model_roots, person_folders
 from .folders import register as register_folder
+from .later import check_later
+from .later import register as register_later
 from .progress import NodeRuntime, executing_node, nothing, show, shown, watch
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "OFFLOAD",
     "QUANTISED",
     "bundled",
+    "check_later",
     "check_model",
     "executing_node",
     "fingerprint",
@@ -104,8 +107,9 @@ def with_regional_attention(model, bias):
 
 
 def _register() -> None:
-    """Tell ComfyUI of our folder and of the decoder's UNet, which its own Load Diffusion Model can then open."""
+    """Tell ComfyUI of our folder, of our look at each prompt, and of the decoder's UNet, which its own Load Diffusion Model can then open."""
     register_folder()
+    register_later()
     if not inside_comfyui():
         return
     try:
