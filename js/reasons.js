@@ -50,7 +50,9 @@ function hide(node) {
 }
 
 function tell(id, text) {
-  for (const node of nodesOf(id)) if (text && node.addDOMWidget) show(node, text.slice(0, 2000));
+  const nodes = nodesOf(id), own = nodes.at(-1); // a subgraph says which of its nodes it was
+  for (const node of nodes)
+    if (text && node.addDOMWidget) show(node, (node === own ? text : `${own.title || own.type}: ${text}`).slice(0, 2000));
 }
 
 const clear = () => [...holders].forEach(hide);

@@ -4,6 +4,7 @@ import { boxesWidget } from "./boxes/widget.js";
 import { listen } from "./chat/session.js";
 import { chatWidget, sidebarTab } from "./chat/widget.js";
 import { api, app, chain, nodeOf, setPicture, TYPE } from "./comfy.js";
+import { followDependents } from "./dependent.js";
 import { el } from "./dom.js";
 import { readFile } from "./boxes/state.js";
 import { showFeatures } from "./features.js";
@@ -12,6 +13,8 @@ import { showReasons } from "./reasons.js";
 
 const SOCKET = "#e0a458";
 const TYPES = ["WEGEN_MODEL", "WEGEN_DECODER", "WEGEN_FEATURES", "WEGEN_REFERENCES", "WEGEN_CHAT"];
+// least sizes of new nodes: nothing is clipped, and the message box and the canvas are the largest things of theirs
+const SIZES = { WeGenDecode: [400, 0], WeGenChat: [480, 640], WeGenEditInBox: [440, 400], WeGenBboxCompose: [720, 1000], WeGenChatPanel: [520, 720] };
 const LOADERS = { WeGenLoadModel: "model", WeGenLoadDecoder: "decoder" };
 
 /** Below a loader that opens the miniature: what it is, and where the real weights are explained. Not saved. */
@@ -44,12 +47,33 @@ function takesTurns(node) {
   };
 }
 
+/** A node as it is added; a saved one is given its own values after this. */
+function settleNew(node) {
+  // the graph queued again unchanged runs nothing: a seed changes when a person says so
+  for (const widget of node.widgets ?? []) if (widget.name === "control_after_generate") widget.value = "fixed";
+  const model = node.comfyClass === "WeGenDraw" && node.inputs?.find((input) => input.name === "model");
+  const least = SIZES[node.comfyClass];
+  if (least) node.setSize?.([Math.max(node.size[0], least[0]), Math.max(node.size[1], least[1])]);
+  followDependents(node);
+  if (model) model.shape = window.LiteGraph?.HollowCircle ?? 7; // may stay empty
+}
+
+/** AR Feature Decode's model is optional to the server; its socket stays the first, where workflows and people know it. */
+function keepModelFirst(def) {
+  const { model, ...rest } = def?.input?.optional ?? {};
+  if (!model) return;
+  def.input = { ...def.input, required: { model, ...def.input.required }, optional: rest };
+  const order = def.input_order;
+  if (order) def.input_order = { ...order, required: ["model", ...(order.required ?? [])], optional: (order.optional ?? []).filter((n) => n !== "model") };
+}
+
 app.registerExtension({
   name: "wegen.editors",
 
   getCustomWidgets: () => ({ WEGEN_BOXES: boxesWidget, WEGEN_CHAT_PANEL: chatWidget }),
 
   addCustomNodeDefs(defs) {
+    keepModelFirst(defs.WeGenDraw);
     // Nodes 2.0 hangs an input's tooltip on its whole widget: over an editor it would only be in the way
     for (const [id, name] of [["WeGenBboxCompose", "canvas"], ["WeGenChatPanel", "transcript"]]) {
       const input = defs[id]?.input;
@@ -66,6 +90,7 @@ app.registerExtension({
   },
 
   nodeCreated(node) {
+    if (String(node.comfyClass).startsWith("WeGen")) settleNew(node);
     if (node.comfyClass === "LoadImage") takesTurns(node);
     if (LOADERS[node.comfyClass]) demoMark(node, LOADERS[node.comfyClass]);
   },

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from . import host
 from .sockets import (
     CATEGORY,
@@ -84,6 +86,7 @@ class WeGenChat:
                         "min": 0.01,
                         "max": 1.0,
                         "step": 0.01,
+                        "advanced": True,
                         "tooltip": ("Only the likeliest words that add up to this share are considered. 1 allows all."),
                     },
                 ),
@@ -101,6 +104,7 @@ class WeGenChat:
                     "BOOLEAN",
                     {
                         "default": False,
+                        "advanced": True,
                         "tooltip": (
                             "When a conversation has grown too long for the model: forget its oldest exchanges instead of stopping."
                         ),
@@ -159,7 +163,7 @@ class WeGenChat:
             shown = answer.reply or ("(a picture, to be drawn by AR Feature Decode)" if answer.open_image else "(no words)")
             boxes = [] if answer.notice else reply_boxes(answer.last, turn)
             drawable = answer.open_image or answer.shown_again is not None
-            return host.shown((answer, answer.reply, boxes, drawable), notes, shown)
+            return host.shown((replace(answer, model=model), answer.reply, boxes, drawable), notes, shown)
 
 
 def reply_boxes(reply, asked) -> list[list[dict]]:

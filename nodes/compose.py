@@ -48,6 +48,7 @@ class WeGenBboxCompose:
                     {
                         "default": "",
                         "multiline": True,
+                        "advanced": True,
                         "tooltip": (
                             "One line for each image socket, in order: x y width height as fractions of the canvas (x, y: the top-left corner), "
                             "for example 0.1 0.2 0.4 0.5. An empty line: no box. A line without a picture is a place alone. JSON works too. "

@@ -177,6 +177,7 @@ class WeGenDecode:
                         "min": 0.0,
                         "max": 1.0,
                         "step": 0.05,
+                        "advanced": True,
                         "tooltip": "The share of the denoising steps, counted from the end, that is painted from late_features, where connected.",
                     },
                 ),

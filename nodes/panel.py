@@ -51,6 +51,7 @@ class WeGenChatPanel:
                     "BOOLEAN",
                     {
                         "default": True,
+                        "advanced": True,
                         "tooltip": (
                             "When the conversation has grown too long for the model: forget its oldest exchanges instead of stopping."
                         ),
@@ -158,6 +159,7 @@ class WeGenChatPanel:
                 "boxes": [{"x": r.box.x, "y": r.box.y, "width": r.box.width, "height": r.box.height} for r in boxes],
                 "cells": ui_messages.colours(features)[0] if features is not None else [],
             }
+            talk = replace(talk, model=model)
             result = tuple(host.nothing() if value is None else value for value in (image, features)) + (talk, talk.reply)
             shown = [] if host.inside_comfyui() else [talk.reply or "(a picture)"]
             return {"ui": {"wegen_chat": [message], **({"text": shown} if shown else {})}, "result": result}

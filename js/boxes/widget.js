@@ -33,7 +33,7 @@ export function boxesWidget(node, name) {
   const widget = node.addDOMWidget(name, "WEGEN_BOXES", editor.element, {
     getValue: () => editor.value,
     setValue: (text) => editor.load(typeof text === "string" ? text : ""),
-    getMinHeight: () => 300,
+    getMinHeight: () => Math.max(300, Math.min(0.5 * node.size[1], node.size[1] - 560)), // the largest thing of a large node
     hideOnZoom: false,
     margin: 6,
   });
@@ -60,6 +60,7 @@ export function boxesWidget(node, name) {
   /** The frame and the text are widgets of the same node. */
   function watch() {
     for (const other of node.widgets ?? []) {
+      if (["prompt", "box_text"].includes(other.name) && other.options) other.options.getMaxHeight ??= () => 110;
       if (!WATCHED.includes(other.name) || other.wegenWatched) continue;
       other.wegenWatched = true;
       chain(other, "callback", () => {

@@ -10,7 +10,10 @@ A box is the place of its reference in the picture to be made, in fractions of t
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
 
 from torch import Tensor
 
@@ -38,17 +41,34 @@ class Reference:
         return self.picture is not None or self.features is not None
 
 
+class Unseen:
+    """A picture of an earlier turn, whose features are made when a prompt first needs them: of a long conversation, few are."""
+
+    def __init__(self, look: Callable[[], Features]):
+        self._look = look
+
+    @cached_property
+    def features(self) -> Features:
+        return self._look()
+
+
 @dataclass(frozen=True)
 class Turn:
-    """One turn of one side. `ids`: the tokens as generated, authoritative for an assistant's turn. `pictures`: features written."""
+    """One turn of one side. `ids`: the tokens as generated, authoritative for an assistant's turn. `pictures`: features written, or to
+    be made from the picture that was saved."""
 
     role: str  # "user" or "assistant"
     text: str
     references: tuple[Reference, ...] = ()
     ids: tuple[int, ...] | None = None
-    pictures: tuple[Features, ...] = ()
+    pictures: tuple[Features | Unseen, ...] = ()
     open_image: bool = False  # the turn ended by opening an image that is still to be drawn
     seed: int | None = None  # with which an assistant's words were sampled
+
+    def written(self, k: int) -> Features:
+        """The features of its k-th picture, from 0 (-1: the last)."""
+        picture = self.pictures[k]
+        return picture.features if isinstance(picture, Unseen) else picture
 
     def tags(self) -> list[tuple[str, int]]:
         return [(m[1].lower(), int(m[2])) for m in TAG.finditer(self.text)]
@@ -79,6 +99,7 @@ class Conversation:
     drawn: for each picture that was drawn here, in order, the turns up to it; what is taken back stays in it.
     previous: the conversation before its last message or command; None at its beginning, or where it was made of turns.
     notice: what the conversation itself answers to a command; empty after a turn of the model.
+    model: who held it, where a node says so: for AR Feature Decode without a model of its own.
     """
 
     turns: tuple[Turn, ...] = ()
@@ -86,6 +107,7 @@ class Conversation:
     drawn: tuple[tuple[Turn, ...], ...] = field(default=(), repr=False, compare=False)
     previous: Conversation | None = field(default=None, repr=False, compare=False)
     notice: str = ""
+    model: Any = field(default=None, repr=False, compare=False)
 
     def __post_init__(self):
         known = {id(turns[-1].pictures[0]) for turns in self.drawn}
@@ -142,4 +164,4 @@ class Conversation:
     @property
     def shown_again(self) -> Features | None:
         """The picture that a command brought back: the last turn's, drawn before."""
-        return self.last.pictures[-1] if self.notice and self.last and self.last.pictures else None
+        return self.last.written(-1) if self.notice and self.last and self.last.pictures else None
