@@ -51,14 +51,43 @@ export function shownBy(node) {
     .filter(Boolean);
 }
 
-/** The node at the other end of an input, past reroutes; null when there is none, or while the node is in no graph (1.58 throws there). */
+const linkOf = (graph, id) => (id == null ? null : graph?.getLink?.(id) ?? graph?.links?.get?.(id) ?? graph?.links?.[id] ?? null);
+
+/** The node whose subgraph a graph is; null for the outermost. */
+function hostOf(graph, within = app.graph, depth = 0) {
+  for (const node of (depth < 20 && within?._nodes) || []) {
+    if (!node.subgraph) continue;
+    const found = node.subgraph === graph ? node : hostOf(graph, node.subgraph, depth + 1);
+    if (found) return found;
+  }
+  return null;
+}
+
+/** The node at the other end of an input, past reroutes, into subgraphs and out of them; null when there is none, or while the node is in
+ *  no graph (1.58 throws there). */
 export function upstream(node, name) {
-  if (!node.graph) return null;
-  let at = node.inputs?.findIndex((input) => input.name === name) ?? -1;
-  if (at < 0) return null;
-  let found = node.getInputNode?.(at) ?? null;
-  for (let i = 0; found?.type === "Reroute" && i < 20; i++) found = found.getInputNode?.(0) ?? null;
-  return found;
+  let at = node?.graph && node.inputs?.find((input) => input.name === name);
+  for (let i = 0; at && i < 50; i++) {
+    const { graph } = node, link = linkOf(graph, at.link);
+    if (!link) return null;
+    if (link.origin_id === graph.inputNode?.id) { // what the subgraph is given from outside
+      const outer = graph.inputs?.[link.origin_slot]?.name;
+      node = hostOf(graph);
+      at = node?.inputs?.find((input) => input.name === outer);
+      continue;
+    }
+    let found = graph.getNodeById(link.origin_id), slot = link.origin_slot;
+    while (found?.subgraph) { // what a subgraph gives out
+      const inner = linkOf(found.subgraph, found.subgraph.outputs?.[slot]?.linkIds?.[0]);
+      if (!inner) return found;
+      slot = inner.origin_slot;
+      found = found.subgraph.getNodeById(inner.origin_id);
+    }
+    if (found?.type !== "Reroute") return found ?? null;
+    node = found;
+    at = found.inputs?.[0];
+  }
+  return null;
 }
 
 /** The nodes that an id names as the server has it ("7:3": subgraph 7, and node 3 in it), from outside in; fewer where this workflow lacks some. */

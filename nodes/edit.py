@@ -100,7 +100,8 @@ class WeGenEditInBox:
         image_2=None,
     ):
         from ..wegen_model import edit_pipeline
-        from ..wegen_model.chat.boxes import masks, normalise_boxes
+        from ..wegen_model.chat.box_forms import normalise_boxes
+        from ..wegen_model.chat.boxes import masks
         from ..wegen_model.chat.conversation import Conversation, Reference
         from ..wegen_model.generation.change_mask import overlay
         from ..wegen_model.generation.keep import fit

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from wegen.nodes import sockets
 from wegen.wegen_model.chat import canvas_state, chat_state
-from wegen.wegen_model.chat.boxes import COLOURS, parse_boxes
+from wegen.wegen_model.chat.box_forms import parse_boxes
+from wegen.wegen_model.chat.boxes import COLOURS
 from wegen.wegen_model.chat.canvas_state import digest, parse_placement
 from wegen.wegen_model.chat.chat_state import parse_transcript
 from wegen.wegen_model.chat.conversation import Turn

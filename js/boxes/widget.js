@@ -11,7 +11,7 @@ const WATCHED = ["width", "height", "box_text", "bbox_format"];
 /** For getCustomWidgets. */
 export function boxesWidget(node, name) {
   const value = (widget) => node.widgets?.find((w) => w.name === widget)?.value;
-  let thumbs = []; // of the last run, by slot
+  let thumbs = [], ground = null; // of the last run: by slot, and the background
 
   const editor = new BoxEditor({
     frame: () => [Number(value("width")) || 1024, Number(value("height")) || 1024],
@@ -19,6 +19,10 @@ export function boxesWidget(node, name) {
     picture: (ref) => {
       const from = SLOTS.includes(ref) && upstream(node, `image_${ref}`);
       return from ? view(shownBy(from)[0] ?? thumbs[ref - 1]) : "";
+    },
+    below: () => {
+      const from = upstream(node, "background");
+      return from ? view(shownBy(from)[0] ?? ground) : "";
     },
     arrived: () => {
       if (!node.graph || upstream(node, "boxes")) return null; // not known yet; known when it ran
@@ -44,6 +48,7 @@ export function boxesWidget(node, name) {
     const news = output?.wegen_boxes?.[0];
     if (!news) return;
     thumbs = (Array.isArray(news.pictures) ? news.pictures : []).map(readFile);
+    ground = readFile(news.background);
     if (typeof news.seen === "string" && Array.isArray(news.arrived)) editor.arrive(news.arrived, news.seen);
     editor.render();
   });

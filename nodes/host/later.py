@@ -59,7 +59,9 @@ def check_later() -> None:
     chosen = extra.get(CHOSEN)
     if names := lost(prompt, node, outputs, set(good), None if chosen is None else set(map(str, chosen))):
         said = ", ".join(f"{prompt[one].get('_meta', {}).get('title') or prompt[one]['class_type']} (#{one})" for one in names[:3])
-        raise ValueError(f"not run, because nothing that follows can run: {said}. Mend what is marked red, or disconnect it, and run again.")
+        raise ValueError(
+            f"not run, because nothing that follows can run: {said}. Mend what is marked red, or disconnect it, and run again."
+        )
 
 
 def note_chosen(request: Any) -> Any:

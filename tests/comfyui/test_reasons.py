@@ -5,11 +5,19 @@ from wegen.tests.comfyui.editors import SAVED, SET, build
 
 pytestmark = pytest.mark.comfyui
 
-NODES = [("WeGenLoadModel", (0, 0)), ("WeGenChat", (460, 0)), ("WeGenDraw", (920, 0)), ("WeGenDecode", (1380, 0)), ("PreviewImage", (1840, 0))]
+NODES = [
+    ("WeGenLoadModel", (0, 0)),
+    ("WeGenChat", (460, 0)),
+    ("WeGenDraw", (920, 0)),
+    ("WeGenDecode", (1380, 0)),
+    ("PreviewImage", (1840, 0)),
+]
 LINKS = [(0, 0, 1, "model"), (1, 0, 2, "chat"), (2, 0, 3, "features"), (0, 0, 3, "decoder"), (3, 0, 4, "images")]
 WHY = """() => Object.fromEntries(app.graph._nodes.flatMap((n) => (n.widgets ?? []).filter((w) => w.name === 'why_not')
   .map((w) => [n.type, w.element.textContent])))"""
-SEEN = "() => [...document.querySelectorAll('.wegen-why')].filter((e) => e.checkVisibility() && e.getBoundingClientRect().height > 10).length"
+SEEN = (
+    "() => [...document.querySelectorAll('.wegen-why')].filter((e) => e.checkVisibility() && e.getBoundingClientRect().height > 10).length"
+)
 UNPLUG = "([id, name]) => { const n = app.graph.getNodeById(id); n.disconnectInput(n.inputs.findIndex((i) => i.name === name)) }"
 CACHED = "() => { window.__cached = []; app.api.addEventListener('execution_cached', (e) => window.__cached.push(e.detail.nodes)) }"
 
@@ -35,7 +43,9 @@ def test_the_sentence_stands_on_the_node_until_the_next_run(page, shoot):
     shoot("why-refused")
     page.page.evaluate(SET, [load, "model", "wegen-mini"])
     page.page.evaluate(SET, [chat, "message", "a fox on a teal background"])
-    page.page.evaluate("id => { const n = app.graph.getNodeById(id); n.setSize([n.size[0], n.size[1] + 20]) }", load)  # a person's own size stays
+    page.page.evaluate(
+        "id => { const n = app.graph.getNodeById(id); n.setSize([n.size[0], n.size[1] + 20]) }", load
+    )  # a person's own size stays
     assert page.run() == "success"
     assert page.page.evaluate(WHY) == {}
     if not page.vue:  # elsewhere what nodes show gives them their height
