@@ -11,8 +11,8 @@ import { showFeatures } from "./features.js";
 import { hostInOldNodes2 } from "./old_nodes2.js";
 import { showReasons } from "./reasons.js";
 
-const SOCKET = "#e0a458";
-const TYPES = ["WEGEN_MODEL", "WEGEN_DECODER", "WEGEN_FEATURES", "WEGEN_REFERENCES", "WEGEN_CHAT"];
+// colours of sockets and links, one a kind: as in wegen.css, from which Nodes 2.0 takes them
+const TYPES = { WEGEN_MODEL: "#e0a458", WEGEN_DECODER: "#c9703f", WEGEN_FEATURES: "#35b89f", WEGEN_REFERENCES: "#d987b5", WEGEN_CHAT: "#a9bd4b" };
 // least sizes of new nodes: nothing is clipped, and the message box and the canvas are the largest things of theirs
 const SIZES = { WeGenDecode: [400, 0], WeGenChat: [480, 640], WeGenEditInBox: [440, 400], WeGenBboxCompose: [720, 1000], WeGenChatPanel: [520, 720] };
 const LOADERS = { WeGenLoadModel: "model", WeGenLoadDecoder: "decoder" };
@@ -99,7 +99,7 @@ app.registerExtension({
     document.head.append(el("link", { rel: "stylesheet", href: new URL("./wegen.css", import.meta.url).href }));
     // palettes write "" for types they do not know, whenever one is loaded: the colour stays
     for (const table of [app.canvas?.default_connection_color_byType, window.LGraphCanvas?.link_type_colors]) {
-      if (table) for (const type of TYPES) Object.defineProperty(table, type, { get: () => SOCKET, set() {}, enumerable: true, configurable: true });
+      if (table) for (const [type, colour] of Object.entries(TYPES)) Object.defineProperty(table, type, { get: () => colour, set() {}, enumerable: true, configurable: true });
     }
     app.extensionManager?.registerSidebarTab?.(sidebarTab);
     listen();

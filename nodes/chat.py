@@ -33,6 +33,7 @@ class WeGenChat:
     )
     CATEGORY = CATEGORY
     SEARCH_ALIASES = ["wegen", "chat", "prompt", "ask", "vqa", "text to image", "multimodal", "llm", "caption", "edit"]
+    SEARCH_ALIASES += ["vlm", "unified model", "emu", "describe", "instruct", "style transfer", "subject", "consistency", "ip adapter"]
     RETURN_TYPES = (CHAT, "STRING", "BOUNDING_BOX", "BOOLEAN")
     RETURN_NAMES = ("chat", "reply", "boxes", "picture_requested")
     OUTPUT_TOOLTIPS = (

@@ -15,6 +15,7 @@ class WeGenBboxCompose:
     )
     CATEGORY = CATEGORY
     SEARCH_ALIASES = ["bbox", "bounding box", "layout", "compose", "regional", "references", "place", "region"]
+    SEARCH_ALIASES += ["ip adapter", "try on", "virtual try on", "subject", "consistency", "character consistency"]
     RETURN_TYPES = (REFERENCES, "STRING", "BOUNDING_BOX", "IMAGE", "MASK", "IMAGE", "ARRAY")
     RETURN_NAMES = ("references", "prompt", "boxes", "preview", "masks", "plan", "elements")
     OUTPUT_TOOLTIPS = (

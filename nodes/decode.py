@@ -23,7 +23,7 @@ class WeGenDecode:
         "mask, everything outside the mask stays the original to the last bit."
     )
     CATEGORY = CATEGORY
-    SEARCH_ALIASES = ["sdxl", "decode", "features to picture", "detokenize", "paint", "diffusion decoder", "sampler"]
+    SEARCH_ALIASES = ["sdxl", "decode", "features to picture", "detokenize", "paint", "diffusion decoder", "sampler", "inpaint", "emu"]
     RETURN_TYPES = ("IMAGE",)
     RETURN_NAMES = ("image",)
     OUTPUT_TOOLTIPS = ("The painted pictures.",)

@@ -16,7 +16,19 @@ class WeGenChatPanel:
         "saved with the workflow; the finished picture goes on through image."
     )
     CATEGORY = CATEGORY
-    SEARCH_ALIASES = ["chat", "conversation", "wegen chat", "assistant", "talk", "multi turn", "panel", "sidebar"]
+    SEARCH_ALIASES = [
+        "chat",
+        "conversation",
+        "wegen chat",
+        "assistant",
+        "talk",
+        "multi turn",
+        "panel",
+        "sidebar",
+        "vlm",
+        "describe",
+        "instruct",
+    ]
     RETURN_TYPES = ("IMAGE", FEATURES, CHAT, "STRING")
     RETURN_NAMES = ("image", "features", "chat", "reply")
     OUTPUT_TOOLTIPS = (

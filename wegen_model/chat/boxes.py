@@ -218,4 +218,4 @@ def _font(size: int):
         return ImageFont.load_default()
 
 
-__all__ = ["Composition", "compose", "edges", "join", "masks", "native", "normalise_boxes", "parse_boxes", "plan", "preview"]
+__all__ = ["Composition", "compose", "edges", "elements", "join", "masks", "native", "plan", "preview"]

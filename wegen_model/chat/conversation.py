@@ -36,6 +36,11 @@ class Reference:
         if self.picture is None and self.features is None and self.box is None:
             raise ValueError("a reference needs a picture, features or a box.")
 
+    def __repr__(self) -> str:
+        shown = "features" if self.picture is None else "picture {2}x{1}".format(*self.picture.shape)
+        place = "" if self.box is None else " at " + " ".join(f"{v:.3g}" for v in (self.box.x, self.box.y, self.box.width, self.box.height))
+        return f"<{self.label or 'reference'}: {shown if self.has_picture else 'a place'}{place}>"
+
     @property
     def has_picture(self) -> bool:
         return self.picture is not None or self.features is not None
@@ -116,6 +121,14 @@ class Conversation:
         ]
         if new:
             object.__setattr__(self, "drawn", (*self.drawn, *(self.turns[:i] for i in new)))
+
+    def __str__(self) -> str:
+        """As people read it, for nodes that show any value as text."""
+        said = [
+            f"{'You' if t.role == 'user' else 'WeGen'}: {t.text}{' [picture]' * bool(t.pictures or t.references or t.open_image)}".rstrip()
+            for t in self.turns
+        ]
+        return "\n".join([*said, *([f"({self.notice})"] if self.notice else [])]) or "(nothing was said yet)"
 
     def user(self, text: str, references: tuple[Reference, ...] = ()) -> Conversation:
         """With a message. Tags in a message without references mean those of the latest message that had some."""
