@@ -94,6 +94,22 @@ def test_colours_and_sockets_are_the_same_on_both_sides():
     assert tuple(f"image_{k.strip()}" for k in slots.split(",")) == sockets.SLOTS
 
 
+@need_node
+def test_the_size_of_a_large_picture_is_said_with_the_decoder_s_own_figures():
+    from types import SimpleNamespace
+
+    from wegen.wegen_model.models.decoder import Decoder
+
+    code = "import {cost, gib} from '../../js/size.js'; process.stdout.write(JSON.stringify(given.map((a) => [gib(...a), cost(...a)])))"
+    unet = SimpleNamespace(unet=SimpleNamespace(config=SimpleNamespace(block_out_channels=(320,))))
+    vae = SimpleNamespace(vae=SimpleNamespace(config={"block_out_channels": [128]}))
+    sizes = [(1024, 1024, 1), (8192, 8192, 1), (4096, 2048, 60)]
+    for (width, height, rows), (said, text) in zip(sizes, evaluate(code, sizes), strict=True):
+        needs = Decoder.sampling_bytes(unet, 2 * rows, height // 8, width // 8, 2), Decoder.painting_bytes(vae, height, width, 2)
+        assert said == pytest.approx(max(needs) / 2**30, rel=1e-6)
+        assert (f"about {round(said)} GiB" in text) == (width * height > 2048**2)
+
+
 PICTURES = (
     {"filename": "a.png", "subfolder": "wegen", "type": "output"},
     {"filename": "b.png", "subfolder": None, "type": "input", "label": "\U0001f98a" * 120},
