@@ -9,7 +9,6 @@ from wegen.tests.comfyui.test_editors import composed
 pytestmark = pytest.mark.comfyui
 
 BELOW = "() => [...document.querySelectorAll('.wegen-background')].map((e) => e.hidden ? '' : e.src)"
-THUMBS = "() => [...document.querySelectorAll('.wegen-box img')].filter((e) => !e.hidden).map((e) => e.src)"
 
 
 def with_background(page, comfy):
@@ -32,6 +31,7 @@ def test_boxes_are_drawn_over_what_is_in_the_graph(page, comfy, shoot):
     page.page.wait_for_timeout(500)
     shoot("boxes-background")
     assert page.run() == "success", page.broken()
+    loaded = page.page.evaluate("app.graph._nodes.filter(n => n.type === 'LoadImage').map(n => n.widgets[0].value)")
     inner = page.page.evaluate(
         """id => { const host = app.graph.convertToSubgraph(new Set([app.graph.getNodeById(id)])).node;
       app.canvas.openSubgraph?.(host.subgraph, host);
@@ -47,7 +47,7 @@ def test_boxes_are_drawn_over_what_is_in_the_graph(page, comfy, shoot):
         inner,
     )
     assert "wegen-editor-1.jpg" in inside["below"], "in a subgraph the picture comes from outside"
-    assert ["wegen-editor-1.jpg" in inside["thumbs"][0], "wegen-editor-2.jpg" in inside["thumbs"][1]] == [True, True]
+    assert [name in source for name, source in zip(loaded, inside["thumbs"], strict=True)] == [True, True]
     shoot("boxes-subgraph")
     page.page.evaluate("app.canvas.setGraph(app.graph)")
     assert page.errors() == []
@@ -76,7 +76,7 @@ def test_the_canvas_fills_the_screen_on_demand(page, shoot):
     page.page.wait_for_function("document.fullscreenElement?.classList.contains('wegen-boxes')")
     page.page.wait_for_timeout(500)
     after = page.page.locator(".wegen-frame:visible").first.bounding_box()
-    assert after["width"] > 1.5 * before["width"]
+    assert after["width"] > 1.2 * before["width"]
     drag(page, (0.2, 0.2), (0.7, 0.6))
     near(boxes(page, compose), [[1, 0.2, 0.2, 0.5, 0.4]])
     page.page.screenshot(path=str(shoot("boxes-full-screen")))
