@@ -65,7 +65,7 @@ class WeGenEncoder:
             ValueError: NaN, or a shape that is no picture.
         """
         images = check_images(images, where)
-        key = f"{fit} {tuple(images.shape)} {hashlib.sha256(images.detach().cpu().contiguous().numpy()).hexdigest()}"
+        key = f"{fit} {tuple(images.shape)} {hashlib.sha256(images.detach().cpu().contiguous().numpy().data).hexdigest()}"
         if key in self._kept:
             self._kept.move_to_end(key)
             return replace(self._kept[key])  # a value of its own: who counts pictures tells them apart by identity

@@ -144,8 +144,8 @@ class WeGen(WeGenEncoder):
                     r.features.check_finite(where)
                     self._check_space(r.features, where)
                 references.append(r)
-            for k, picture in enumerate(turn.pictures):
-                if isinstance(picture, Features) or id(turn) in carried:
+            for k, drawn in enumerate(turn.pictures):
+                if isinstance(drawn, Features) or id(turn) in carried:
                     self._check_space(turn.written(k), f"WeGen Chat, the picture of turn {number}")
             unchanged = all(a is b for a, b in zip(references, turn.references))
             turns.append(turn if unchanged else replace(turn, references=tuple(references)))

@@ -74,5 +74,5 @@ def note_chosen(request: Any) -> Any:
 def register() -> None:
     """Ask ComfyUI for each prompt before it is checked."""
     server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
-    if hasattr(server, "add_on_prompt_handler"):
+    if server is not None and hasattr(server, "add_on_prompt_handler"):
         server.add_on_prompt_handler(note_chosen)

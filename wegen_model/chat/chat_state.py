@@ -103,7 +103,11 @@ class Transcript:
     def _answer(self, index: int, load: Callable[[dict, str], Any], encode: Callable[[Any], Features]) -> Turn:
         say = self.turns[index]
         boxes = tuple(Reference(box=box) for box in say.boxes)
-        drawn = tuple(Unseen(lambda file=file: encode(load(file, f"turn {index + 1}"))) for file in say.pictures)
+
+        def unseen(file: dict) -> Unseen:
+            return Unseen(lambda: encode(load(file, f"turn {index + 1}")))
+
+        drawn = tuple(unseen(file) for file in say.pictures)
         return Turn("assistant", _without_dead_tags(say.text, len(boxes)), boxes, pictures=drawn)
 
 
