@@ -36,13 +36,13 @@ export async function keep(file) {
 /** The pictures that a node shows, by file. */
 export function shownBy(node) {
   if (!node) return [];
+  const widget = String(node.type).startsWith("LoadImage") && node.widgets?.find((w) => w.name === "image");
+  const named = widget && /^(?:(.*)\/)?([^/]+?)(?: \[(input|output|temp)\])?$/.exec(String(widget.value ?? ""));
+  if (named) return [readFile({ filename: named[2], subfolder: named[1] ?? "", type: named[3] ?? "input" })].filter(Boolean); // its outputs may lag behind
   const outputs = app.nodeOutputs ?? {};
   const own = outputs[node.id] ?? Object.entries(outputs).find(([key]) => node.graph !== app.graph && key.endsWith(`:${node.id}`))?.[1];
   const files = (own?.images ?? []).map(readFile).filter(Boolean);
   if (files.length) return files;
-  const widget = String(node.type).startsWith("LoadImage") && node.widgets?.find((w) => w.name === "image");
-  const named = widget && /^(?:(.*)\/)?([^/]+?)(?: \[(input|output|temp)\])?$/.exec(String(widget.value ?? ""));
-  if (named) return [readFile({ filename: named[2], subfolder: named[1] ?? "", type: named[3] ?? "input" })].filter(Boolean);
   return (node.imgs ?? [])
     .map((img) => {
       const query = new URL(img.src, location.href).searchParams;

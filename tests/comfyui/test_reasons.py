@@ -67,6 +67,7 @@ def test_inside_a_subgraph_it_stands_on_both(page, shoot):
     inner = page.page.evaluate("""() => { const host = app.graph._nodes.find((n) => n.subgraph);
       return host.subgraph._nodes.find((n) => n.type === 'WeGenChat').widgets.find((w) => w.name === 'why_not')?.element.textContent }""")
     assert inner == "the message is empty: write what you want, or attach a picture."
+    page.close_windows()
 
 
 def test_a_chat_does_not_answer_where_all_that_follows_was_refused(page):
@@ -78,6 +79,7 @@ def test_a_chat_does_not_answer_where_all_that_follows_was_refused(page):
     said = page.page.evaluate(WHY)
     assert said["WeGenDecode"] == "decoder: nothing is connected here."
     assert said["WeGenChat"].startswith("not run, because nothing that follows can run: Preview Image (#5).")
+    page.close_windows()
 
 
 def test_an_unchanged_graph_queued_again_runs_nothing(page, comfy):
@@ -86,6 +88,7 @@ def test_an_unchanged_graph_queued_again_runs_nothing(page, comfy):
     assert page.page.evaluate("id => app.graph.getNodeById(id).inputs[0].name", draw) == "model", "its socket stays the first"
     page.page.evaluate(SET, [chat, "message", "a fox on a teal background"])
     comfy.free()
+    page.close_windows()
     assert page.run() == "success", page.broken()
     assert page.pictures() > 0
     page.page.evaluate(CACHED)
