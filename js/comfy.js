@@ -36,13 +36,13 @@ export async function keep(file) {
 /** The pictures that a node shows, by file. */
 export function shownBy(node) {
   if (!node) return [];
+  const widget = String(node.type).startsWith("LoadImage") && node.widgets?.find((w) => w.name === "image");
+  const named = widget && /^(?:(.*)\/)?([^/]+?)(?: \[(input|output|temp)\])?$/.exec(String(widget.value ?? ""));
+  if (named) return [readFile({ filename: named[2], subfolder: named[1] ?? "", type: named[3] ?? "input" })].filter(Boolean); // its outputs may lag behind
   const outputs = app.nodeOutputs ?? {};
   const own = outputs[node.id] ?? Object.entries(outputs).find(([key]) => node.graph !== app.graph && key.endsWith(`:${node.id}`))?.[1];
   const files = (own?.images ?? []).map(readFile).filter(Boolean);
   if (files.length) return files;
-  const widget = String(node.type).startsWith("LoadImage") && node.widgets?.find((w) => w.name === "image");
-  const named = widget && /^(?:(.*)\/)?([^/]+?)(?: \[(input|output|temp)\])?$/.exec(String(widget.value ?? ""));
-  if (named) return [readFile({ filename: named[2], subfolder: named[1] ?? "", type: named[3] ?? "input" })].filter(Boolean);
   return (node.imgs ?? [])
     .map((img) => {
       const query = new URL(img.src, location.href).searchParams;
@@ -51,24 +51,71 @@ export function shownBy(node) {
     .filter(Boolean);
 }
 
-/** The node at the other end of an input, past reroutes; null when there is none, or while the node is in no graph (1.58 throws there). */
-export function upstream(node, name) {
-  if (!node.graph) return null;
-  let at = node.inputs?.findIndex((input) => input.name === name) ?? -1;
-  if (at < 0) return null;
-  let found = node.getInputNode?.(at) ?? null;
-  for (let i = 0; found?.type === "Reroute" && i < 20; i++) found = found.getInputNode?.(0) ?? null;
-  return found;
+const linkOf = (graph, id) => (id == null ? null : graph?.getLink?.(id) ?? graph?.links?.get?.(id) ?? graph?.links?.[id] ?? null);
+
+/** The node whose subgraph a graph is; null for the outermost. */
+function hostOf(graph, within = app.graph, depth = 0) {
+  for (const node of (depth < 20 && within?._nodes) || []) {
+    if (!node.subgraph) continue;
+    const found = node.subgraph === graph ? node : hostOf(graph, node.subgraph, depth + 1);
+    if (found) return found;
+  }
+  return null;
 }
 
-/** The node with an id as the server has it ("7:3": node 3 in subgraph 7); undefined where this workflow has none. */
-export function nodeOf(id) {
-  let node, graph = app.graph;
+/** The node at the other end of an input, past reroutes, into subgraphs and out of them; null when there is none, or while the node is in
+ *  no graph (1.58 throws there). */
+export function upstream(node, name) {
+  let at = node?.graph && node.inputs?.find((input) => input.name === name);
+  for (let i = 0; at && i < 50; i++) {
+    const { graph } = node, link = linkOf(graph, at.link);
+    if (!link) return null;
+    if (link.origin_id === graph.inputNode?.id) { // what the subgraph is given from outside
+      const outer = graph.inputs?.[link.origin_slot]?.name;
+      node = hostOf(graph);
+      at = node?.inputs?.find((input) => input.name === outer);
+      continue;
+    }
+    let found = graph.getNodeById(link.origin_id), slot = link.origin_slot;
+    while (found?.subgraph) { // what a subgraph gives out
+      const inner = linkOf(found.subgraph, found.subgraph.outputs?.[slot]?.linkIds?.[0]);
+      if (!inner) return found;
+      slot = inner.origin_slot;
+      found = found.subgraph.getNodeById(inner.origin_id);
+    }
+    if (found?.type !== "Reroute") return found ?? null;
+    node = found;
+    at = found.inputs?.[0];
+  }
+  return null;
+}
+
+/** The nodes that an id names as the server has it ("7:3": subgraph 7, and node 3 in it), from outside in; fewer where this workflow lacks some. */
+export function nodesOf(id) {
+  const nodes = [];
+  let graph = app.graph;
   for (const part of String(id ?? "").split(":")) {
-    node = graph?.getNodeById(part);
+    const node = graph?.getNodeById(part);
+    if (node) nodes.push(node);
     graph = node?.subgraph;
   }
-  return node;
+  return nodes;
+}
+
+/** The node with such an id; undefined where this workflow has none. */
+export function nodeOf(id) {
+  const nodes = nodesOf(id);
+  return nodes.length === String(id ?? "").split(":").length ? nodes.at(-1) : undefined;
+}
+
+/** Run `after` once the method there was before has run. */
+export function chain(object, method, after) {
+  const before = object[method];
+  object[method] = function (...args) {
+    const answer = before?.apply(this, args);
+    after.apply(this, args);
+    return answer;
+  };
 }
 
 /** Every picture shown in the graph at hand: [{title, file}]. */

@@ -4,7 +4,7 @@
 import { app } from "./comfy.js";
 import { el } from "./dom.js";
 
-const HEIGHTS = { WEGEN_BOXES: "400px", WEGEN_CHAT_PANEL: "460px", WEGEN_DEMO: "28px", WEGEN_FEATURE_GRID: "100px" };
+const HEIGHTS = { WEGEN_BOXES: "400px", WEGEN_CHAT_PANEL: "460px", WEGEN_DEMO: "28px", WEGEN_FEATURE_GRID: "100px", WEGEN_WHY: "90px", WEGEN_COST: "80px" };
 
 export function hostInOldNodes2() {
   const [major, minor] = String(window.__COMFYUI_FRONTEND_VERSION__ ?? "").split(".").map(Number);

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from . import host
 from .sockets import (
     CATEGORY,
@@ -31,6 +33,7 @@ class WeGenChat:
     )
     CATEGORY = CATEGORY
     SEARCH_ALIASES = ["wegen", "chat", "prompt", "ask", "vqa", "text to image", "multimodal", "llm", "caption", "edit"]
+    SEARCH_ALIASES += ["vlm", "unified model", "emu", "describe", "instruct", "style transfer", "subject", "consistency", "ip adapter"]
     RETURN_TYPES = (CHAT, "STRING", "BOUNDING_BOX", "BOOLEAN")
     RETURN_NAMES = ("chat", "reply", "boxes", "picture_requested")
     OUTPUT_TOOLTIPS = (
@@ -84,6 +87,7 @@ class WeGenChat:
                         "min": 0.01,
                         "max": 1.0,
                         "step": 0.01,
+                        "advanced": True,
                         "tooltip": ("Only the likeliest words that add up to this share are considered. 1 allows all."),
                     },
                 ),
@@ -101,6 +105,7 @@ class WeGenChat:
                     "BOOLEAN",
                     {
                         "default": False,
+                        "advanced": True,
                         "tooltip": (
                             "When a conversation has grown too long for the model: forget its oldest exchanges instead of stopping."
                         ),
@@ -140,6 +145,7 @@ class WeGenChat:
     ):
         from ..wegen_model.chat.conversation import Conversation
 
+        host.check_later()
         with host.watch(model.runtime) as notes:
             chained = tuple(references or ())
             slots = pictures(images, model.runtime.warn)
@@ -158,7 +164,7 @@ class WeGenChat:
             shown = answer.reply or ("(a picture, to be drawn by AR Feature Decode)" if answer.open_image else "(no words)")
             boxes = [] if answer.notice else reply_boxes(answer.last, turn)
             drawable = answer.open_image or answer.shown_again is not None
-            return host.shown((answer, answer.reply, boxes, drawable), notes, shown)
+            return host.shown((replace(answer, model=model), answer.reply, boxes, drawable), notes, shown)
 
 
 def reply_boxes(reply, asked) -> list[list[dict]]:

@@ -14,7 +14,7 @@ class WeGenFeaturesToConditioning:
         "were trained with. For the MODEL of Decoder to MODEL + VAE."
     )
     CATEGORY = CATEGORY
-    SEARCH_ALIASES = ["conditioning", "ksampler", "positive", "negative", "features to conditioning", "prompt"]
+    SEARCH_ALIASES = ["conditioning", "ksampler", "positive", "negative", "features to conditioning", "prompt", "ip adapter", "clip vision"]
     RETURN_TYPES = ("CONDITIONING", "CONDITIONING")
     RETURN_NAMES = ("positive", "negative")
     OUTPUT_TOOLTIPS = ("The features, for KSampler's positive.", "Zeros, for KSampler's negative: what guidance leads away from.")

@@ -23,7 +23,7 @@ class WeGenDecode:
         "mask, everything outside the mask stays the original to the last bit."
     )
     CATEGORY = CATEGORY
-    SEARCH_ALIASES = ["sdxl", "decode", "features to picture", "detokenize", "paint", "diffusion decoder", "sampler"]
+    SEARCH_ALIASES = ["sdxl", "decode", "features to picture", "detokenize", "paint", "diffusion decoder", "sampler", "inpaint", "emu"]
     RETURN_TYPES = ("IMAGE",)
     RETURN_NAMES = ("image",)
     OUTPUT_TOOLTIPS = ("The painted pictures.",)
@@ -177,6 +177,7 @@ class WeGenDecode:
                         "min": 0.0,
                         "max": 1.0,
                         "step": 0.05,
+                        "advanced": True,
                         "tooltip": "The share of the denoising steps, counted from the end, that is painted from late_features, where connected.",
                     },
                 ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from . import host, ui_messages
 from .keep import MASK_MODE
 from .sockets import CATEGORY, CHAT, FEATHER, FEATURES, GUIDANCE, MODEL, SEED
@@ -98,7 +100,8 @@ class WeGenEditInBox:
         image_2=None,
     ):
         from ..wegen_model import edit_pipeline
-        from ..wegen_model.chat.boxes import masks, normalise_boxes
+        from ..wegen_model.chat.box_forms import normalise_boxes
+        from ..wegen_model.chat.boxes import masks
         from ..wegen_model.chat.conversation import Conversation, Reference
         from ..wegen_model.generation.change_mask import overlay
         from ..wegen_model.generation.keep import fit
@@ -123,5 +126,5 @@ class WeGenEditInBox:
             )
             text = f"{float((made.mask > 0).float().mean()):.0%} of the picture was painted anew."
             preview = overlay(made.mask, image[..., :3].detach().float().cpu())
-            answer = (made.image, made.mask, made.features, made.conversation, preview)
+            answer = (made.image, made.mask, made.features, replace(made.conversation, model=model), preview)
             return host.shown(answer, notes, text, ui={"wegen_features": ui_messages.colours(made.features)})

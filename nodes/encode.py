@@ -11,7 +11,16 @@ class WeGenEncode:
 
     DESCRIPTION = "Turns a picture into 64 features (8x8), which WeGen can read in a chat and a decoder can paint again."
     CATEGORY = CATEGORY
-    SEARCH_ALIASES = ["eva clip", "image encode", "vision encode", "picture to features", "tokenize image"]
+    SEARCH_ALIASES = [
+        "eva clip",
+        "image encode",
+        "vision encode",
+        "picture to features",
+        "tokenize image",
+        "clip vision",
+        "emu",
+        "ip adapter",
+    ]
     RETURN_TYPES = (FEATURES,)
     RETURN_NAMES = ("features",)
     OUTPUT_TOOLTIPS = ("64 features a picture, in the batch's order. They fit an image socket of WeGen Chat, or SDXL Feature Decoder.",)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from . import host, ui_messages
 from .sockets import CATEGORY, CHAT, FEATURES, GUIDANCE, MODEL
 
@@ -27,7 +29,6 @@ class WeGenDraw:
     def INPUT_TYPES(cls):
         return {
             "required": {
-                "model": (MODEL, {"tooltip": "The model that held the conversation."}),
                 "chat": (
                     CHAT,
                     {"tooltip": ("A conversation whose last answer opened a picture: WeGen Chat with picture on auto or always.")},
@@ -75,6 +76,7 @@ class WeGenDraw:
                 ),
             },
             "optional": {
+                "model": (MODEL, {"tooltip": "The model that held the conversation. Empty: the conversation's own."}),
                 "keep_features": (
                     FEATURES,
                     {
@@ -97,8 +99,19 @@ class WeGenDraw:
         }
 
     def draw(
-        self, model, chat, guidance=1.0, mode="autoregressive", readout="aligned", trim_oldest=False, keep_features=None, keep_mask=None
+        self,
+        model=None,
+        chat=None,
+        guidance=1.0,
+        mode="autoregressive",
+        readout="aligned",
+        trim_oldest=False,
+        keep_features=None,
+        keep_mask=None,
     ):
+        model = chat.model if model is None else model
+        if model is None:
+            raise ValueError("AR Feature Decode: model is not connected, and the conversation names none. Connect Load WeGen Model.")
         with host.watch(model.runtime, ui_messages.grid_progress()) as notes:
             keep = None
             if (keep_features is None) != (keep_mask is None):
@@ -120,7 +133,7 @@ class WeGenDraw:
                     )
                 keep = (keep_features[:1], kept)
             features, conversation = model.draw(chat, guidance=guidance, mode=mode, readout=readout, keep=keep, trim_oldest=trim_oldest)
-            return host.shown((features, conversation), notes, ui={"wegen_features": ui_messages.colours(features)})
+            return host.shown((features, replace(conversation, model=model)), notes, ui={"wegen_features": ui_messages.colours(features)})
 
 
 def cells(mask, grid):

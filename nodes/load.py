@@ -62,7 +62,7 @@ class WeGenLoadModel:
 
     DESCRIPTION = "Opens a WeGen model: the folder under models/wegen that holds tower, language model and decoder."
     CATEGORY = CATEGORY
-    SEARCH_ALIASES = ["wegen", "load wegen", "checkpoint", "multimodal", "chat model", "loader"]
+    SEARCH_ALIASES = ["wegen", "load wegen", "checkpoint", "multimodal", "chat model", "loader", "vlm", "unified model", "emu"]
     RETURN_TYPES = (MODEL,)
     RETURN_NAMES = ("model",)
     OUTPUT_TOOLTIPS = ("The model, for WeGen Chat, AR Feature Decode, EVA-CLIP Encode and, with its own decoder, SDXL Feature Decoder.",)
@@ -112,7 +112,7 @@ class WeGenLoadDecoder:
 
     DESCRIPTION = "Opens a decoder (UNet, VAE, scheduler) to paint features with; the decoder of a whole model folder counts too."
     CATEGORY = CATEGORY
-    SEARCH_ALIASES = ["wegen decoder", "load decoder", "sdxl unet", "detokenizer"]
+    SEARCH_ALIASES = ["wegen decoder", "load decoder", "sdxl unet", "detokenizer", "emu", "blip3o"]
     RETURN_TYPES = (DECODER,)
     RETURN_NAMES = ("decoder",)
     OUTPUT_TOOLTIPS = ("The decoder, for SDXL Feature Decoder.",)

@@ -16,7 +16,19 @@ class WeGenChatPanel:
         "saved with the workflow; the finished picture goes on through image."
     )
     CATEGORY = CATEGORY
-    SEARCH_ALIASES = ["chat", "conversation", "wegen chat", "assistant", "talk", "multi turn", "panel", "sidebar"]
+    SEARCH_ALIASES = [
+        "chat",
+        "conversation",
+        "wegen chat",
+        "assistant",
+        "talk",
+        "multi turn",
+        "panel",
+        "sidebar",
+        "vlm",
+        "describe",
+        "instruct",
+    ]
     RETURN_TYPES = ("IMAGE", FEATURES, CHAT, "STRING")
     RETURN_NAMES = ("image", "features", "chat", "reply")
     OUTPUT_TOOLTIPS = (
@@ -51,6 +63,7 @@ class WeGenChatPanel:
                     "BOOLEAN",
                     {
                         "default": True,
+                        "advanced": True,
                         "tooltip": (
                             "When the conversation has grown too long for the model: forget its oldest exchanges instead of stopping."
                         ),
@@ -104,6 +117,7 @@ class WeGenChatPanel:
         from ..wegen_model.chat.chat_state import parse_transcript
         from ..wegen_model.chat.commands import CommandError
 
+        host.check_later()
         script = parse_transcript(transcript)
         with host.watch(model.runtime, ui_messages.chat_progress(script.id)) as notes:
             if script.ignored:
@@ -157,6 +171,7 @@ class WeGenChatPanel:
                 "boxes": [{"x": r.box.x, "y": r.box.y, "width": r.box.width, "height": r.box.height} for r in boxes],
                 "cells": ui_messages.colours(features)[0] if features is not None else [],
             }
+            talk = replace(talk, model=model)
             result = tuple(host.nothing() if value is None else value for value in (image, features)) + (talk, talk.reply)
             shown = [] if host.inside_comfyui() else [talk.reply or "(a picture)"]
             return {"ui": {"wegen_chat": [message], **({"text": shown} if shown else {})}, "result": result}

@@ -13,7 +13,7 @@ MASKS = tuple(f"mask_{k}" for k in range(1, 6))
 SEED = {"default": 0, "min": 0, "max": 0xFFFFFFFFFFFFFFFF, "control_after_generate": True}
 TEMPERATURE = {"default": 0.0, "min": 0.0, "max": 5.0, "step": 0.05}
 GUIDANCE = {"default": 1.0, "min": 0.0, "max": 30.0, "step": 0.1}  # over features; 1 is off
-MAX_TOKENS = {"default": 128, "min": 1, "max": 4096}
+MAX_TOKENS = {"default": 128, "min": 1, "max": 4096, "advanced": True}
 SIDE = {"default": 1024, "min": 8, "max": 8192, "step": 8}  # pixels
 FEATHER = {
     "default": 3.0,

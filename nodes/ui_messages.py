@@ -66,8 +66,8 @@ def save_picture(image: Any, prefix: str, prompt: dict | None = None, extra: dic
     return {"filename": f"{name}_{counter:05}_.png", "subfolder": subfolder, "type": "output"}
 
 
-def save_thumb(image: Any, key: str) -> dict | None:
-    """A small JPEG in ComfyUI's temp folder for the canvas of Bbox Compose; None when headless."""
+def save_thumb(image: Any, key: str, side: int = THUMB) -> dict | None:
+    """A JPEG of at most `side` pixels in ComfyUI's temp folder for the canvas of Bbox Compose; None when headless."""
     if not host.inside_comfyui() or image is None:
         return None
     import hashlib
@@ -75,7 +75,7 @@ def save_thumb(image: Any, key: str) -> dict | None:
     from ..wegen_model.fileio import atomic
 
     picture = _pil(image)
-    picture.thumbnail((THUMB, THUMB))
+    picture.thumbnail((side, side))
     folder = Path(sys.modules["folder_paths"].get_temp_directory())
     name = f"wegen-{key}-{hashlib.sha256(picture.tobytes()).hexdigest()[:16]}.jpg"
     with atomic(folder / name) as part:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from wegen.nodes import sockets
 from wegen.wegen_model.chat import canvas_state, chat_state
-from wegen.wegen_model.chat.boxes import COLOURS, parse_boxes
+from wegen.wegen_model.chat.box_forms import parse_boxes
+from wegen.wegen_model.chat.boxes import COLOURS
 from wegen.wegen_model.chat.canvas_state import digest, parse_placement
 from wegen.wegen_model.chat.chat_state import parse_transcript
 from wegen.wegen_model.chat.conversation import Turn
@@ -91,6 +92,22 @@ def test_colours_and_sockets_are_the_same_on_both_sides():
         assert set(re.findall(r"colour-\$\{[^}]*% (\d+)\}", path.read_text(encoding="utf8"))) <= {str(len(COLOURS))}, path.name
     slots = re.search(r"const SLOTS = \[([^\]]*)\]", (js / "boxes" / "widget.js").read_text(encoding="utf8"))[1]
     assert tuple(f"image_{k.strip()}" for k in slots.split(",")) == sockets.SLOTS
+
+
+@need_node
+def test_the_size_of_a_large_picture_is_said_with_the_decoder_s_own_figures():
+    from types import SimpleNamespace
+
+    from wegen.wegen_model.models.decoder import Decoder
+
+    code = "import {cost, gib} from '../../js/size.js'; process.stdout.write(JSON.stringify(given.map((a) => [gib(...a), cost(...a)])))"
+    unet = SimpleNamespace(unet=SimpleNamespace(config=SimpleNamespace(block_out_channels=(320,))))
+    vae = SimpleNamespace(vae=SimpleNamespace(config={"block_out_channels": [128]}))
+    sizes = [(1024, 1024, 1), (8192, 8192, 1), (4096, 2048, 60)]
+    for (width, height, rows), (said, text) in zip(sizes, evaluate(code, sizes), strict=True):
+        needs = Decoder.sampling_bytes(unet, 2 * rows, height // 8, width // 8, 2), Decoder.painting_bytes(vae, height, width, 2)
+        assert said == pytest.approx(max(needs) / 2**30, rel=1e-6)
+        assert (f"about {round(said)} GiB" in text) == (width * height > 2048**2)
 
 
 PICTURES = (

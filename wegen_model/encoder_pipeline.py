@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from .runtime import Component, Runtime, check_result
 from .validation import check_images
 
 BATCH = 8  # pictures through the tower at once
+KEPT = 64  # calls whose features are kept by content: at full size 0.5 MB a picture
 
 
 class WeGenEncoder:
@@ -26,6 +30,7 @@ class WeGenEncoder:
     def __init__(self, folder: Path, config: ModelConfig, runtime: Runtime):
         self.folder, self.config, self.runtime = folder, config, runtime
         self._components: dict[str, Component] = {}
+        self._kept: OrderedDict[str, Features] = OrderedDict()
 
     def modules(self) -> dict[str, Callable[[Any], torch.nn.Module]]:
         """Component -> what builds its module from a namespace of layer classes."""
@@ -54,12 +59,16 @@ class WeGenEncoder:
     @torch.no_grad()
     def encode(self, images: Tensor, fit: str = "squash", where: str = "EVA-CLIP Encode, image") -> Features:
         """Pictures (b,h,w,3), (b,h,w,1) or (b,h,w,4), float 0..1, to features. `fit`: squash, crop or pad to the square.
-        `where` names the input in errors.
+        `where` names the input in errors. What was encoded lately is not computed again: a chat shows the same pictures every turn.
 
         Raises:
             ValueError: NaN, or a shape that is no picture.
         """
         images = check_images(images, where)
+        key = f"{fit} {tuple(images.shape)} {hashlib.sha256(images.detach().cpu().contiguous().numpy().data).hexdigest()}"
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return replace(self._kept[key])  # a value of its own: who counts pictures tells them apart by identity
         part, (rows, columns) = self.component("vision"), self.config.features.grid
         place = self.runtime.place("vision")
         out = []
@@ -68,7 +77,12 @@ class WeGenEncoder:
             for chunk in images.split(BATCH):
                 pixels = eva_clip.prepare(chunk.to(device), self.config.vision, fit).to(place.dtype)
                 out.append(pool(part.module(pixels, self.runtime), (rows, columns)).float().cpu())
-        return self.features(check_result(torch.cat(out), "features", vision=part.module))
+        features = self.features(check_result(torch.cat(out), "features", vision=part.module))
+        if len(images) <= BATCH:
+            self._kept[key] = features
+            if len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        return replace(features)
 
     def blank(self) -> Features:
         """Features (1,n,c) of a blank picture: all zero once normalised, the mean colour (Emu2's unconditional input)."""

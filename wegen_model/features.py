@@ -36,6 +36,10 @@ class Features:
         """(b,c): the mean over the n features, the decoder's second condition."""
         return self.tokens.mean(1)
 
+    def __str__(self) -> str:
+        rows, columns = self.grid
+        return f"{len(self)} x {rows}x{columns} features of {self.tokens.shape[-1]} numbers, space {self.space}, tower {self.tower}"
+
     def __len__(self) -> int:
         return len(self.tokens)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from .chat import commands as spoken
 from .chat import prompt
 from .chat.conversation import Conversation, Turn
-from .chat.memory import recall, recalled
+from .chat.memory import recall
 from .chat.reference_cutout import shown
 from .chat.tokenizer import Tokenizer
 from .checkpoint import model_folder
@@ -122,21 +122,20 @@ class WeGen(WeGenEncoder):
             "projectors": lambda ops: Projectors(c.features, c.language.width, ops),
         }
 
-    def encode_references(self, conversation: Conversation) -> Conversation:
-        """The same conversation with the features of every reference filled in that the prompt carries.
+    def encode_references(self, conversation: Conversation, reserve: int = 0, trim_oldest: bool = False) -> Conversation:
+        """The same conversation with the features of every reference filled in that the prompt carries (`_prompt`, the same arguments).
 
         Raises:
-            ValueError: it was held with another model, or holds features of another space.
+            ValueError: it was held with another model, or holds features of another space, or does not fit.
         """
         prompt.check_tokenizer(conversation, self.tokenizer)
+        carried = self._carried(conversation, reserve, trim_oldest)
         turns = []
-        first = prompt.first_kept(conversation.turns, self.config.memory)
-        carried = recalled(conversation.turns, self.config.memory)
         for number, turn in enumerate(conversation.turns, 1):
             references = []
             for k, r in enumerate(turn.references, 1):
                 where = f"WeGen Chat, turn {number}, image_{k}"
-                if r.features is None and r.picture is not None and (number > first or number - 1 in carried):
+                if r.features is None and r.picture is not None and id(turn) in carried:
                     picture = check_reference(r.picture[:1], where)
                     if self.config.references == "placed":
                         picture = shown(picture[0], r.box, self.config.vision.image_size)[None]
@@ -145,11 +144,21 @@ class WeGen(WeGenEncoder):
                     r.features.check_finite(where)
                     self._check_space(r.features, where)
                 references.append(r)
-            for features in turn.pictures:
-                self._check_space(features, f"WeGen Chat, the picture of turn {number}")
+            for k, drawn in enumerate(turn.pictures):
+                if isinstance(drawn, Features) or id(turn) in carried:
+                    self._check_space(turn.written(k), f"WeGen Chat, the picture of turn {number}")
             unchanged = all(a is b for a, b in zip(references, turn.references))
             turns.append(turn if unchanged else replace(turn, references=tuple(references)))
         return replace(conversation, turns=tuple(turns), tokenizer=self.tokenizer.hash)
+
+    def _carried(self, conversation: Conversation, reserve: int, trim_oldest: bool) -> set[int]:
+        """Of the turns whose pictures the prompt shows: id(turn). Nothing is encoded for it."""
+        c = self.config
+        conversation = recall(conversation, c.memory)
+        laid = prompt.layout(
+            conversation, self.tokenizer, c.language.positions, c.features.count, reserve, trim_oldest=trim_oldest, memory=c.memory
+        )
+        return {id(conversation.turns[slot.turn]) for slot in laid.slots}
 
     def _prompt(self, conversation: Conversation, reserve: int, trim_oldest: bool) -> prompt.Prompt:
         c = self.config
@@ -203,10 +212,10 @@ class WeGen(WeGenEncoder):
                 return conversation
             seed = spoken.another_seed(before, seed)
         self._need("language", "projectors")
-        conversation = self.encode_references(conversation)
-        self._notes(conversation, picture)
         n = self.config.features.count
         reserve = max_tokens + (n + 2 if picture != "never" else 0)
+        conversation = self.encode_references(conversation, reserve, trim_oldest)
+        self._notes(conversation, picture)
         context = self._prompt(conversation, reserve, trim_oldest)
         self.component("projectors")
         with (
@@ -257,8 +266,8 @@ class WeGen(WeGenEncoder):
             return again, conversation
         check_draw(conversation, self.config, guidance, mode, readout, keep)
         self._need("language", "projectors")
-        conversation = self.encode_references(conversation)
         n = self.config.features.count
+        conversation = self.encode_references(conversation, n + 1, trim_oldest)
         context = self._prompt(conversation, n + 1, trim_oldest)
         kept = None
         if keep is not None:

@@ -9,13 +9,14 @@ const CLIP = "application/x-wegen-boxes";
 
 export class BoxEditor {
   /**
-   * surroundings: {frame() -> [width, height], picture(ref) -> url, connected() -> [ref], changed(), view(file) -> url,
+   * surroundings: {frame() -> [width, height], picture(ref) -> url, below() -> url of the picture at the background socket, connected() -> [ref], changed(), view(file) -> url,
    *                upload(blob) -> file, tell(text), arrived() -> {boxes, seen} of box_text now, or null}
    */
   constructor(surroundings) {
     this.around = surroundings;
     this.history = new S.History(S.parse(""));
     this.selected = 0;
+    this.over = false; // a drag draws, whatever is below it
     this.stage = new Stage(this);
     this.list = new BoxList(this);
     this.said = el("div", { class: "wegen-said", role: "status", aria: { live: "polite" } });
@@ -81,6 +82,7 @@ export class BoxEditor {
   }
 
   render() {
+    this.#background();
     this.stage.render();
     this.list.render();
     this.tools.undo.disabled = !this.history.past.length;
@@ -88,6 +90,7 @@ export class BoxEditor {
     this.tools.erase.disabled = this.tools.copy.disabled = !this.selected;
     this.tools.plain.hidden = !this.state.background;
     this.tools.snap.setAttribute("aria-pressed", String(this.state.options.snap));
+    this.tools.over.setAttribute("aria-pressed", String(this.over));
     this.tools.lock.setAttribute("aria-pressed", String(this.state.options.lock));
     this.tools.grid.value = String(this.state.options.grid);
   }
@@ -144,6 +147,12 @@ export class BoxEditor {
 
   relabel(ref, label) {
     this.#push(S.relabel(this.state, ref, label), `label ${ref}`);
+  }
+
+  lock(ref) {
+    const box = this.state.boxes.find((b) => b.ref === ref);
+    this.#push(S.lock(this.state, ref, !box?.locked));
+    this.#finish(`Box ${ref} ${box?.locked ? "unlocked" : "locked"}`);
   }
 
   rename(ref) {
@@ -207,6 +216,7 @@ export class BoxEditor {
       add: button("plus", "New box (N)", () => this.create(), hold),
       copy: button("clone", "Duplicate the chosen box (Ctrl+D)", () => this.duplicate(this.selected), hold),
       erase: button("trash", "Delete the chosen box (Delete)", () => this.remove(this.selected), hold),
+      over: button("pencil", "Draw over boxes that are there (or hold Shift)", () => ((this.over = !this.over), this.render()), hold),
       undo: button("undo", "Undo (Ctrl+Z)", () => this.#undo(true), hold),
       redo: button("refresh", "Redo (Ctrl+Shift+Z)", () => this.#undo(false), hold),
       snap: button("th-large", "Snap to other boxes and the grid (hold Ctrl to draw freely)", () => this.#option({ snap: !this.state.options.snap }), hold),
@@ -215,6 +225,7 @@ export class BoxEditor {
       lock: button("lock", "Keep each box's aspect while resizing (or hold Shift)", () => this.#option({ lock: !this.state.options.lock }), hold),
       picture: button("image", "Background picture: choose, drop or paste one", () => this.#choose(), hold),
       plain: button("times", "Take the background picture away", () => this.#setBackground(null), hold),
+      large: button("window-maximize", "Full screen (Escape leaves it)", () => this.#fullScreen(), hold),
     });
     return el("div", { class: "wegen-toolbar", role: "toolbar", aria: { label: "Boxes" } }, Object.values(t));
   }
@@ -234,7 +245,7 @@ export class BoxEditor {
     else if (key === "PageDown") this.#cycle(1);
     else if (key === "PageUp") this.#cycle(-1);
     else if (key === "Enter" && box) this.rename(box.ref);
-    else if (key in arrows && box) {
+    else if (key in arrows && box && !box.locked) {
       const step = e.shiftKey ? 0.05 : 0.005, [dx, dy] = arrows[key].map((v) => v * step);
       const sides = e.altKey ? { width: box.width + dx, height: box.height + dy } : { x: box.x + dx, y: box.y + dy };
       this.edit(box.ref, sides, `nudge ${box.ref}`);
@@ -275,6 +286,11 @@ export class BoxEditor {
     this.#setBackground(picture);
   }
 
+  #fullScreen() {
+    if (document.fullscreenElement) document.exitFullscreen();
+    else this.element.requestFullscreen?.().catch((error) => this.explain(`Full screen: ${error.message}.`));
+  }
+
   #choose() {
     const input = el("input", { type: "file", accept: "image/*", on: { change: () => input.files[0] && this.#setBackground(input.files[0]) } });
     input.click();
@@ -292,6 +308,7 @@ export class BoxEditor {
   }
 
   #background() {
-    this.stage.setBackground(this.state.background ? this.around.view(this.state.background) : "");
+    const own = this.state.background, url = own ? this.around.view(own) : this.around.below();
+    if (this.shownBelow !== url) this.stage.setBackground((this.shownBelow = url));
   }
 }

@@ -27,7 +27,10 @@ export class BoxList {
       row.choose.setAttribute("aria-label", `Box ${box.ref}${box.label ? `, ${box.label}` : ""}: left ${percent(box.x)}, top ${percent(box.y)}, `
         + `width ${percent(box.width)}, height ${percent(box.height)} per cent`);
       if (row.label !== document.activeElement) row.label.value = box.label;
+      row.lock.setAttribute("aria-pressed", String(Boolean(box.locked)));
+      row.lock.firstChild.className = `pi pi-${box.locked ? "lock" : "lock-open"}`;
       row.sides.hidden = box.ref !== selected;
+      for (const [key] of SIDES) row.fields[key].disabled = Boolean(box.locked);
       for (const [key] of SIDES) if (row.fields[key] !== document.activeElement) row.fields[key].value = percent(box[key]);
       const source = this.host.picture(box.ref) || "";
       if (row.source !== source) {
@@ -45,7 +48,7 @@ export class BoxList {
   #row(ref) {
     const { host } = this;
     const picture = el("img", { alt: "", draggable: false, hidden: true, on: { error: (e) => (e.target.hidden = true) } });
-    const choose = el("button", { type: "button", class: `wegen-chip colour-${(ref - 1) % 5}`, on: { click: () => host.select(ref) } },
+    const choose = el("button", { type: "button", class: `wegen-chip colour-${(ref - 1) % 10}`, on: { click: () => host.select(ref) } },
       [String(ref), picture]);
     const label = el("input", {
       type: "text", class: "wegen-name", maxLength: 100, placeholder: `image ${ref}`, aria: { label: `Label of box ${ref}` },
@@ -59,9 +62,10 @@ export class BoxList {
       });
       return el("label", {}, [el("span", { text: { x: "x", y: "y", width: "w", height: "h" }[key] }), fields[key]]);
     }));
+    const lock = button("lock-open", `Lock box ${ref}: it cannot be moved, and can be drawn over`, () => host.lock(ref));
     const row = el("div", { class: "wegen-row", role: "listitem" }, [
       el("div", { class: "wegen-line" }, [
-        choose, label,
+        choose, label, lock,
         button("angle-up", `Box ${ref}: give it to the reference before`, () => host.renumber(ref, ref - 1)),
         button("angle-down", `Box ${ref}: give it to the next reference`, () => host.renumber(ref, ref + 1)),
         button("clone", `Duplicate box ${ref}`, () => host.duplicate(ref)),
@@ -69,7 +73,7 @@ export class BoxList {
       ]),
       sides,
     ]);
-    return Object.assign(row, { choose, label, fields, sides, picture });
+    return Object.assign(row, { choose, label, fields, sides, picture, lock });
   }
 }
 

@@ -1,6 +1,8 @@
 // The box_text widget, read as wegen_model/chat/boxes.py reads it, so that the canvas can follow it before anything runs.
 // Lines of four numbers, or JSON; fractions where all numbers are below 2, pixels otherwise. null: not readable (the server says why).
 
+const SLACK = 0.01; // of the side, as in box_forms.py
+
 export function readText(text, width, height, format = "xywh") {
   text = String(text ?? "").trimEnd();
   if (!text.trim()) return [];
@@ -45,11 +47,9 @@ function sides(row, format) {
 }
 
 function scaled([x, y, w, h], width, height) {
-  if (width === 1 && height === 1) return { x, y, width: w, height: h };
-  let right = x + w, bottom = y + h; // detectors overshoot by up to a pixel
-  if (x >= -1 && x < 0) x = 0;
-  if (y >= -1 && y < 0) y = 0;
-  if (right > width && right <= width + 1) right = width;
-  if (bottom > height && bottom <= height + 1) bottom = height;
-  return { x: x / width, y: y / height, width: (right - x) / width, height: (bottom - y) / height };
+  const slack = (side) => (side === 1 ? SLACK : Math.max(1, SLACK * side)); // detectors overshoot the border
+  const right = x + w, bottom = y + h, left = x >= -slack(width) && x < 0 ? 0 : x, top = y >= -slack(height) && y < 0 ? 0 : y;
+  const cutX = right > width && right <= width + slack(width), cutY = bottom > height && bottom <= height + slack(height);
+  const wide = cutX ? width - left : left === x ? w : right - left, high = cutY ? height - top : top === y ? h : bottom - top;
+  return { x: left / width, y: top / height, width: wide / width, height: high / height };
 }

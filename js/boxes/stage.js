@@ -43,6 +43,7 @@ export class Stage {
       if (!shape) this.shapes.set(box.ref, (shape = this.#shape(box.ref)));
       place(shape, box);
       shape.classList.toggle("selected", box.ref === selected);
+      shape.classList.toggle("locked", Boolean(box.locked));
       shape.style.zIndex = box.ref === selected ? 200 : box.ref;
       const name = box.label || "";
       if (shape.label.textContent !== name) shape.label.textContent = name;
@@ -65,7 +66,7 @@ export class Stage {
   #shape(ref) {
     const picture = el("img", { alt: "", draggable: false, hidden: true, on: { error: (e) => (e.target.hidden = true) } });
     const label = el("span", { class: "wegen-label" });
-    const shape = el("div", { class: `wegen-box colour-${(ref - 1) % 5}` }, [
+    const shape = el("div", { class: `wegen-box colour-${(ref - 1) % 10}` }, [
       picture, el("span", { class: "wegen-number", text: String(ref) }), label,
       ...HANDLES.map((name) => el("span", { class: `wegen-handle ${name}` })),
     ]);
@@ -86,12 +87,12 @@ export class Stage {
     e.preventDefault();
     this.keys.focus({ preventScroll: true });
     const p = this.#point(e), { state, selected } = this.host;
-    const chosen = state.boxes.find((b) => b.ref === selected);
+    const chosen = state.boxes.find((b) => b.ref === selected && !b.locked);
     const handle = chosen && handleAt(chosen, p, p.tx, p.ty);
     const below = hits(state.boxes, p).map((i) => state.boxes[i].ref);
     this.drag = { start: p, at: [e.clientX, e.clientY], moved: false, before: state, below };
     if (handle) Object.assign(this.drag, { kind: "resize", handle, box: chosen });
-    else if (below.length && !e.shiftKey) {
+    else if (below.length && !e.shiftKey && !this.host.over) {
       const ref = below.includes(selected) && !e.altKey ? selected : below[0];
       Object.assign(this.drag, { kind: "move", was: selected, box: state.boxes.find((b) => b.ref === ref) });
       if (!e.altKey) this.host.select(ref);
@@ -104,6 +105,7 @@ export class Stage {
     if (!drag) return this.#hover(p);
     e.stopPropagation();
     if (!drag.moved && Math.hypot(e.clientX - drag.at[0], e.clientY - drag.at[1]) < SLIP) return;
+    if (drag.kind === "move" && drag.box.locked) Object.assign(drag, { kind: "draw", box: null }); // a locked box is ground to draw on
     drag.moved = true;
     const { state } = this.host, [width, height] = this.host.frame(), options = state.options;
     const dx = p.x - drag.start.x, dy = p.y - drag.start.y;
@@ -157,10 +159,10 @@ export class Stage {
   }
 
   #hover(p) {
-    const { state, selected } = this.host, chosen = state.boxes.find((b) => b.ref === selected);
+    const { state, selected } = this.host, chosen = state.boxes.find((b) => b.ref === selected && !b.locked);
     const handle = chosen && handleAt(chosen, p, p.tx, p.ty);
     const turn = { n: "ns", s: "ns", e: "ew", w: "ew", nw: "nwse", se: "nwse", ne: "nesw", sw: "nesw" };
-    const cursor = handle ? `${turn[handle]}-resize` : hits(state.boxes, p).length ? "move" : "crosshair";
+    const cursor = handle ? `${turn[handle]}-resize` : !this.host.over && hits(state.boxes.filter((b) => !b.locked), p).length ? "move" : "crosshair";
     if (this.cursor !== cursor) this.frame.style.cursor = this.cursor = cursor;
   }
 

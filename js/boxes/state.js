@@ -51,7 +51,8 @@ function readBox(row, taken) {
   const width = Math.min(1, row.x + row.width) - x, height = Math.min(1, row.y + row.height) - y;
   if (!(width > 1e-4) || !(height > 1e-4)) return null;
   taken.add(row.ref);
-  return { ref: row.ref, x, y, width: round(width), height: round(height), label: typeof row.label === "string" ? cut(row.label.trim(), LABEL) : "" };
+  return { ref: row.ref, x, y, width: round(width), height: round(height), label: typeof row.label === "string" ? cut(row.label.trim(), LABEL) : "",
+    ...(row.locked === true ? { locked: true } : {}) };
 }
 
 /** The first `most` characters, counted as Python does: an emoji is one. */
@@ -70,8 +71,8 @@ export function readFile(file) {
 /** The value's text; "" while nothing was ever drawn, so that old workflows stay as they are. */
 export function serialise(state) {
   if (!state.edited) return "";
-  const boxes = state.boxes.map(({ ref, x, y, width, height, label }) => ({
-    ref, x: round(x), y: round(y), width: round(width), height: round(height), ...(label ? { label } : {}),
+  const boxes = state.boxes.map(({ ref, x, y, width, height, label, locked }) => ({
+    ref, x: round(x), y: round(y), width: round(width), height: round(height), ...(label ? { label } : {}), ...(locked ? { locked } : {}),
   }));
   return JSON.stringify({
     version: 1, boxes, seen: state.seen, options: state.options, ...(state.background ? { background: state.background } : {}),
@@ -88,7 +89,7 @@ export const digest = (boxes) =>
 /** Boxes that arrived become the canvas', with their digest; labels stay where the reference had one. */
 export function seeded(state, arrived, seen) {
   const labels = new Map(state.boxes.map((b) => [b.ref, b.label]));
-  const boxes = arrived.map((b, i) => b && clamp({ ...b, ref: i + 1, label: labels.get(i + 1) ?? "" })).filter(Boolean);
+  const boxes = arrived.map((b, i) => b && clamp({ ...b, ref: i + 1, label: labels.get(i + 1) || (typeof b.label === "string" ? cut(b.label, LABEL) : "") })).filter(Boolean);
   return { ...state, boxes, seen };
 }
 
@@ -114,13 +115,14 @@ export function add(state, box, connected) {
 
 export const change = (state, ref, sides) => replaced(state, ref, (b) => clamp({ ...b, ...sides }));
 export const relabel = (state, ref, label) => replaced(state, ref, () => ({ label: cut(String(label), LABEL) }));
+export const lock = (state, ref, locked) => replaced(state, ref, () => ({ locked: locked || undefined }));
 export const remove = (state, ref) => ({ ...state, edited: true, boxes: state.boxes.filter((b) => b.ref !== ref) });
 
 export function duplicate(state, ref, connected) {
   const box = state.boxes.find((b) => b.ref === ref);
   if (!box) return { state, ref: 0 };
   const shift = (at, size) => (at + size + 0.03 <= 1 ? at + 0.03 : at - 0.03);
-  return add(state, { ...box, ref: 0, x: shift(box.x, box.width), y: shift(box.y, box.height) }, connected);
+  return add(state, { ...box, ref: 0, locked: undefined, x: shift(box.x, box.width), y: shift(box.y, box.height) }, connected);
 }
 
 /** Give a box to another reference; the box that was there takes the old number. Later numbers lie above earlier ones. */

@@ -1,6 +1,6 @@
 // Bbox Compose's canvas widget: the editor bound to its node. One widget is both the value (JSON text) and the view.
 
-import { changed, passThrough, shownBy, tell, upload, upstream, view } from "../comfy.js";
+import { chain, changed, passThrough, shownBy, tell, upload, upstream, view } from "../comfy.js";
 import { BoxEditor } from "./editor.js";
 import { readText } from "./reading.js";
 import { digest, readFile } from "./state.js";
@@ -11,7 +11,7 @@ const WATCHED = ["width", "height", "box_text", "bbox_format"];
 /** For getCustomWidgets. */
 export function boxesWidget(node, name) {
   const value = (widget) => node.widgets?.find((w) => w.name === widget)?.value;
-  let thumbs = []; // of the last run, by slot
+  let thumbs = [], ground = null; // of the last run: by slot, and the background
 
   const editor = new BoxEditor({
     frame: () => [Number(value("width")) || 1024, Number(value("height")) || 1024],
@@ -19,6 +19,10 @@ export function boxesWidget(node, name) {
     picture: (ref) => {
       const from = SLOTS.includes(ref) && upstream(node, `image_${ref}`);
       return from ? view(shownBy(from)[0] ?? thumbs[ref - 1]) : "";
+    },
+    below: () => {
+      const from = upstream(node, "background");
+      return from ? view(shownBy(from)[0] ?? ground) : "";
     },
     arrived: () => {
       if (!node.graph || upstream(node, "boxes")) return null; // not known yet; known when it ran
@@ -33,7 +37,7 @@ export function boxesWidget(node, name) {
   const widget = node.addDOMWidget(name, "WEGEN_BOXES", editor.element, {
     getValue: () => editor.value,
     setValue: (text) => editor.load(typeof text === "string" ? text : ""),
-    getMinHeight: () => 300,
+    getMinHeight: () => Math.max(300, Math.min(0.5 * node.size[1], node.size[1] - 560)), // the largest thing of a large node
     hideOnZoom: false,
     margin: 6,
   });
@@ -44,6 +48,7 @@ export function boxesWidget(node, name) {
     const news = output?.wegen_boxes?.[0];
     if (!news) return;
     thumbs = (Array.isArray(news.pictures) ? news.pictures : []).map(readFile);
+    ground = readFile(news.background);
     if (typeof news.seen === "string" && Array.isArray(news.arrived)) editor.arrive(news.arrived, news.seen);
     editor.render();
   });
@@ -60,6 +65,7 @@ export function boxesWidget(node, name) {
   /** The frame and the text are widgets of the same node. */
   function watch() {
     for (const other of node.widgets ?? []) {
+      if (["prompt", "box_text"].includes(other.name) && other.options) other.options.getMaxHeight ??= () => 110;
       if (!WATCHED.includes(other.name) || other.wegenWatched) continue;
       other.wegenWatched = true;
       chain(other, "callback", () => {
@@ -70,14 +76,4 @@ export function boxesWidget(node, name) {
   }
 
   return { widget, minWidth: 580, minHeight: 700 };
-}
-
-/** Run `after` once the method there was before has run. */
-export function chain(object, method, after) {
-  const before = object[method];
-  object[method] = function (...args) {
-    const answer = before?.apply(this, args);
-    after.apply(this, args);
-    return answer;
-  };
 }

@@ -51,7 +51,7 @@ function located(turn, asked) {
   if (!turn.boxes.length || !file) return null;
   return el("div", { class: "wegen-located" }, [
     picture(file),
-    ...turn.boxes.map((b, i) => el("span", { class: `wegen-where colour-${i % 5}`, text: String(i + 1), style: {
+    ...turn.boxes.map((b, i) => el("span", { class: `wegen-where colour-${i % 10}`, text: String(i + 1), style: {
       left: `${b.x * 100}%`, top: `${b.y * 100}%`, width: `${b.width * 100}%`, height: `${b.height * 100}%` } })),
   ]);
 }

@@ -1,7 +1,6 @@
 // WeGen Chat Panel's widget, and the same conversation as a sidebar tab.
 
-import { app, upstream } from "../comfy.js";
-import { chain } from "../boxes/widget.js";
+import { app, chain, upstream } from "../comfy.js";
 import { button, el } from "../dom.js";
 import { addPanel } from "./graph.js";
 import { ChatPanel } from "./panel.js";

@@ -3,7 +3,7 @@
     folders.py        which model folders there are           progress.py   what a node tells the person
     memory.py         the Runtime inside ComfyUI              sampling.py   the decoder as ComfyUI's own MODEL and VAE
     quantization.py   its layer over quantized weights        training.py   folders and memory of a fine-tune
-    regional.py       a bias on its MODEL's cross-attention
+    regional.py       a bias on its MODEL's cross-attention   later.py      whether what follows a node can run
 
 ComfyUI is used when it is already loaded (it is, before any pack), and never imported from outside: memory.py, sampling.py
 and regional.py import comfy.* and are imported late.
@@ -31,6 +31,8 @@ from .folders import (
     walk,
 )
 from .folders import register as register_folder
+from .later import check_later
+from .later import register as register_later
 from .progress import NodeRuntime, executing_node, nothing, show, shown, watch
 
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "OFFLOAD",
     "QUANTISED",
     "bundled",
+    "check_later",
     "check_model",
     "executing_node",
     "fingerprint",
@@ -117,8 +120,9 @@ def with_regional_attention(model, bias):
 
 
 def _register() -> None:
-    """Tell ComfyUI of our folder and of the decoder's UNet, which its own Load Diffusion Model can then open."""
+    """Tell ComfyUI of our folder, of our look at each prompt, and of the decoder's UNet, which its own Load Diffusion Model can then open."""
     register_folder()
+    register_later()
     if not inside_comfyui():
         return
     try:

@@ -5,7 +5,7 @@ import inspect
 import pytest
 from wegen.nodes import NODE_CLASS_MAPPINGS, feature_files, ui_messages
 from wegen.wegen_model import config
-from wegen.wegen_model.chat import boxes, chat_state
+from wegen.wegen_model.chat import box_forms, boxes, chat_state
 from wegen.wegen_model.cli import main as cli
 from wegen.wegen_model.features import Features
 from wegen.wegen_model.generation import feature_ops
@@ -119,7 +119,7 @@ def test_command_line_defaults_are_the_librarys():
 
 def test_choices_are_the_librarys_tables():
     """Samplers, negatives, size numbers, presets and precisions are made from their tables; these two are written out on the node."""
-    assert tuple(inputs_of(NODE_CLASS_MAPPINGS["WeGenBboxCompose"])["bbox_format"].choices) == boxes.FORMATS
+    assert tuple(inputs_of(NODE_CLASS_MAPPINGS["WeGenBboxCompose"])["bbox_format"].choices) == box_forms.FORMATS
     assert tuple(inputs_of(NODE_CLASS_MAPPINGS["WeGenMixFeatures"])["method"].choices) == feature_ops.METHODS
 
 

@@ -2,11 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from wegen.tests.nodes.conftest import call
 from wegen.tests.support import picture
-from wegen.wegen_model.chat.boxes import normalise_boxes, parse_boxes
+from wegen.wegen_model.chat.box_forms import given_labels, normalise_boxes, parse_boxes
 from wegen.wegen_model.chat.conversation import Box
 
 HALF = Box(0.25, 0.5, 0.5, 0.25)
@@ -89,7 +90,7 @@ def test_box_text(text, expected):
 
 
 def test_outputs_agree():
-    (references, prompt, boxes, preview, masks, _), shown = call(
+    (references, prompt, boxes, preview, masks, *_), shown = call(
         "WeGenBboxCompose",
         prompt="<image_1> at <bbox_1>",
         box_text="0 0 0.5 1\n0.5 0.5 0.25 0.5",
@@ -115,7 +116,7 @@ def test_outputs_agree():
 
 def test_chaining_keeps_order_and_boxes():
     (first, *_), _ = call("WeGenBboxCompose", box_text="0 0 0.5 0.5", image_1=picture(seed=1))
-    (both, _, boxes, _, masks, _), shown = call(
+    (both, _, boxes, _, masks, *_), shown = call(
         "WeGenBboxCompose", prompt="<bbox_1> <bbox_2>", box_text="0.5 0.5 0.5 0.5", references=first, image_1=picture(seed=2)
     )
     assert both[0] is first[0] and torch.equal(both[1].picture, picture(seed=2))
@@ -124,13 +125,13 @@ def test_chaining_keeps_order_and_boxes():
 
 
 def test_places_without_pictures_and_pictures_without_places():
-    (references, _, boxes, _, masks, _), _ = call("WeGenBboxCompose", box_text="\n0 0 0.5 0.5", image_1=picture(), width=64, height=64)
+    (references, _, boxes, _, masks, *_), _ = call("WeGenBboxCompose", box_text="\n0 0 0.5 0.5", image_1=picture(), width=64, height=64)
     assert [(r.has_picture, r.box is not None) for r in references] == [(True, False), (False, True)]
     assert boxes[0][0]["label"] == "bbox_2" and len(masks) == 1
 
 
 def test_nothing_connected_is_nothing():
-    (references, prompt, boxes, preview, masks, _), _ = call("WeGenBboxCompose", width=128, height=64)
+    (references, prompt, boxes, preview, masks, *_), _ = call("WeGenBboxCompose", width=128, height=64)
     assert references == () and prompt == "" and boxes == [[]]
     assert preview.shape == (1, 64, 128, 3) and masks.shape == (1, 64, 128) and masks.max() == 0
 
@@ -155,7 +156,7 @@ def red_on_noise():
 
 
 def composed(**inputs):
-    (references, *_, plan), notes = call("WeGenBboxCompose", box_text="0 0 0.5 0.5", width=128, height=128, **inputs)
+    (references, *_, plan, _), notes = call("WeGenBboxCompose", box_text="0 0 0.5 0.5", width=128, height=128, **inputs)
     return references, plan[0], notes
 
 
@@ -209,4 +210,47 @@ def test_both_subjects_show_where_boxes_overlap_and_labels_stand_in_the_plan():
     plan = call(
         "WeGenBboxCompose", box_text="0 0 1 1\n0 0 1 1", width=64, height=64, image_1=shown, image_2=shown * 0, mask_1=mask, mask_2=1 - mask
     )
-    assert ((plan[0][-1][0] - torch.tensor([0.9, 0.1, 0.1])).abs().amax(-1) < 0.05).any()
+    assert ((plan[0][5][0] - torch.tensor([0.9, 0.1, 0.1])).abs().amax(-1) < 0.05).any()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.array([[100, 50, 100, 25]]),
+        np.array([100.0, 50, 100, 25]),
+        [np.array([100, 50, 100, 25])],
+        [(np.float32(100), np.float32(50), np.int64(100), 25)],
+        [{"x": 100, "y": 50, "w": 100, "h": 25}],
+        [{"bbox": [500, 500, 750, 1000], "desc": "a cat"}],
+        [(100, 50, 102, 26)],  # two pixels over a side of 200, one over 100: as a detector may
+    ],
+)
+def test_boxes_of_detectors_and_layout_nodes_are_read(value):
+    (box,) = normalise_boxes(value, 200, 100)
+    assert (box.x, box.y, box.width) == (0.5, 0.5, 0.5) and box.height == pytest.approx(0.25, abs=0.011)
+
+
+def test_a_box_far_outside_is_still_refused():
+    with pytest.raises(ValueError, match="reaches outside"):
+        normalise_boxes([(150, 50, 60, 25)], 200, 100)
+    assert normalise_boxes([], 200, 100) == () == normalise_boxes(np.zeros((0, 4)), 200, 100)
+
+
+def test_names_go_through_boxes_and_elements_and_come_back():
+    rows = [[{"x": 0, "y": 0, "width": 100, "height": 50, "metadata": {"desc": "a cat"}}, {"x": 100, "y": 50, "width": 100, "height": 25}]]
+    (references, _, boxes, *_, elements), _ = call("WeGenBboxCompose", boxes=rows, width=200, height=100)
+    assert [r.label for r in references] == ["a cat", ""]
+    assert boxes[0][0]["label"] == "a cat" and boxes[0][1]["label"] == "bbox_2"
+    assert elements == [{"bbox": [0, 0, 500, 500], "desc": "a cat"}, {"bbox": [500, 500, 750, 1000], "desc": "bbox_2"}]
+    for again in (boxes, elements):
+        assert call("WeGenBboxCompose", boxes=again, width=200, height=100)[0][0] == references
+        assert given_labels(again) == ("a cat", "")
+
+
+def test_the_background_is_below_the_preview_s_boxes_alone():
+    ground = torch.tensor([0.2, 0.4, 0.6]).expand(1, 10, 10, 3)
+    options = {"box_text": "0.5 0.5 0.5 0.5", "width": 64, "height": 64, "image_1": torch.ones(1, 4, 4, 3)}
+    (*with_it,), _ = call("WeGenBboxCompose", background=ground, **options)
+    (*without,), _ = call("WeGenBboxCompose", **options)
+    assert with_it[3][0, 5, 5].tolist() == pytest.approx([0.2, 0.4, 0.6], abs=0.01)
+    assert torch.equal(with_it[3][:, 40:, 40:], without[3][:, 40:, 40:]) and torch.equal(with_it[5], without[5])

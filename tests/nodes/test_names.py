@@ -18,7 +18,7 @@ except ModuleNotFoundError:  # Python 3.10
 ROOT = Path(wegen.__file__).parent
 SHIPPED = sorted((ROOT / "tests" / "golden" / "shipped").glob("*.json"))
 CORE_TYPES = {"IMAGE", "MASK", "STRING", "INT", "FLOAT", "BOOLEAN", "BOUNDING_BOX", "BBOX", "CONDITIONING", "MODEL", "VAE", "LATENT"}
-CORE_TYPES |= {"LORA_MODEL", "LOSS_MAP"}  # of its training nodes
+CORE_TYPES |= {"LORA_MODEL", "LOSS_MAP", "ARRAY"}  # of its training nodes; of its layout nodes
 SOURCES = [*ROOT.glob("nodes/**/*.py"), *ROOT.glob("js/**/*.js")]
 # what puts a name into ComfyUI's common space, and how the name must begin
 SHARED_NAMES = (

@@ -120,7 +120,7 @@ def test_earlier_pictures_are_encoded_anew_and_words_alone_give_no_picture(model
     (image, features, talk, _), _ = call("WeGenChatPanel", model=model, transcript=json.dumps(rows), picture="never", max_tokens=3)
     assert image is None and features is None and [t.role for t in talk.turns] == ["user", "assistant"] * 2
     expected = model.encode(torch.tensor([1.0, 0, 0]).expand(1, 20, 20, 3))
-    assert torch.equal(talk.turns[1].pictures[0].tokens, expected.tokens) and talk.turns[1].text == "here  "
+    assert torch.equal(talk.turns[1].written(0).tokens, expected.tokens) and talk.turns[1].text == "here  "
 
 
 def test_commands_stand_in_the_transcript_and_are_followed_again(tmp_path, monkeypatch):

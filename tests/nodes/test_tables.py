@@ -197,3 +197,34 @@ def test_importing_the_pack_imports_no_library():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "term", "vlm,unified,emu,clip vision,describe,ip adapter,try on,style transfer,subject,consistency,instruct,inpaint,region".split(",")
+)
+def test_the_search_finds_a_node_by_what_people_call_it(term):
+    assert [name for name, cls in NODES if any(term in alias for alias in cls.SEARCH_ALIASES)]
+
+
+def test_each_socket_has_a_colour_of_its_own_in_both_renderers():
+    import re
+
+    from wegen.nodes import sockets
+
+    script, style = ((DOCS.parent / name).read_text(encoding="utf8") for name in ("wegen.js", "wegen.css"))
+    classic = dict(re.findall(r'(WEGEN_\w+): "(#[0-9a-f]{6})"', script))
+    types = {sockets.MODEL, sockets.DECODER, sockets.FEATURES, sockets.REFERENCES, sockets.CHAT}
+    assert set(classic) == types and len(set(classic.values())) == len(types)
+    assert dict(re.findall(r"--color-datatype-(WEGEN_\w+): (#[0-9a-f]{6})", style)) == classic
+
+
+def test_values_of_our_sockets_are_readable_as_text():
+    """What Preview as Text shows of them."""
+    import torch
+    from wegen.wegen_model import Box, Conversation, Features, Reference
+
+    features = Features(torch.zeros(2, 4, 8), (2, 2), "a@448/2x2x8", "tower")
+    assert str(features) == "2 x 2x2 features of 8 numbers, space a@448/2x2x8, tower tower"
+    references = (Reference(picture=torch.zeros(1, 20, 30, 3), box=Box(0, 0.25, 0.5, 0.5), label="panda"), Reference(features=features))
+    assert str(references) == "(<panda: picture 30x20 at 0 0.25 0.5 0.5>, <reference: features>)"
+    assert str(Conversation().user("what is <image_1>?", references)) == "You: what is <image_1>? [picture]"

@@ -1,38 +1,33 @@
-"""Boxes in the forms that other nodes and people write them, and what Bbox Compose shows of them: masks, a preview and a plan.
+"""Pictures joined with their boxes, and what Bbox Compose shows of them: masks, a preview, a plan, and boxes as ComfyUI has them.
 
-Forms read: ComfyUI's native {"x","y","width","height"} (one, a list, or one list per frame), KJNodes' bare tuples (xywh or
-xyxy), JSON text of any of these, and lines of four numbers. Numbers are fractions of the canvas where all of them are below 2,
-pixels of the canvas otherwise. Everything leaves as `Box` (fractions, top-left corner).
+The forms that boxes are read from are in box_forms.py. They leave as `Box` (fractions, top-left corner).
 """
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..box import Box
-from ..fileio import JSONError, parse_json
 from ..images import resize_float
 from .conversation import Reference, Turn
 from .reference_cutout import cut_out
 
-FORMATS = ("xywh", "xyxy")  # of bare tuples: x, y, width, height | left, top, right, bottom
-SIDE = ("x", "y", "width", "height")
-COLOURS = ((235, 94, 40), (46, 134, 222), (39, 174, 96), (155, 89, 182), (241, 196, 15))
-LINE = re.compile(r"\[[^][{}]*],?|[^][{}]*")  # of box_text: numbers, bare or in brackets
+COLOURS = (
+    *((235, 94, 40), (46, 134, 222), (39, 174, 96), (155, 89, 182), (241, 196, 15)),
+    *((231, 76, 140), (26, 188, 196), (141, 110, 75), (94, 107, 220), (140, 190, 50)),
+)
 PREVIEW = 768  # pixels, the preview's longer side at most
 
 
 @dataclass(frozen=True)
 class Composition:
-    """`references` in order; `masks` (boxes,h,w), 1 inside; `preview` and `plan` (1,h,w,3) in 0..1; `boxes` native, one frame, pixels."""
+    """`references` in order; `masks` (boxes,h,w), 1 inside; `preview` and `plan` (1,h,w,3) in 0..1; `boxes` native, one frame, pixels;
+    `elements` in thousandths."""
 
     references: tuple[Reference, ...]
     prompt: str
@@ -40,6 +35,7 @@ class Composition:
     preview: Tensor
     masks: Tensor
     plan: Tensor
+    elements: list[dict]
 
 
 def compose(
@@ -50,12 +46,13 @@ def compose(
     width: int = 1024,
     height: int = 1024,
     labels: Sequence[str] = (),
+    background: Tensor | None = None,
 ) -> Composition:
     """Join pictures and boxes by their order, after the references that were chained in, and check the prompt's tags.
 
     Args:
         pictures: one entry a slot, None where nothing is connected. boxes: likewise; more boxes than pictures are places.
-        width, height: of the canvas in pixels. labels: one a slot, "" for none.
+        width, height: of the canvas in pixels. labels: one a slot, "" for none. background: IMAGE below the preview's boxes.
     Raises:
         ValueError: a tag of the prompt that no reference answers; too small a canvas.
     """
@@ -69,9 +66,10 @@ def compose(
         references,
         prompt,
         native(references, width, height),
-        preview(references, width, height),
+        preview(references, width, height, background),
         masks(references, width, height),
         plan(references, width, height),
+        elements(references),
     )
 
 
@@ -85,136 +83,6 @@ def join(pictures: Sequence[Reference | None], boxes: Sequence[Box | None], labe
         else:
             out.append(picture if box is None else replace(picture, box=box, label=label or picture.label))
     return out
-
-
-# --- reading --------------------------------------------------------------------------------------------------------
-
-
-def normalise_boxes(value: Any, width: int, height: int, bbox_format: str = "xywh") -> tuple[Box | None, ...]:
-    """Any of the forms above to boxes; of several frames, the first. None stays: no box for that picture.
-
-    Raises:
-        ValueError: which box is wrong, and how.
-    """
-    if isinstance(value, str):
-        value = _json(value, "boxes")
-    return _boxes(_frame(value), width, height, bbox_format, "boxes")
-
-
-def parse_boxes(text: str, width: int, height: int, bbox_format: str = "xywh") -> tuple[Box | None, ...]:
-    """The lines of the box widget, one a reference: `x y width height`, commas or spaces; blank or `-` is no box. Or JSON, on one line or
-    several: what starts with a bracket and is not lines of numbers, each in brackets of its own.
-
-    Raises:
-        ValueError: which line is wrong, and how.
-    """
-    text, where = text.rstrip(), "box_text"
-    if text.lstrip()[:1] in ("[", "{") and not all(LINE.fullmatch(line.strip()) for line in text.splitlines()):
-        return _boxes(_frame(_json(text, where)), width, height, bbox_format, where)
-    rows: list = []
-    for number, line in enumerate(text.splitlines(), 1):
-        line = line.strip().strip("[](),").strip()
-        if line in ("", "-", "none", "null"):
-            rows.append(None)
-            continue
-        parts = [p for p in re.split(r"[\s,;]+", line) if p]
-        try:
-            rows.append(tuple(float(p) for p in parts))
-        except ValueError:
-            raise ValueError(
-                f"{where}, line {number}: «{line[:60]}» is not four numbers. Write x y width height as fractions "
-                "of the picture, for example 0.1 0.2 0.4 0.5; an empty line is a reference without a box."
-            ) from None
-    return _boxes(rows, width, height, bbox_format, where)
-
-
-def _json(text: str, where: str) -> Any:
-    try:
-        return parse_json(text, where)
-    except JSONError as error:
-        raise ValueError(
-            f"{where}: neither lines of four numbers nor JSON (it {error.reason}). Write x y width height on a line, or a JSON "
-            'list such as [{"x": 0.1, "y": 0.2, "width": 0.4, "height": 0.5}].'
-        ) from None
-
-
-def _frame(value: Any) -> list:
-    """The boxes of the first frame, unread."""
-    if isinstance(value, Tensor):
-        value = value.tolist()
-    if value is None:
-        return []
-    if isinstance(value, dict) or _is_tuple(value):
-        return [value]
-    if not isinstance(value, (list, tuple)):
-        raise ValueError(f"boxes: {type(value).__name__} is not a box. Connect a BOUNDING_BOX or BBOX output.")
-    value = list(value)
-    nested = next((v for v in value if v is not None), None)
-    if isinstance(nested, Tensor):
-        nested = nested.tolist()
-    if isinstance(nested, (list, tuple)) and not _is_tuple(nested):
-        return _frame(nested) if nested else []
-    return value
-
-
-def _is_tuple(value: Any) -> bool:
-    return (
-        isinstance(value, (list, tuple)) and len(value) > 0 and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in value)
-    )
-
-
-def _boxes(rows: Sequence, width: int, height: int, bbox_format: str, where: str) -> tuple[Box | None, ...]:
-    if bbox_format not in FORMATS:
-        raise ValueError(f"bbox_format is {bbox_format!r}; choose xywh or xyxy.")
-    read = [None if row is None else _row(row, bbox_format, f"{where}, box {k}") for k, row in enumerate(rows, 1)]
-    fractions = all(abs(v) < 2 for row in read if row is not None for v in row)
-    out: list[Box | None] = []
-    for k, row in enumerate(read, 1):
-        if row is None:
-            out.append(None)
-            continue
-        try:
-            out.append(Box(*row) if fractions else _from_pixels(row, width, height))
-        except ValueError as error:
-            told = "" if fractions else f" It was read as pixels of a canvas of {width}x{height}: {tuple(round(v, 2) for v in row)}."
-            raise ValueError(f"{where}, box {k}: {error}{told}") from None
-    return tuple(out)
-
-
-def _row(row: Any, bbox_format: str, where: str) -> tuple[float, ...]:
-    """x, y, width, height of one box, still in its own unit."""
-    if isinstance(row, Tensor):
-        row = row.tolist()
-    if isinstance(row, dict):
-        missing = [key for key in SIDE if key not in row]
-        if missing:
-            raise ValueError(f"{where}: it has no {', '.join(missing)}. A box is {{x, y, width, height}}.")
-        values = [row[key] for key in SIDE]
-        bbox_format = "xywh"
-    elif isinstance(row, (list, tuple)) and len(row) == 4:
-        values = list(row)
-    else:
-        raise ValueError(f"{where}: {str(row)[:60]} is not four numbers. A box is x, y, width, height.")
-    try:
-        a, b, c, d = (float(v) for v in values)
-    except (TypeError, ValueError):
-        raise ValueError(f"{where}: {values} are not four numbers.") from None
-    if not all(math.isfinite(v) for v in (a, b, c, d)):
-        raise ValueError(f"{where}: {values} holds NaN or infinity.")
-    return (a, b, c, d) if bbox_format == "xywh" else (a, b, c - a, d - b)
-
-
-def _from_pixels(row: tuple[float, ...], width: int, height: int) -> Box:
-    """Detectors overshoot the border by a fraction of a pixel: up to one is cut off."""
-    x, y, w, h = row
-    right, bottom = x + w, y + h
-    x, y = (0.0 if -1 <= v < 0 else v for v in (x, y))
-    right = width if width < right <= width + 1 else right
-    bottom = height if height < bottom <= height + 1 else bottom
-    return Box(x / width, y / height, (right - x) / width, (bottom - y) / height)
-
-
-# --- showing --------------------------------------------------------------------------------------------------------
 
 
 def edges(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
@@ -235,6 +103,15 @@ def native(references: Sequence[Reference], width: int, height: int) -> list[lis
     return [out]
 
 
+def elements(references: Sequence[Reference]) -> list[dict]:
+    """ComfyUI's `elements`: {"bbox": [top, left, bottom, right] in thousandths, "desc"} for each box."""
+    return [
+        {"bbox": [round(v * 1000) for v in (b.y, b.x, b.y + b.height, b.x + b.width)], "desc": r.label or f"bbox_{k}"}
+        for k, r in enumerate(references, 1)
+        if (b := r.box) is not None
+    ]
+
+
 def masks(references: Sequence[Reference], width: int, height: int) -> Tensor:
     """(boxes,h,w), 1 inside the box; one empty mask where there are no boxes."""
     boxes = [r.box for r in references if r.box is not None]
@@ -245,11 +122,15 @@ def masks(references: Sequence[Reference], width: int, height: int) -> Tensor:
     return out
 
 
-def preview(references: Sequence[Reference], width: int, height: int) -> Tensor:
-    """(1,h,w,3): the canvas, at most PREVIEW pixels long, with each whole reference over its box, an outline and its number."""
+def preview(references: Sequence[Reference], width: int, height: int, background: Tensor | None = None) -> Tensor:
+    """(1,h,w,3): the canvas, at most PREVIEW pixels long, with each whole reference over its box, an outline and its number. `background`:
+    IMAGE (b,h,w,1|3|4) below them, of which the first is stretched over the canvas."""
     from PIL import Image
 
     canvas, sides = _canvas(width, height)
+    if background is not None:
+        below = Image.fromarray((_rgb(background) * 255).round().byte().numpy())
+        canvas.paste(below.resize(sides, Image.Resampling.BILINEAR))
     for k, reference in enumerate(references, 1):
         if reference.box is None:
             continue
@@ -337,4 +218,4 @@ def _font(size: int):
         return ImageFont.load_default()
 
 
-__all__ = ["Composition", "compose", "edges", "join", "masks", "native", "normalise_boxes", "parse_boxes", "plan", "preview"]
+__all__ = ["Composition", "compose", "edges", "elements", "join", "masks", "native", "plan", "preview"]

@@ -21,7 +21,7 @@ from ..box import read_sides
 from ..features import Features
 from ..fileio import JSONError, parse_json
 from . import commands as spoken
-from .conversation import TAG, Box, Conversation, Reference, Turn
+from .conversation import TAG, Box, Conversation, Reference, Turn, Unseen
 
 TURNS, TEXT, PICTURES, BOXES = 4000, 20000, 8, 32  # read at most: turns, characters and pictures a turn, boxes a reply
 LABEL, ID = 100, 64  # characters
@@ -66,7 +66,8 @@ class Transcript:
         return (before.pictures[0], f"turn {len(self.turns) - 1}") if before is not None and before.pictures else None
 
     def conversation(self, load: Callable[[dict, str], Any], encode: Callable[[Any], Features], commands: bool = False) -> Conversation:
-        """The turns with their pictures: `load(file, where)` gives IMAGE, `encode` its features (for pictures that the model drew).
+        """The turns with their pictures: `load(file, where)` gives IMAGE, `encode` its features (for pictures that the model drew,
+        which are read when a prompt first needs them).
 
         `commands`: messages such as "undo" were the conversation's to follow, as in `WeGen.chat`; the last one is still to be followed.
 
@@ -102,7 +103,11 @@ class Transcript:
     def _answer(self, index: int, load: Callable[[dict, str], Any], encode: Callable[[Any], Features]) -> Turn:
         say = self.turns[index]
         boxes = tuple(Reference(box=box) for box in say.boxes)
-        drawn = tuple(encode(picture) for picture in self._pictures(index, load))
+
+        def unseen(file: dict) -> Unseen:
+            return Unseen(lambda: encode(load(file, f"turn {index + 1}")))
+
+        drawn = tuple(unseen(file) for file in say.pictures)
         return Turn("assistant", _without_dead_tags(say.text, len(boxes)), boxes, pictures=drawn)
 
 

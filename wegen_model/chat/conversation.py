@@ -10,7 +10,10 @@ A box is the place of its reference in the picture to be made, in fractions of t
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
 
 from torch import Tensor
 
@@ -33,22 +36,44 @@ class Reference:
         if self.picture is None and self.features is None and self.box is None:
             raise ValueError("a reference needs a picture, features or a box.")
 
+    def __repr__(self) -> str:
+        shown = "features" if self.picture is None else "picture {2}x{1}".format(*self.picture.shape)
+        place = "" if self.box is None else " at " + " ".join(f"{v:.3g}" for v in (self.box.x, self.box.y, self.box.width, self.box.height))
+        return f"<{self.label or 'reference'}: {shown if self.has_picture else 'a place'}{place}>"
+
     @property
     def has_picture(self) -> bool:
         return self.picture is not None or self.features is not None
 
 
+class Unseen:
+    """A picture of an earlier turn, whose features are made when a prompt first needs them: of a long conversation, few are."""
+
+    def __init__(self, look: Callable[[], Features]):
+        self._look = look
+
+    @cached_property
+    def features(self) -> Features:
+        return self._look()
+
+
 @dataclass(frozen=True)
 class Turn:
-    """One turn of one side. `ids`: the tokens as generated, authoritative for an assistant's turn. `pictures`: features written."""
+    """One turn of one side. `ids`: the tokens as generated, authoritative for an assistant's turn. `pictures`: features written, or to
+    be made from the picture that was saved."""
 
     role: str  # "user" or "assistant"
     text: str
     references: tuple[Reference, ...] = ()
     ids: tuple[int, ...] | None = None
-    pictures: tuple[Features, ...] = ()
+    pictures: tuple[Features | Unseen, ...] = ()
     open_image: bool = False  # the turn ended by opening an image that is still to be drawn
     seed: int | None = None  # with which an assistant's words were sampled
+
+    def written(self, k: int) -> Features:
+        """The features of its k-th picture, from 0 (-1: the last)."""
+        picture = self.pictures[k]
+        return picture.features if isinstance(picture, Unseen) else picture
 
     def tags(self) -> list[tuple[str, int]]:
         return [(m[1].lower(), int(m[2])) for m in TAG.finditer(self.text)]
@@ -79,6 +104,7 @@ class Conversation:
     drawn: for each picture that was drawn here, in order, the turns up to it; what is taken back stays in it.
     previous: the conversation before its last message or command; None at its beginning, or where it was made of turns.
     notice: what the conversation itself answers to a command; empty after a turn of the model.
+    model: who held it, where a node says so: for AR Feature Decode without a model of its own.
     """
 
     turns: tuple[Turn, ...] = ()
@@ -86,6 +112,7 @@ class Conversation:
     drawn: tuple[tuple[Turn, ...], ...] = field(default=(), repr=False, compare=False)
     previous: Conversation | None = field(default=None, repr=False, compare=False)
     notice: str = ""
+    model: Any = field(default=None, repr=False, compare=False)
 
     def __post_init__(self):
         known = {id(turns[-1].pictures[0]) for turns in self.drawn}
@@ -94,6 +121,14 @@ class Conversation:
         ]
         if new:
             object.__setattr__(self, "drawn", (*self.drawn, *(self.turns[:i] for i in new)))
+
+    def __str__(self) -> str:
+        """As people read it, for nodes that show any value as text."""
+        said = [
+            f"{'You' if t.role == 'user' else 'WeGen'}: {t.text}{' [picture]' * bool(t.pictures or t.references or t.open_image)}".rstrip()
+            for t in self.turns
+        ]
+        return "\n".join([*said, *([f"({self.notice})"] if self.notice else [])]) or "(nothing was said yet)"
 
     def user(self, text: str, references: tuple[Reference, ...] = ()) -> Conversation:
         """With a message. Tags in a message without references mean those of the latest message that had some."""
@@ -142,4 +177,4 @@ class Conversation:
     @property
     def shown_again(self) -> Features | None:
         """The picture that a command brought back: the last turn's, drawn before."""
-        return self.last.pictures[-1] if self.notice and self.last and self.last.pictures else None
+        return self.last.written(-1) if self.notice and self.last and self.last.pictures else None

@@ -147,7 +147,7 @@ def build(
         ValueError: as `layout`; a reference that was not encoded; pictures of unlike numbers of features.
     """
     kept = conversation.turns[first_kept(conversation.turns, memory) :]
-    pictures = [f for turn in kept for f in (*(r.features for r in turn.references), *turn.pictures) if f is not None]
+    pictures = [f for turn in kept for f in (*(r.features for r in turn.references), *turn.pictures) if isinstance(f, Features)]
     n = pictures[0].tokens.shape[1] if pictures else FeatureConfig().count
     laid = layout(conversation, tokenizer, positions, n, reserve, end, trim_oldest, memory)
     return attach(laid, [features_at(conversation, slot) for slot in laid.slots])
@@ -157,7 +157,7 @@ def features_at(conversation: Conversation, slot: Slot) -> Features:
     """The features (1,n,c) of the picture of a slot of the conversation's prompt."""
     turn = conversation.turns[slot.turn]
     if slot.reference is None:
-        return turn.pictures[slot.drawn][:1]
+        return turn.written(slot.drawn)[:1]
     features = turn.references[slot.reference].features
     if features is None:
         raise ValueError(f"image_{slot.reference + 1} was not encoded: encode references before building the prompt.")

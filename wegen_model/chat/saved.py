@@ -68,7 +68,7 @@ def save_conversation(conversation: Conversation, path: str | Path) -> None:
                     "open_image": turn.open_image,
                     "seed": turn.seed,
                     "references": [reference(r) for r in turn.references],
-                    "pictures": [features(f) for f in turn.pictures],
+                    "pictures": [features(turn.written(k)) for k in range(len(turn.pictures))],
                 }
             )
         return table[id(turn)]

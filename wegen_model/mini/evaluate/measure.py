@@ -59,7 +59,7 @@ class Bench:
                 Reference(self.truth(r.scene)[None] if r.scene else None, box=Box(*r.box) if r.box else None) for r in turn.references
             )
             talk = self.model.draw(self.model.chat(talk.user(turn.text, shown), picture="always", max_tokens=40))[1]
-        return talk.turns[-1].pictures[-1]
+        return talk.turns[-1].written(-1)
 
     def paint(self, features: list[Features]) -> Tensor:
         batches = [features[i : i + 16] for i in range(0, len(features), 16)]
