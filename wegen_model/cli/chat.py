@@ -183,7 +183,7 @@ class Chat:
                 seed = answer.last.seed
                 if image is None:
                     image = self.model.decode(features, seed=self.args.seed if seed is None else seed)[0]
-                self.pictures[id(features)] = write_new(free(self.out, "chat", ".png"), partial(save_picture, image))
+                self.pictures[id(features)] = write_new(free(self.out, "chat", ".png"), partial(save_picture, image, ending=".png"))
             sys.stdout.write(f"wegen> [picture: {self.pictures[id(features)]}]\n")
         sys.stdout.flush()
         self.talk = answer

@@ -36,12 +36,12 @@ def picture_format(path: Path) -> tuple[str, dict[str, Any]]:
     return FORMATS[path.suffix.lower()]
 
 
-def save_picture(image: Any, path: Path) -> None:
-    """(h,w,3) in 0..1 as a picture file, in the format that its name ends with."""
+def save_picture(image: Any, path: Path, ending: str = "") -> None:
+    """(h,w,3) in 0..1 as a picture file, in the format that `ending` names, else its name's own ending."""
     from PIL import Image
 
     from ..fileio import atomic
 
-    kind, options = picture_format(path)
+    kind, options = picture_format(Path(f"picture{ending}") if ending else path)
     with atomic(path) as part:
         Image.fromarray((image * 255).round().byte().numpy()).save(part, kind, **options)
