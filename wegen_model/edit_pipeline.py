@@ -76,11 +76,13 @@ def edit(
     before = model.encode(original, where=f"{where}, image")
     written: Features | None = None
     seeds = [seed] if isinstance(seed, int) else list(seed)
-    paint = partial(_painted, model, seeds=seeds, **options)
+    paint = partial(_painted, model, seeds, **options)
     draw = partial(model.draw, conversation, guidance=guidance, trim_oldest=trim_oldest)
     if mask is None:
         written, talk = draw()
-        mask = model.painter.change_mask(before, written, mode=mode, original=original, seed=seeds[0] if mask_seed is None else mask_seed, grow=grow, **options)
+        mask = model.painter.change_mask(
+            before, written, mode=mode, original=original, seed=seeds[0] if mask_seed is None else mask_seed, grow=grow, **options
+        )
         if change_mask.is_whole(mask):
             model.runtime.warn("Nearly everything changes, as with a new background or a new picture: nothing of the original was kept.")
             return Edited(paint(written), torch.ones_like(mask), written, talk, True)
@@ -92,7 +94,7 @@ def edit(
     return Edited(image, stays.mask, written, talk)
 
 
-def _painted(model: WeGen, features: Features, *, seeds: list[int], **options) -> Tensor:
+def _painted(model: WeGen, seeds: list[int], features: Features, **options) -> Tensor:
     """(n,H,W,3): one picture's features painted from the noise of each seed, as one batch."""
     return model.decode(features.repeat(len(seeds)), seed=seeds if len(seeds) > 1 else seeds[0], **options)
 

@@ -54,7 +54,7 @@ def lora(comfy):
 
     layers = {}
     with safe_open(resolve("wegen-mini") / "unet" / "diffusion_pytorch_model.safetensors", "pt") as weights:
-        for key in weights.keys():  # noqa: SIM118: no dictionary
+        for key in weights.keys():  # noqa: SIM118
             shape = weights.get_slice(key).get_shape()
             if "transformer_blocks" in key and len(shape) == 2:
                 high, wide = shape
@@ -80,13 +80,7 @@ def edit(name: str, cfg: float = 1.5, denoise: float = 1.0, inside: str = "empty
         "bridge": node("WeGenDecoderToModel", decoder=["model", 0]),
         "words": node("WeGenFeaturesToConditioning", features=["features", 0]),
         "latent": node(
-            "WeGenOriginalToLatent",
-            vae=["bridge", 1],
-            original=["picture", 0],
-            mask=["mask", 0],
-            width=128,
-            height=128,
-            inside=inside,
+            "WeGenOriginalToLatent", vae=["bridge", 1], original=["picture", 0], mask=["mask", 0], width=128, height=128, inside=inside
         ),
         "rows": node("RepeatLatentBatch", samples=["latent", 0], amount=batch),
         "sampler": node(
@@ -137,7 +131,7 @@ def edit(name: str, cfg: float = 1.5, denoise: float = 1.0, inside: str = "empty
 
 
 def painted(comfy, prompt: dict) -> dict[str, list[np.ndarray]]:
-    """"native" and "own" -> the pictures that were saved, (h,w,3) bytes."""
+    """The pictures of "native" and "own", as saved: (h,w,3) bytes."""
     run = comfy.queue(prompt)
     assert run.status == "success", run.error
     return {
