@@ -242,6 +242,10 @@ class WeGenDecode:
         if not use_default_size:
             options |= {"width": width, "height": height}
         if variations > 1:
+            if original is not None and len(original) == len(features) > 1:
+                original = original.repeat_interleave(variations, 0)
+            if mask is not None and mask.ndim > 2 and len(mask) == len(features) > 1:
+                mask = mask.repeat_interleave(variations, 0)
             seed = [(seed + k) % 2**64 for k in range(variations)] * len(features)
             features = features.repeat(variations)
             late_features = late_features and late_features.repeat(variations)

@@ -153,7 +153,7 @@ class WeGenOriginalToLatent:
     SEARCH_ALIASES = ["inpaint latent", "noise mask", "set latent noise mask", "vae encode inpaint", "ksampler inpaint"]
     RETURN_TYPES = ("LATENT",)
     RETURN_NAMES = ("latent",)
-    OUTPUT_TOOLTIPS = ("The original's latent, empty inside the mask, with its noise mask. For KSampler's latent_image.",)
+    OUTPUT_TOOLTIPS = ("The original's latent with its noise mask. For KSampler's latent_image.",)
     FUNCTION = "encode"
 
     @classmethod
@@ -165,10 +165,22 @@ class WeGenOriginalToLatent:
                 "mask": ("MASK", {"tooltip": "White where KSampler paints, black where the original stays."}),
                 "width": ("INT", {**SIDE, "tooltip": "Pixels that are painted: what the decoder was trained at (wegen-mini: 128)."}),
                 "height": ("INT", {**SIDE, "tooltip": "Pixels that are painted."}),
-            }
+            },
+            "optional": {
+                "inside": (
+                    ["empty", "original"],
+                    {
+                        "default": "empty",
+                        "tooltip": (
+                            "What KSampler finds inside the mask. empty: nothing, for denoise 1. original: the picture there, for denoise below 1 "
+                            "(img2img): the lower, the more of it shows."
+                        ),
+                    },
+                )
+            },
         }
 
-    def encode(self, vae, original, mask, width=1024, height=1024):
+    def encode(self, vae, original, mask, width=1024, height=1024, inside="empty"):
         from ..wegen_model.generation import keep
         from ..wegen_model.validation import check_images
 
@@ -179,5 +191,6 @@ class WeGenOriginalToLatent:
             pixels = (stays.pixels(height, width).movedim(1, -1) + 1) / 2
             samples = vae.encode(pixels)
             cells = stays.cells(*samples.shape[-2:])
-            samples = samples.masked_fill(cells.to(samples.device), 0)
+            if inside == "empty":
+                samples = samples.masked_fill(cells.to(samples.device), 0)
             return host.shown(({"samples": samples, "noise_mask": cells.float()},), notes)

@@ -32,7 +32,7 @@ class WeGenChatPanel:
     RETURN_TYPES = ("IMAGE", FEATURES, CHAT, "STRING")
     RETURN_NAMES = ("image", "features", "chat", "reply")
     OUTPUT_TOOLTIPS = (
-        "The picture of the last answer. An answer without a picture gives none: what is connected here is then skipped.",
+        "The picture of the last answer, or its variations. An answer without a picture gives none: what is connected here is then skipped.",
         "The features of that picture. An answer without a picture gives none.",
         "The conversation with the last answer, for another WeGen Chat.",
         "The last answer as text.",
@@ -94,7 +94,19 @@ class WeGenChatPanel:
                             "About two and a half times the time (measured on the miniature)."
                         ),
                     },
-                )
+                ),
+                "variations": (
+                    "INT",
+                    {
+                        "default": 1,
+                        "min": 1,
+                        "max": 8,
+                        "tooltip": (
+                            "Pictures of each answer, from seeds one after another, side by side as its versions; the conversation is read and the "
+                            "features are written once. Choose one, and the next run gives that one alone."
+                        ),
+                    },
+                ),
             },
             "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
         }
@@ -110,6 +122,7 @@ class WeGenChatPanel:
         trim_oldest=True,
         transcript="",
         keep_rest=False,
+        variations=1,
         prompt=None,
         extra_pnginfo=None,
     ):
@@ -136,13 +149,15 @@ class WeGenChatPanel:
 
             talk = script.conversation(load, encode, commands=model.config.memory > 0)
             image = features = file = None
+            words = script.seed if script.first is None else script.first  # one of several pictures was chosen: it alone
+            seeds = [(script.seed + k) % 2**64 for k in range(variations if script.first is None else 1)]
             try:
                 talk = model.chat(
                     talk,
                     picture=picture,
                     rewrite=rewrite,
                     temperature=temperature,
-                    seed=script.seed,
+                    seed=words,
                     max_tokens=max_tokens,
                     trim_oldest=trim_oldest,
                 )
@@ -153,25 +168,34 @@ class WeGenChatPanel:
                 file, image = files[id(features)]
             shown_before = script.original if keep_rest else None
             if talk.open_image and shown_before is not None and talk.turns[-2].text == script.turns[-1].text:  # no command such as «again»
-                options = {"guidance": guidance, "seed": script.seed, "trim_oldest": trim_oldest}
+                options = {"guidance": guidance, "seed": seeds, "mask_seed": words, "trim_oldest": trim_oldest}
                 made = edit_pipeline.edit(model, talk, ui_messages.load_picture(*shown_before), where="WeGen Chat Panel", **options)
                 image, features, talk = made.image, made.features, made.conversation
             elif talk.open_image:
                 features, talk = model.draw(talk, guidance=guidance, trim_oldest=trim_oldest)
-                image = model.decode(features, seed=script.seed)
+                image = model.decode(features.repeat(len(seeds)), seed=seeds if len(seeds) > 1 else seeds[0])
             if image is not None and file is None:
-                file = ui_messages.save_picture(image, "wegen/chat", prompt, extra_pnginfo)
+                saved = [ui_messages.save_picture(row[None], "wegen/chat", prompt, extra_pnginfo) for row in image]
+            else:
+                saved, seeds = [file], seeds[:1]
             boxes = () if talk.notice else talk.last.references
             message = {
                 "turn": script.id,
-                "seed": script.seed if script.seed < 2**53 else str(script.seed),  # JavaScript would round it
                 "text": talk.reply,
-                "pictures": [file] if file else [],
                 "notes": list(notes),
                 "boxes": [{"x": r.box.x, "y": r.box.y, "width": r.box.width, "height": r.box.height} for r in boxes],
                 "cells": ui_messages.colours(features)[0] if features is not None else [],
             }
             talk = replace(talk, model=model)
+            messages = [
+                {**message, "seed": _exact(seed), "pictures": [one] if one else [], **({} if seed == words else {"first": _exact(words)})}
+                for seed, one in zip(seeds, saved, strict=True)
+            ]
             result = tuple(host.nothing() if value is None else value for value in (image, features)) + (talk, talk.reply)
             shown = [] if host.inside_comfyui() else [talk.reply or "(a picture)"]
-            return {"ui": {"wegen_chat": [message], **({"text": shown} if shown else {})}, "result": result}
+            return {"ui": {"wegen_chat": messages, **({"text": shown} if shown else {})}, "result": result}
+
+
+def _exact(seed: int) -> int | str:
+    """As JavaScript reads it without rounding."""
+    return seed if seed < 2**53 else str(seed)

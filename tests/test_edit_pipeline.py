@@ -88,3 +88,18 @@ def test_a_whole_new_picture_keeps_nothing_and_says_so(model, monkeypatch):
 def test_one_picture_at_a_time(model):
     with pytest.raises(ValueError, match="Edit in Box: image holds 2 pictures"):
         edit(model, asked(model, picture()), picture(batch=2))
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_variations_of_an_edit_keep_the_same_rest(model, monkeypatch, given):
+    """One writing and one mask, found with the first seed or the one that is named; each picture as with its own seed."""
+    original, mask, found = picture(40, 40), box(40, 40), []
+    monkeypatch.setattr(model.painter, "change_mask", lambda *a, **k: found.append(k["seed"]) or mask)
+    talk, place = asked(model, original), mask if given else None
+    made = edit(model, talk, original, place, seed=[5, 9, 5])
+    assert (
+        made.image.shape == (3, 40, 40, 3) and torch.equal(made.image[0], made.image[2]) and not torch.equal(made.image[0], made.image[1])
+    )
+    assert all(torch.equal(row[mask[0] == 0], original[0][mask[0] == 0]) for row in made.image)
+    alone = edit(model, talk, original, place, seed=9, mask_seed=5).image
+    assert torch.allclose(alone[0], made.image[1], atol=1e-4) and found == ([] if given else [5, 5])

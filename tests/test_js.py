@@ -164,6 +164,8 @@ def stored_transcript(rng: random.Random) -> object:
         row = {"id": name, "parent": parent, "role": "user" if k % 2 == 0 else "assistant", "text": f"say {k}", "seed": rng.choice(SEEDS)}
         if rng.random() < 0.3:
             row["pictures"] = rng.sample(PICTURES, rng.randint(0, len(PICTURES)))
+        if rng.random() < 0.2:
+            row["first"] = rng.choice([*SEEDS, [], row["seed"]])
         if rng.random() < 0.3:
             row["boxes"] = rng.sample(BOXES, rng.randint(0, len(BOXES)))
         if rng.random() < 0.25:
@@ -220,7 +222,7 @@ def test_both_readers_of_a_transcript_take_the_same_path():
         here = parse_transcript(text)
         for there in (parse_transcript(sent), parse_transcript(sent_later)):
             said = [[(s.role, s.text, s.pictures, s.places, s.boxes) for s in side.turns] for side in (here, there)]
-            if said[0] != said[1] or here.seed != there.seed:
+            if said[0] != said[1] or (here.seed, here.first) != (there.seed, there.first):
                 differ[text[:2000]] = (here, there)
     assert len(differ) == 0, next(iter(differ.items()))
 

@@ -7,6 +7,7 @@ import * as T from "./transcript.js";
 import { growingElement, turnElement } from "./turn.js";
 
 const KEEP = "Leave what an edit does not touch as it is"; // the lock
+const SEVERAL = "Pictures of each answer, side by side";
 const PAGE = 40; // turns shown at once: a long conversation stays light
 
 export class ChatPanel {
@@ -33,9 +34,11 @@ export class ChatPanel {
       session.keeping = !session.keeping;
       this.render();
     });
+    this.several = el("select", { class: "wegen-select", title: SEVERAL, aria: { label: SEVERAL },
+      on: { change: () => (session.variations = Number(this.several.value)) } });
     this.element = el("div", { class: "wegen wegen-chat" }, [
       el("div", { class: "wegen-toolbar" }, [this.count, this.demo, el("span", { class: "wegen-space" }),
-        this.keeping, button("download", "Export as Markdown", () => this.#export()), this.clear]),
+        this.several, this.keeping, button("download", "Export as Markdown", () => this.#export()), this.clear]),
       this.list, this.waiting, this.note, this.composer.element,
     ]);
     // pictures take their height when they have come: the end stays in sight
@@ -80,7 +83,7 @@ export class ChatPanel {
     const kept = new Map();
     shown.forEach((turn, i) => {
       const versions = T.siblings(session.talk, turn.id);
-      const key = `${busy} ${versions.findIndex((t) => t.id === turn.id)}/${versions.length} ${turn.seed}`;
+      const key = `${busy} ${versions.findIndex((t) => t.id === turn.id)}/${versions.map((t) => t.pictures[0]?.filename)} ${turn.seed}`;
       const old = this.kept.get(turn.id);
       const same = old && old.key === key && old.turn === turn;
       kept.set(turn.id, same ? old : { key, turn, element: turnElement(session, turn, shown[i - 1], T.original(shown[i - 1], shown[i - 2]), act, busy) });
@@ -95,6 +98,8 @@ export class ChatPanel {
     this.keeping.setAttribute("aria-pressed", String(session.keeping));
     this.keeping.title = session.keeping ? `${KEEP}: on` : `${KEEP}: off`;
     this.keeping.firstChild.className = `pi pi-${session.keeping ? "lock" : "lock-open"}`;
+    const counts = [...new Set([1, 2, 4, 8, session.variations])].sort((a, b) => a - b);
+    this.several.replaceChildren(...counts.map((n) => el("option", { value: n, text: `×${n}`, selected: n === session.variations })));
     this.clear.disabled = busy || !path.length;
     this.waiting.hidden = !session.waiting;
     this.note.textContent = session.trouble;

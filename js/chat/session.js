@@ -62,6 +62,22 @@ export class Session {
     return this.node.widgets?.find((w) => w.name === "keep_rest");
   }
 
+  /** Pictures of each answer. The node's widget variations. */
+  get variations() {
+    return Number(this.#variations?.value ?? 1);
+  }
+
+  set variations(n) {
+    if (!this.#variations) return;
+    this.#variations.value = n;
+    this.#variations.callback?.(n);
+    changed(this.node);
+  }
+
+  get #variations() {
+    return this.node.widgets?.find((w) => w.name === "variations");
+  }
+
   /** A message at the end that nobody answers. */
   get waiting() {
     return !this.pending && T.find(this.talk, this.talk.head)?.role === "user";
@@ -171,12 +187,12 @@ export class Session {
 
   // ---- what ComfyUI tells
 
-  /** The node's output: the answer, once. True when it was one of ours. */
+  /** The node's output: the answer, once, and its other variations as versions beside it. True when it was one of ours. */
   answered(output) {
-    const say = output?.wegen_chat?.[0];
-    if (!say || !T.find(this.talk, say.turn)) return false;
+    const all = Array.isArray(output?.wegen_chat) ? output.wegen_chat.filter((s) => T.find(this.talk, s?.turn)) : [], [say] = all;
+    if (!say) return false;
     const before = this.talk;
-    this.talk = T.answer(this.talk, say.turn, say);
+    for (const one of all) this.talk = T.answer(this.talk, one.turn, one);
     if (this.pending?.turn === say.turn) this.pending = null;
     const notes = (Array.isArray(say.notes) ? say.notes : []).filter((n) => typeof n === "string");
     this.trouble = notes.join(" ");

@@ -1,13 +1,14 @@
 // A conversation as a value, without DOM: a tree of turns, of which the path from `head` to the root is what is said.
 // Editing a message or answering again makes a sibling, so nothing is lost. Format and other reader: wegen_model/chat/chat_state.py.
-// A turn: {id, parent, role: "user" | "assistant", text, pictures: [{filename, subfolder, type, label?, box?}], boxes, seed, cells?}
+// A turn: {id, parent, role: "user" | "assistant", text, pictures: [{filename, subfolder, type, label?, box?}], boxes, seed, first?, cells?}
+// first: of several pictures of one answer, which are versions beside each other, the seed of the first; the first itself has none.
 // tests/test_js.py gives both readers the same values and compares.
 
 import { cut, readFile } from "../boxes/state.js";
 
 export const LIMITS = { turns: 4000, text: 20000, pictures: 8, boxes: 32, label: 100, id: 64 };
 export const TAG = /<(image|bbox)_(\d{1,3})>/gi; // stands for a picture or box of its turn, as in conversation.py
-const LONG_SEED = /("seed"\s*:\s*)(\d{16,})(?=\s*[,}])/g; // whole numbers that JSON.parse would round: read as text
+const LONG_SEED = /("(?:seed|first)"\s*:\s*)(\d{16,})(?=\s*[,}])/g; // whole numbers that JSON.parse would round: read as text
 
 export const empty = () => ({ turns: [], head: null, draft: "", ignored: [] });
 const newId = () => crypto.randomUUID?.().slice(0, 18) ?? Math.random().toString(36).slice(2, 14);
@@ -104,15 +105,17 @@ function readTurn(row, note) {
   if (row.role === "user" && !text.trim() && !pictures.length) return note("an empty message"), null;
   const boxes = (Array.isArray(row.boxes) ? row.boxes : []).slice(0, LIMITS.boxes).map(readBox).filter(Boolean);
   const cells = Array.isArray(row.cells) ? row.cells.filter((c) => typeof c === "string" && /^#[0-9a-f]{6}$/.test(c)).slice(0, 256) : [];
-  return { id: typeof row.id === "string" ? cut(row.id, LIMITS.id) : "", parent: null, role: row.role, text, pictures, boxes, cells, seed: readSeed(row.seed) };
+  const seed = readSeed(row.seed) ?? 0, first = readSeed(row.first) ?? seed;
+  return { id: typeof row.id === "string" ? cut(row.id, LIMITS.id) : "", parent: null, role: row.role, text, pictures, boxes, cells, seed,
+    ...(first === seed ? {} : { first }) };
 }
 
-/** A whole number of 64 bits; past 2^53, which a number here would round, it is kept as the text of its digits. 0 for anything else. */
+/** A whole number of 64 bits; past 2^53, which a number here would round, it is kept as the text of its digits. Null for anything else. */
 function readSeed(seed) {
   if (typeof seed === "string" && /^[0-9]{1,20}$/.test(seed) && BigInt(seed) < 2n ** 64n) {
     return Number.isSafeInteger(Number(seed)) ? Number(seed) : BigInt(seed).toString();
   }
-  return Number.isSafeInteger(seed) && seed >= 0 ? seed : 0;
+  return Number.isSafeInteger(seed) && seed >= 0 ? seed : null;
 }
 
 function readBox(box) {
@@ -121,8 +124,8 @@ function readBox(box) {
   return x >= -1e-6 && y >= -1e-6 && width > 0 && height > 0 && x + width <= 1.0001 && y + height <= 1.0001 ? { x, y, width, height } : null;
 }
 
-const lean = ({ id, parent, role, text, pictures, boxes, seed, cells }) => ({
-  id, parent, role, text, seed,
+const lean = ({ id, parent, role, text, pictures, boxes, seed, first, cells }) => ({
+  id, parent, role, text, seed, ...(first === undefined ? {} : { first }),
   ...(pictures.length ? { pictures } : {}), ...(boxes.length ? { boxes } : {}), ...(cells.length ? { cells } : {}),
 });
 
@@ -139,9 +142,9 @@ export function forPrompt(talk) {
   if (!turns.length) return "";
   const last = turns.at(-1);
   const kept = last.role === "assistant" ? turns.slice(0, -1) : turns;
-  const asked = { ...kept.at(-1), seed: last.seed };
+  const asked = { ...kept.at(-1), seed: last.seed, first: last.first };
   // an earlier answer's seed and colours change nothing in the next one
-  const rows = [...kept.slice(0, -1), asked].map((t) => ({ ...lean({ ...t, cells: [] }), ...(t === asked ? {} : { seed: 0 }) }));
+  const rows = [...kept.slice(0, -1), asked].map((t) => ({ ...lean({ ...t, cells: [] }), ...(t === asked ? {} : { seed: 0, first: undefined }) }));
   return JSON.stringify({ version: 1, head: asked.id, turns: rows });
 }
 
@@ -193,11 +196,11 @@ export function send(talk, { text, pictures = [], seed = newSeed() }) {
 }
 
 /** The answer to a message, once: the same answer (message and seed) that comes again replaces itself. */
-export function answer(talk, to, { text, pictures, boxes = [], cells = [], seed: given }) {
+export function answer(talk, to, { text, pictures, boxes = [], cells = [], seed: given, first }) {
   if (find(talk, to)?.role !== "user") return talk;
-  const seed = readSeed(given);
+  const seed = readSeed(given) ?? 0;
   const old = talk.turns.find((t) => t.parent === to && t.seed === seed);
-  const read = readTurn({ role: "assistant", text, pictures, boxes, cells, seed }, () => {});
+  const read = readTurn({ role: "assistant", text, pictures, boxes, cells, seed, first }, () => {});
   if (old && JSON.stringify(lean(old)) === JSON.stringify(lean({ ...read, id: old.id, parent: to }))) return talk;
   if (old) return { ...talk, turns: talk.turns.map((t) => (t === old ? { ...read, id: old.id, parent: to } : t)) };
   const turn = { ...read, id: newId(), parent: to };
@@ -209,7 +212,7 @@ export function again(talk, id, seed = newSeed()) {
   const turn = find(talk, id);
   const asked = turn?.role === "assistant" ? turn.parent : turn?.id;
   if (!asked) return talk;
-  return { ...talk, head: asked, turns: talk.turns.map((t) => (t.id === asked ? { ...t, seed } : t)) };
+  return { ...talk, head: asked, turns: talk.turns.map((t) => (t.id === asked ? { ...t, seed, first: undefined } : t)) };
 }
 
 /** A message said differently: a sibling, and the head. */

@@ -65,6 +65,15 @@ function compared(before, after) {
   return box;
 }
 
+/** All versions of an answer that have a picture, small and side by side; a click shows that one. Null where there is one alone. */
+function sideBySide(turn, versions, act, busy) {
+  if (versions.filter((t) => t.pictures.length).length < 2) return null;
+  const at = versions.findIndex((t) => t.id === turn.id);
+  return el("div", { class: "wegen-strip", role: "group", aria: { label: "Versions of this picture" } }, versions.map((t, i) => t.pictures.length > 0 &&
+    el("button", { type: "button", class: "wegen-version", disabled: busy, title: `Version ${i + 1}, seed ${t.seed}`,
+      aria: { label: `Show version ${i + 1}`, pressed: String(i === at) }, on: { click: () => act.choose(turn, i - at) } }, [picture(t.pictures[0])])));
+}
+
 /** `act`: {edit, again, branch, remove, choose, attach} each called with the turn; `asked`: the message before an answer; `before`: the picture that
  *  it changed, or null. */
 export function turnElement(session, turn, asked, before, act, busy) {
@@ -97,7 +106,7 @@ export function turnElement(session, turn, asked, before, act, busy) {
   const pictures = turn.pictures.length
     ? el("div", { class: mine ? "wegen-given" : "wegen-made" }, [...turn.pictures.map((file) => picture(file)), grid]) : null;
   return el("article", { class: `wegen-turn ${turn.role}`, aria: { label: `${who}, turn` }, data: { turn: turn.id } },
-    [head, mine && pictures, turn.text && spoken(turn), !mine && pictures, !mine && located(turn, asked)]);
+    [head, mine && pictures, turn.text && spoken(turn), !mine && pictures, !mine && sideBySide(turn, versions, act, busy), !mine && located(turn, asked)]);
 }
 
 /** The answer while it is made. `show(progress)` brings it up to date. */

@@ -111,3 +111,20 @@ test("the picture that a message changes: its only one without a box, or that of
   assert.equal(T.original({ pictures: [] }, undefined), null);
   assert.equal(T.original({ pictures: [] }, { pictures: [] }), null);
 });
+
+test("several pictures of one answer are versions beside each other; the chosen one is asked for alone", () => {
+  const asked = say(three(), "q4"), seed = T.find(asked, asked.head).seed;
+  let talk = asked;
+  const all = [0, 1, 2].map((k) => ({ text: "a4", pictures: [{ ...file, filename: `v${k}.png` }], seed: seed + k, ...(k ? { first: seed } : {}) }));
+  for (const one of all) talk = T.answer(talk, asked.head, one);
+  assert.deepEqual(T.siblings(talk, talk.head).map((t) => [t.pictures[0].filename, t.first]), [["v0.png", undefined], ["v1.png", seed], ["v2.png", seed]]);
+  assert.equal(T.find(talk, talk.head).pictures[0].filename, "v0.png", "the first is shown");
+  assert.equal(T.forPrompt(talk), T.forPrompt(asked), "and a rerun is cached");
+  const chosen = T.choose(talk, talk.head, 2), sent = JSON.parse(T.forPrompt(chosen)).turns.at(-1);
+  assert.deepEqual([sent.seed, sent.first], [seed + 2, seed]);
+  assert.deepEqual(T.answer(chosen, asked.head, all[2]), chosen, "its own rerun adds nothing");
+  assert.deepEqual(T.parse(T.serialise(chosen)).turns, chosen.turns);
+  assert.deepEqual(JSON.parse(T.forPrompt(say(chosen, "q5"))).turns.at(-2).pictures[0].filename, "v2.png", "the talk goes on from the chosen one");
+  const anew = JSON.parse(T.forPrompt(T.again(chosen, chosen.head, 99))).turns.at(-1);
+  assert.deepEqual([anew.seed, "first" in anew], [99, false]);
+});

@@ -310,3 +310,39 @@ def test_the_panel_leaves_the_rest_alone_when_told_to(model, tmp_path, monkeypat
     assert off.shape == (1, 32, 32, 3)
     new = call("WeGenChatPanel", transcript="a cat", keep_rest=True, **ask)[0][0]
     assert torch.equal(new, call("WeGenChatPanel", transcript="a cat", **ask)[0][0])
+
+
+def shown(model, **inputs):
+    """The panel's messages to the browser, and its pictures; each file is named by the number of its picture."""
+    from wegen.nodes.panel import WeGenChatPanel
+
+    answer = WeGenChatPanel().answer(model, picture="always", max_tokens=4, **inputs)
+    return answer["ui"]["wegen_chat"], answer["result"][0]
+
+
+@pytest.mark.parametrize("seed", [7, 2**53 - 1, 2**64 - 1])
+def test_several_pictures_of_one_answer_are_those_of_their_seeds(model, monkeypatch, seed):
+    """Each with the words of the first; the message to the browser says so. The conversation is read and written once."""
+    monkeypatch.setattr(ui_messages, "save_picture", lambda image, *_: {**FILE, "filename": f"{image.sum():.4f}.png"})
+    drawn, draw = [], model.draw
+    monkeypatch.setattr(model, "draw", lambda *a, **k: drawn.append(1) or draw(*a, **k))
+    messages, image = shown(model, transcript=json.dumps([turn(1, "user", seed=seed)]), variations=3)
+    assert len(image) == 3 and drawn == [1]
+    seeds = [(seed + k) % 2**64 for k in range(3)]
+    assert [int(m["seed"]) for m in messages] == seeds and all(isinstance(m["seed"], str) == (int(m["seed"]) >= 2**53) for m in messages)
+    assert [int(m.get("first", m["seed"])) for m in messages] == [seed] * 3 and "first" not in messages[0]
+    assert len({m["pictures"][0]["filename"] for m in messages}) == 3 and len({m["text"] for m in messages}) == 1
+    for k, message in enumerate(messages):  # chosen, each comes alone and as it was, whatever the widget says
+        row = {key: message[key] for key in ("seed", "first") if key in message}
+        if "first" in row:
+            (again,), alone = shown(model, transcript=json.dumps([turn(1, "user", **row)]), variations=3)
+            assert len(alone) == 1 and (again["seed"], again["first"], again["text"]) == (row["seed"], row["first"], message["text"])
+            assert torch.allclose(alone[0], image[k], atol=1e-4)
+    assert torch.allclose(image[:1], shown(model, transcript=json.dumps([turn(1, "user", seed=seed)]))[1], atol=1e-4)
+
+
+def test_words_alone_have_no_variations(model):
+    from wegen.nodes.panel import WeGenChatPanel
+
+    answer = WeGenChatPanel().answer(model, picture="never", max_tokens=3, transcript="hello", variations=4)
+    assert len(answer["ui"]["wegen_chat"]) == 1 and answer["ui"]["wegen_chat"][0]["pictures"] == []

@@ -41,7 +41,7 @@ WIDGETS = {
     "WeGenChangeMask": ["seed", "mode", "threshold", "grow"],
     "WeGenEditInBox": ["message", "seed", "guidance", "mode", "feather", "keep_features"],
     "WeGenKeepOriginal": ["feather", "grow", "match_colours"],
-    "WeGenOriginalToLatent": ["width", "height"],
+    "WeGenOriginalToLatent": ["width", "height", "inside"],
     "WeGenFeaturesToConditioning": [],
     "WeGenDecoderToModel": [],
     "WeGenDecoderLora": ["lora", "strength"],
@@ -74,7 +74,17 @@ WIDGETS = {
     "WeGenSecondLook": ["strength"],
     "WeGenRegionalAttention": ["locality", "reference_strength"],
     "WeGenRegionalAttentionModel": ["locality", "reference_strength"],
-    "WeGenChatPanel": ["picture", "rewrite", "temperature", "guidance", "max_tokens", "trim_oldest", "transcript", "keep_rest"],
+    "WeGenChatPanel": [
+        "picture",
+        "rewrite",
+        "temperature",
+        "guidance",
+        "max_tokens",
+        "trim_oldest",
+        "transcript",
+        "keep_rest",
+        "variations",
+    ],
 }
 
 
@@ -85,6 +95,7 @@ CHOICES = {
     ("WeGenDecode", "time_ids"): ["from decoder", "size", "trained", "zeros"],
     ("WeGenChangeMask", "mode"): ["paint", "probe"],
     ("WeGenEditInBox", "mode"): ["paint", "probe"],
+    ("WeGenOriginalToLatent", "inside"): ["empty", "original"],
     ("WeGenLoadDecoder", "preset"): ["from checkpoint", "wegen", "emu2", "blip3o"],
     ("WeGenLoadDecoder", "dtype"): ["default", "float32", "bfloat16", "float16"],
     ("WeGenLoadModel", "dtype"): ["default", "float32", "bfloat16", "float16", "fp8", "q8_0", "q4_0"],

@@ -7,6 +7,8 @@
 `label` and `box` may lack. Turns form a tree (an edited message or a second answer is a sibling); the path from `head` to the
 root is the conversation. A list of turns, or text that is no JSON (one message), is read too. Where the conversation follows commands
 ("undo", "the first one": commands.py) they stand in it as they were typed, and reading it follows them again.
+An answer may have several pictures, one a seed: versions beside each other (siblings), of which all but the first name the seed of the
+first, with which the words were written, as `first`. Where such a one is chosen, it alone is asked for again.
 js/chat/transcript.js is the other reader and the writer.
 """
 
@@ -30,7 +32,8 @@ PLACES = ("input", "output", "temp")
 
 @dataclass(frozen=True)
 class Say:
-    """One turn of the path. `pictures`: files; `places`: box or None for each; `boxes`: those that a reply named."""
+    """One turn of the path. `pictures`: files; `places`: box or None for each; `boxes`: those that a reply named; `first`: the seed of the
+    first of the pictures beside this one, None where it is the first."""
 
     role: str
     text: str
@@ -39,15 +42,17 @@ class Say:
     pictures: tuple[dict, ...] = ()
     places: tuple[Box | None, ...] = ()
     boxes: tuple[Box, ...] = ()
+    first: int | None = None
 
 
 @dataclass(frozen=True)
 class Transcript:
-    """`turns` end with the message that waits for an answer; `seed` is that answer's; `ignored`: what was left out, in words."""
+    """`turns` end with the message that waits for an answer; `seed` is that answer's; `first`: as in `Say`; `ignored`: what was left out, in words."""
 
     turns: tuple[Say, ...] = ()
     seed: int = 0
     ignored: tuple[str, ...] = field(default=())
+    first: int | None = None
 
     @property
     def id(self) -> str:
@@ -147,12 +152,12 @@ def parse_transcript(text: Any) -> Transcript:
             ignored.append("an answer to nothing")
             continue
         says.append(say)
-    seed = says[-1].seed if says else 0
+    seed, first = (says[-1].seed, says[-1].first) if says else (0, None)
     if says and says[-1].role == "assistant":  # already answered: the same question again, with the answer's own seed
         says.pop()
     if len(ignored) > 4:
         ignored = [*ignored[:4], f"and {len(ignored) - 4} more"]
-    return Transcript(tuple(says), seed, tuple(ignored))
+    return Transcript(tuple(says), seed, tuple(ignored), first)
 
 
 def _path(value: dict | list, ignored: list[str]) -> list:
@@ -210,18 +215,18 @@ def _say(row: dict, ignored: list[str]) -> Say | None:
     if role == "user" and not text.strip() and not files:
         ignored.append("an empty message")
         return None
-    return Say(
-        role, text, identity[:ID], _seed(row.get("seed")), tuple(files), tuple(places), tuple(box for box in boxes if box is not None)
-    )
+    seed, first = _seed(row.get("seed")) or 0, _seed(row.get("first"))
+    named = tuple(box for box in boxes if box is not None)
+    return Say(role, text, identity[:ID], seed, tuple(files), tuple(places), named, None if first == seed else first)
 
 
-def _seed(value: Any) -> int:
-    """A whole number of 64 bits, else 0. Past 2**53, which JavaScript would round, the browser writes it as the text of its digits."""
+def _seed(value: Any) -> int | None:
+    """A whole number of 64 bits, else None. Past 2**53, which JavaScript would round, the browser writes it as the text of its digits."""
     if isinstance(value, str) and re.fullmatch("[0-9]{1,20}", value):
         value = int(value)
     elif isinstance(value, float) and value.is_integer() and abs(value) < 2**53:  # JSON has one kind of number: 7.0 is 7
         value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**64 else 0
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**64 else None
 
 
 def _is_file(file: Any) -> bool:
