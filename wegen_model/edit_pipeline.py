@@ -76,7 +76,10 @@ def edit(
     before = model.encode(original, where=f"{where}, image")
     written: Features | None = None
     seeds = [seed] if isinstance(seed, int) else list(seed)
-    paint = partial(_painted, model, seeds, **options)
+
+    def paint(features: Features, **more) -> Tensor:
+        return _painted(model, seeds, features, **{**options, **more})
+
     draw = partial(model.draw, conversation, guidance=guidance, trim_oldest=trim_oldest)
     if mask is None:
         written, talk = draw()
