@@ -1,4 +1,4 @@
-"""WeGen Train Decoder in a real ComfyUI: it trains, its Cancel keeps the work, and ComfyUI's own LoRA loader takes what it wrote."""
+"""WeGen Train Decoder and WeGen Train Subject in a real ComfyUI: they train, Cancel keeps the work, and LoRA loaders take what was written."""
 
 import numpy as np
 import pytest
@@ -113,3 +113,50 @@ def test_comfyui_s_own_lora_loader_takes_it(server):
     assert np.abs(theirs - ours).max() <= 2
     assert np.abs(theirs - plain).mean() > 1
     assert "lora key not loaded" not in server.log
+
+
+def test_a_subject_is_trained_and_drawn_by_its_name(server):
+    """WeGen Train Subject, ten steps; then WeGen Model LoRA behind the loader, in a graph of its own: at strength 0 it changes nothing."""
+    server.free()
+    folder = server.base / "input" / "mine"
+    folder.mkdir()
+    for i, ground in enumerate(("white", "beige", "cyan")):
+        picture = Image.new("RGB", (128, 128), ground)
+        ImageDraw.Draw(picture).polygon([(64, 16), (112, 64), (64, 112), (16, 64)], fill="purple")
+        picture.save(folder / f"{i}.png")
+    inputs = {"folder": "mine", "subject": "zilo", "steps": 10, "learning_rate": 1e-2, "rank": 4, "seed": 1, "preview_every": 5}
+    loader = {"class_type": "WeGenLoadModel", "inputs": {"model": "wegen-mini", "dtype": "default"}}
+    run = server.queue(
+        {
+            "1": loader,
+            "2": {"class_type": "WeGenTrainSubject", "inputs": {"model": ["1", 0]} | inputs},
+            "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 2], "filename_prefix": "subject"}},
+        }
+    )
+    assert run.status == "success", run.error
+    assert len(pictures_of(server, run)["3"]) == 5
+    assert (server.base / "models" / "loras" / "zilo.safetensors").is_file()
+
+    def draw(strength: float | None) -> np.ndarray:
+        model = ["1", 0] if strength is None else ["4", 0]
+        asked = {"message": "a photo of zilo on a red background", "picture": "always", "rewrite": False, "temperature": 0.0, "top_p": 0.9}
+        chat = {"model": model, "seed": 0, "max_tokens": 64, "trim_oldest": False} | asked
+        written = {"model": model, "chat": ["5", 0], "guidance": 1.0, "mode": "autoregressive", "readout": "aligned", "trim_oldest": False}
+        painted = {"features": ["6", 0], "decoder": model, "seed": 0, "use_defaults": True, "steps": 20, "guidance_scale": 3.0}
+        painted |= {"use_default_size": True, "width": 1024, "height": 1024, "scheduler": "from decoder"}
+        graph = {
+            "1": loader,
+            "5": {"class_type": "WeGenChat", "inputs": chat},
+            "6": {"class_type": "WeGenDraw", "inputs": written},
+            "7": {"class_type": "WeGenDecode", "inputs": painted},
+            "8": {"class_type": "SaveImage", "inputs": {"images": ["7", 0], "filename_prefix": "zilo"}},
+        }
+        if strength is not None:
+            graph["4"] = {"class_type": "WeGenModelLora", "inputs": {"model": ["1", 0], "lora": "zilo.safetensors", "strength": strength}}
+        run = server.queue(graph)
+        assert run.status == "success", run.error
+        return pictures_of(server, run)["8"][0].astype(int)
+
+    plain, off, learned = draw(None), draw(0.0), draw(1.0)
+    assert np.abs(plain - off).max() == 0
+    assert np.abs(learned - plain).mean() > 1

@@ -18,6 +18,7 @@ from wegen.wegen_model.checkpoint import model_folder
 from wegen.wegen_model.cli.train import CONFIGS
 from wegen.wegen_model.runtime import Runtime
 from wegen.wegen_model.train.checkpoint import step_of
+from wegen.wegen_model.train.held_out import HeldOut
 
 pytest.importorskip("accelerate", reason="accelerate starts the processes")
 
@@ -82,6 +83,39 @@ def kill_at(both: list, folder, step: int) -> int:
         process.kill()
         process.join()
     return step_of(folder / "checkpoint")
+
+
+class Rare(Toy):
+    """Every second micro-batch has a value of its own, as a batch with a picture that is written in parallel has."""
+
+    def micro_batch(self, step, index, count):
+        return super().micro_batch(step, index, count), index
+
+    def loss(self, batch, generator, share):
+        x, index = batch
+        return super().loss(x, generator, share) | ({"rare": x.abs().sum()} if index % 2 else {})
+
+    def items(self, batch):
+        return {"rows": float(len(batch[0]))}
+
+
+def test_a_value_that_one_process_alone_has_stops_nobody(tmp_path):
+    """Two processes that add up lists of unlike lengths wait for each other for ever."""
+    more = dict(accumulate=1, held_out=HeldOut(Rare().source, 3))
+
+    def job(rank: int) -> None:
+        run(Rare(steps=4), tmp_path / "two", Runtime("cpu"), **more)
+
+    both = processes.start(job, processes.DDP)
+    run(Rare(steps=4), tmp_path / "one", Runtime("cpu"), **more | {"accumulate": 2})
+    processes.end(both, 120)
+    assert json.loads((tmp_path / "two" / "checkpoint" / "state.json").read_text())["processes"] == 2
+    one, two = (curve(tmp_path / name) for name in ("one", "two"))
+    assert any("rare" in row for row in one) and any("held_out_rare" in row for row in one)
+    for mine, other in zip(one, two, strict=True):
+        assert mine.keys() == other.keys()
+        for key in mine.keys() & {"step", "loss", "rare", "held_out_loss", "held_out_rare"}:
+            assert mine[key] == pytest.approx(other[key], rel=1e-4), (key, mine, other)
 
 
 def test_two_processes_of_a_small_model(tmp_path):

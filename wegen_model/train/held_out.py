@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from .batches import shares_of
+from .metrics_logger import mean_by_name
 
 if TYPE_CHECKING:
     from .trainer import Backend, TrainingTask
@@ -32,18 +33,14 @@ class HeldOut:
         """`held_out_loss` and the other means of the task's loss; the same on every process, which all take part."""
         other = copy.copy(task)  # the same model, other samples
         other.source, s = self.source, task.settings
-        values: dict[str, float] = {}
-        seen = 0
+        rows: list[dict[str, float]] = []
         model.eval()
         for step in range(max(1, -(-LEAST // s.batch))):
             indices = [backend.rank * accumulate + i for i in range(accumulate)]
             batches = [other.micro_batch(step, index, accumulate * backend.processes) for index in indices]
             for index, batch, share in zip(indices, batches, shares_of(other, backend, batches)):
                 generator = torch.Generator().manual_seed((s.seed * 1_000_003 + step) * 4_099 + index)
-                for key, value in backend.forward(model, batch, generator, share).items():
-                    values[key] = values.get(key, 0.0) + float(value)
-                seen += 1
+                rows.append({key: float(value) for key, value in backend.forward(model, batch, generator, share).items()})
         model.train()
-        names = sorted(values)
-        sums = backend.sum(torch.tensor([values[k] for k in names]))
-        return {f"held_out_{k}": float(v) / (seen * backend.processes) for k, v in zip(names, sums)}
+        means = mean_by_name([row for some in backend.gather(rows) for row in some])
+        return {f"held_out_{key}": value for key, value in means.items()}

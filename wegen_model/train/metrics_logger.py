@@ -57,6 +57,15 @@ def memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
+def mean_by_name(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Of each name the mean over the rows that have it; names in order."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        for key, value in row.items():
+            found.setdefault(key, []).append(value)
+    return {key: sum(found[key]) / len(found[key]) for key in sorted(found)}
+
+
 class Monitor:
     """Collects values of steps and writes a line every so many. Only the main process writes."""
 
@@ -105,17 +114,14 @@ class Monitor:
     def line(self, step: int, rate: float, rates: dict[str, float]) -> None:
         """Write what was added since the last line; called by every process. `rate`: share of the peak; `rates`: of each group."""
         seconds = time.perf_counter() - self.begun
-        names = sorted(self.seen)
-        means = torch.tensor([sum(self.seen[k]) / len(self.seen[k]) for k in names], dtype=torch.float64)
-        kinds = sorted(self.work)
-        work = torch.tensor([self.work[k] for k in kinds], dtype=torch.float64)
-        if self.backend.processes > 1:
-            means, work = self.backend.sum(means.float()).double() / self.backend.processes, self.backend.sum(work.float()).double()
+        # gathered by name: a value that few batches have, as `parallel`, may be of one process alone
+        every = self.backend.gather(({k: sum(v) / len(v) for k, v in self.seen.items()}, self.work))
+        means = mean_by_name([values for values, _ in every])
+        done = {k: sum(work.get(k, 0.0) for _, work in every) for k in sorted({k for _, work in every for k in work})}
         row: dict[str, float] = {"step": step, "seconds": round(seconds, 2), "waiting": round(self.waited / seconds, 3)}
         row["rate"] = round(rate, 4)
         row |= {f"learning_rate{name and '_' + name}": float(f"{value:.6g}") for name, value in rates.items()}
-        row |= {k: round(v, 6) for k, v in zip(names, means.tolist())}
-        done = dict(zip(kinds, work.tolist()))
+        row |= {k: round(v, 6) for k, v in means.items()}
         row |= {f"{k}_per_s": round(done[k] / seconds, 2) for k in ("samples", "tokens") if done.get(k)}
         if done.get("flops"):
             row["tflop_per_s"] = round(done["flops"] / seconds / 1e12, 3)

@@ -155,6 +155,7 @@ class LanguageTask(TrainingTask):
         """Features fed into the slots of pictures, (m,n,c) normalised, and which pictures keep their placeholders instead (m,)."""
         s, m, device = self.settings, len(true), true.device
         if not m or not (s.feedback_noise or s.feedback_own):
+            self._pass_along(places, true, blank)
             return true, blank
 
         def draw(*shape: int, normal: bool = False) -> Tensor:  # on the CPU: the same on every device
@@ -174,7 +175,16 @@ class LanguageTask(TrainingTask):
                 whole[places.written] = predictions(self.projectors, hidden, places, true.shape[1], true).to(fed)
                 fed = torch.where(own[:, None, None], whole, fed)
             torch.clear_autocast_cache()  # torch before 2.10 keeps the copies of weights that carry no gradient
+        else:
+            self._pass_along(places, fed, blank)
         return fed, blank
+
+    def _pass_along(self, places, fed: Tensor, blank: Tensor) -> None:
+        """Weights in shards (FSDP) are gathered by all processes together: where another one may make a first pass, each makes one."""
+        if self.settings.feedback_own and any(hasattr(p, "full_tensor") for p in self.language.parameters()):
+            with torch.no_grad():
+                self._hidden(places, fed, blank)
+            torch.clear_autocast_cache()
 
     def _diffusion(self, inputs: ModelInputs, guess: Tensor, generator: torch.Generator) -> Tensor:
         """The denoising loss through the frozen UNet, under the written features (w,n,c), normalised."""
