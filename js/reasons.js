@@ -26,26 +26,26 @@ const height = (text, width) =>
 function show(node, text) {
   hide(node);
   const element = el("div", { class: "wegen wegen-why", role: "alert", text, title: text });
-  const tall = height(text, node.size[0]), before = [...node.size];
+  const tall = height(text, node.size[0]), before = node.size[1];
   const widget = node.addDOMWidget(NAME, "WEGEN_WHY", element, {
     serialize: false, hideOnZoom: false, margin: 4, getValue: () => "", getMinHeight: () => tall, getMaxHeight: () => tall,
   });
   widget.serialize = false;
   const least = node.computeSize()[1];
   if (node.size[1] < least) node.setSize?.([node.size[0], least]);
-  node.wegenWhy = { widget, before, after: [...node.size] };
+  node.wegenWhy = { widget, grown: node.size[1] - before };
   holders.add(node);
   node.setDirtyCanvas?.(true, true);
 }
 
 function hide(node) {
-  const { widget, before, after } = node.wegenWhy ?? {};
+  const { widget, grown } = node.wegenWhy ?? {};
   holders.delete(node);
   if (!widget) return;
   node.wegenWhy = null;
   widget.wegenHolder?.remove();
   if (node.widgets?.includes(widget)) node.removeWidget(widget);
-  if (node.size[0] === after[0] && node.size[1] === after[1]) node.setSize?.(before); // nobody resized it meanwhile
+  if (grown) node.setSize?.([node.size[0], Math.max(node.size[1] - grown, node.computeSize()[1])]); // what a person added meanwhile stays
   node.setDirtyCanvas?.(true, true);
 }
 
