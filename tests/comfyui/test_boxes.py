@@ -33,19 +33,22 @@ def test_boxes_are_drawn_over_what_is_in_the_graph(page, comfy, shoot):
     assert page.run() == "success", page.broken()
     loaded = page.page.evaluate("app.graph._nodes.filter(n => n.type === 'LoadImage').map(n => n.widgets[0].value)")
     inner = page.page.evaluate(
-        """id => { const host = app.graph.convertToSubgraph(new Set([app.graph.getNodeById(id)])).node;
-      app.canvas.openSubgraph?.(host.subgraph, host);
-      return host.subgraph._nodes.find(n => n.type === 'WeGenBboxCompose').id }""",
+        """id => { window.__host = app.graph.convertToSubgraph(new Set([app.graph.getNodeById(id)])).node;
+      return window.__host.subgraph._nodes.find(n => n.type === 'WeGenBboxCompose').id }""",
         compose,
     )
+    page.page.wait_for_timeout(500)  # as a person does: made first, entered then
+    page.page.evaluate("app.canvas.openSubgraph?.(window.__host.subgraph, window.__host)")
     page.page.wait_for_timeout(1000)
     page.fit()
     inside = page.page.evaluate(
         "id => { const w = app.canvas.graph.getNodeById(id).widgets.find(w => w.name === 'canvas'); "
-        "w.element.dispatchEvent(new PointerEvent('pointerenter')); return { below: w.element.querySelector('.wegen-background').src, "
+        "w.element.dispatchEvent(new PointerEvent('pointerenter')); "
+        "return { seen: w.element.checkVisibility(), below: w.element.querySelector('.wegen-background').src, "
         "thumbs: [...w.element.querySelectorAll('.wegen-box img')].filter(e => !e.hidden).map(e => e.src) } }",
         inner,
     )
+    assert inside["seen"] or page.early_nodes2, "what is seen is the widget of the node inside"
     assert "wegen-editor-1.jpg" in inside["below"], "in a subgraph the picture comes from outside"
     assert [name in source for name, source in zip(loaded, inside["thumbs"], strict=True)] == [True, True]
     shoot("boxes-subgraph")
